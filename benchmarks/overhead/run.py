@@ -1,0 +1,169 @@
+"""What a training step of ours costs above a bare PyTorch loop; prints ratios of one run.
+
+    python benchmarks/overhead/run.py          # BERT 12x384 -> 3x384, batch 32 x 64 (W1)
+    python benchmarks/overhead/run.py --tiny   # BERT 2x32 -> 1x32, batch 8 x 16
+
+One thread, process CPU time, arms interleaved; the minimum and the median over rounds of the
+time per step. The arms train equal copies of one student on the same random tokens.
+"""
+
+import argparse
+import copy
+import logging
+import os
+import statistics
+import tempfile
+import time
+import warnings
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.classification import MulticlassAccuracy
+from transformers import BertConfig, BertForSequenceClassification
+
+from lightning_distill import Agreement, DistillationModule, Objective, Term
+from lightning_distill.callbacks import FiniteLoss
+from lightning_distill.criteria import HardLabel, SoftTarget
+
+
+def bert(layers: int, width: int, heads: int) -> BertForSequenceClassification:
+    config = BertConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )
+    return BertForSequenceClassification(config)
+
+
+class Tokens(Dataset):
+    """Ready batches of random tokens, all rows of full length."""
+
+    def __init__(self, steps: int, rows: int, tokens: int):
+        generator = torch.Generator().manual_seed(0)
+        self.batches = [
+            {
+                "input_ids": torch.randint(5, 30000, (rows, tokens), generator=generator),
+                "attention_mask": torch.ones(rows, tokens, dtype=torch.long),
+                "labels": torch.randint(0, 2, (rows,), generator=generator),
+                "row": torch.arange(rows),
+            }
+            for _ in range(steps)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.batches[i]
+
+
+def optimizer(groups):
+    return torch.optim.AdamW(groups, lr=1e-4, fused=True)
+
+
+def bare(student, teacher, loader) -> float:
+    student.train()
+    teacher.eval().requires_grad_(False)
+    adamw = optimizer(student.parameters())
+    start = time.process_time()
+    for batch in loader:
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            target = teacher(**inputs).logits
+        logits = student(**inputs).logits
+        hard = F.cross_entropy(logits, batch["labels"])
+        soft = F.kl_div(
+            F.log_softmax(logits / 2, -1),
+            F.log_softmax(target / 2, -1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        adamw.zero_grad()
+        (hard + 0.9 * 4 * soft).backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        adamw.step()
+    return (time.process_time() - start) / len(loader)
+
+
+class Clock(L.Callback):
+    def on_train_start(self, trainer, pl_module):
+        self.start = time.process_time()
+
+    def on_train_end(self, trainer, pl_module):
+        self.seconds = time.process_time() - self.start
+
+
+def ours(student, teacher, loader, everything: bool) -> float:
+    logits = {"student": "student.logits", "teacher": "teacher.logits"}
+    labels = {"student": "student.logits", "labels": "batch.labels"}
+    objective = Objective(
+        {
+            "hard_label": Term(HardLabel(), labels),
+            "soft_target": Term(SoftTarget(2.0), logits, weight=0.9),
+        }
+    )
+    metrics = {"accuracy": MulticlassAccuracy(2), "agreement": Agreement()}
+    module = DistillationModule(student, teacher, objective, metrics, optimizer)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = L.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            gradient_clip_val=1.0,
+            callbacks=[clock, FiniteLoss(), *([RichProgressBar()] if everything else [])],
+            logger=CSVLogger(scratch) if everything else False,
+            log_every_n_steps=1 if everything else 50,
+            enable_progress_bar=everything,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=scratch,
+        )
+        trainer.fit(module, loader)
+    return clock.seconds / len(loader)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.manual_seed(0)
+    if options.tiny:
+        teacher, student, rows, tokens, steps = bert(2, 32, 2), bert(1, 32, 2), 8, 16, 300
+    else:
+        teacher, student, rows, tokens, steps = bert(12, 384, 12), bert(3, 384, 12), 32, 64, 8
+    loader = DataLoader(Tokens(options.steps or steps, rows, tokens), batch_size=None)
+    arms = {
+        "bare loop": lambda s, t: bare(s, t, loader),
+        "ours": lambda s, t: ours(s, t, loader, everything=False),
+        "ours, bar + CSV every step": lambda s, t: ours(s, t, loader, everything=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for round_ in range(options.rounds + 1):
+        for name, arm in arms.items():
+            seconds = arm(copy.deepcopy(student), copy.deepcopy(teacher))
+            if round_:  # the first round warms up
+                times[name].append(1000 * seconds)
+    base = min(times["bare loop"]), statistics.median(times["bare loop"])
+    print(f"{'':28}{'min ms':>9}{'median ms':>11}{'ratio':>8}{'of medians':>12}{'+ ms':>8}")
+    for name, found in times.items():
+        low, middle = min(found), statistics.median(found)
+        print(
+            f"{name:28}{low:9.2f}{middle:11.2f}{low / base[0]:8.3f}"
+            f"{middle / base[1]:12.3f}{low - base[0]:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Lightning callbacks of this library."""
+
+from .finite_loss import FiniteLoss
+
+__all__ = ["FiniteLoss"]

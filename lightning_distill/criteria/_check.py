@@ -1,0 +1,91 @@
+"""Checks and means that every criterion shares."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Number = float | int | Callable[[], float]
+
+
+def check_same_shape(student: Tensor, teacher: Tensor) -> None:
+    """Refuse tensors that would broadcast: a silent broadcast is a wrong loss."""
+    if student.shape != teacher.shape:
+        raise ValueError(
+            "student and teacher must have the same shape, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}. "
+            "For logits: do both heads predict the same classes? For features: set an adapter."
+        )
+
+
+def check_positive(name: str, value: Number) -> None:
+    """Refuse a number that is not positive; a schedule is looked at when it is called."""
+    if not callable(value) and not value > 0:
+        raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def positive(name: str, value: Number) -> float:
+    """The number now, if it is a schedule, checked."""
+    number = value() if callable(value) else value
+    check_positive(name, number)
+    return number
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a word that is not among the choices."""
+    if value not in choices:
+        near = get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.{hint}")
+
+
+def in_full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in float32 at least: a divergence over many classes is lost in 16 bits."""
+    return tuple(
+        t if t.dtype in (torch.float32, torch.float64) or not t.is_floating_point() else t.float()
+        for t in tensors
+    )
+
+
+def masked_mean(
+    values: Float[Tensor, "*batch"],
+    mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of the values that count; 0 with a connected graph if none does.
+
+    While training in several processes the mean is that over all of them: each divides by
+    its share of the count of all, so that the average of the gradients, which DDP takes, is the
+    gradient of one process with the whole batch, also where the ranks count unequally many.
+    Every rank must call it equally often.
+
+    Args:
+        values: one per sample or token.
+        mask: of the same shape; true (or not 0) counts. All count by default.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if mask is None:
+        total, count = values.sum(), torch.tensor(values.numel(), device=values.device)
+    else:
+        if mask.shape != values.shape:
+            raise ValueError(
+                f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
+                f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
+            )
+        counted = mask != 0
+        # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
+        total, count = values.masked_fill(~counted, 0.0).sum(), counted.sum()
+    ranks = 1
+    if torch.is_grad_enabled() and _ranks() > 1:
+        ranks, count = _ranks(), count.clone()
+        torch.distributed.all_reduce(count)
+    return total * ranks / count.clamp(min=1)
+
+
+def _ranks() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1

@@ -1,0 +1,39 @@
+"""Logit matching: squared error between raw logits."""
+
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_same_shape, in_full_precision, masked_mean
+
+
+def logit_mse(
+    student: Float[Tensor, "*batch classes"], teacher: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch"]:
+    r"""Mean squared difference of the logits per sample.
+
+    $$\frac{1}{C} \sum_c (s_c - t_c)^2$$
+
+    There is no temperature: with the factor $\tau^2$ it cancels.
+
+    References:
+        Ba and Caruana, *Do Deep Nets Really Need to be Deep?*, 2014,
+        https://arxiv.org/abs/1312.6184, section 2.
+        Kim et al., *Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in
+        Knowledge Distillation*, 2021, https://arxiv.org/abs/2105.08919.
+    """
+    check_same_shape(student, teacher)
+    student, teacher = in_full_precision(student, teacher)
+    return (student - teacher).square().mean(dim=-1)
+
+
+class LogitMSE(nn.Module):
+    """Mean of [`logit_mse`][] over the samples that count."""
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true."""
+        return masked_mean(logit_mse(student, teacher), mask)

@@ -1,0 +1,65 @@
+"""Soft cross-entropy: the teacher's distribution in place of one-hot labels."""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import (
+    check_positive,
+    check_same_shape,
+    in_full_precision,
+    masked_mean,
+    Number,
+    positive,
+)
+
+
+def soft_cross_entropy(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "*batch"]:
+    r"""Cross-entropy of the student under the teacher's distribution per sample, in nats.
+
+    $$-\tau^2 \sum_c \sigma(t / \tau)_c \log \sigma(s / \tau)_c$$
+
+    It is [`soft_target`][] plus the teacher's entropy, which no student can change: the same
+    gradient, but not 0 where student and teacher agree.
+
+    References:
+        Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
+        https://arxiv.org/abs/1503.02531, section 2.
+    """
+    check_same_shape(student, teacher)
+    check_positive("temperature", temperature)
+    student, teacher = in_full_precision(student, teacher)
+    p = F.softmax(teacher / temperature, dim=-1)
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    return -(p * log_q.masked_fill(p == 0, 0.0)).sum(dim=-1) * temperature**2
+
+
+class SoftCrossEntropy(nn.Module):
+    """Mean of [`soft_cross_entropy`][] over the samples that count.
+
+    Args:
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, temperature: Number = 1.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        temperature = positive("temperature", self.temperature)
+        return masked_mean(soft_cross_entropy(student, teacher, temperature), mask)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"temperature={self.temperature}"

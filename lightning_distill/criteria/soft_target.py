@@ -1,0 +1,74 @@
+"""Soft targets: match the teacher's class distribution at a raised temperature."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import (
+    check_positive,
+    check_same_shape,
+    in_full_precision,
+    masked_mean,
+    Number,
+    positive,
+)
+
+
+def soft_target(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 4.0,
+) -> Float[Tensor, "*batch"]:
+    r"""Divergence of the student from the teacher per sample, in nats.
+
+    $$\tau^2 \, \mathrm{KL}\big(\sigma(t / \tau) \,\|\, \sigma(s / \tau)\big)$$
+
+    The factor $\tau^2$ keeps the size of the gradient independent of the temperature, so that
+    a change of $\tau$ does not silently change the weight of the term. Classes that the teacher
+    rules out (logit $-\infty$) add nothing.
+
+    References:
+        Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
+        https://arxiv.org/abs/1503.02531, section 2.
+    """
+    check_same_shape(student, teacher)
+    check_positive("temperature", temperature)
+    student, teacher = in_full_precision(student, teacher)
+    log_p = F.log_softmax(teacher / temperature, dim=-1)
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    ruled_out = torch.isneginf(log_p)
+    terms = F.kl_div(
+        log_q.masked_fill(ruled_out, 0.0),
+        log_p.masked_fill(ruled_out, 0.0),
+        reduction="none",
+        log_target=True,
+    )
+    return terms.sum(dim=-1) * temperature**2
+
+
+class SoftTarget(nn.Module):
+    """Mean of [`soft_target`][] over the samples that count.
+
+    Args:
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, temperature: Number = 4.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        temperature = positive("temperature", self.temperature)
+        return masked_mean(soft_target(student, teacher, temperature), mask)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"temperature={self.temperature}"

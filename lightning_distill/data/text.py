@@ -1,0 +1,555 @@
+"""Tokenised text with labels: what all text data modules share."""
+
+import copy
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from .length_grouped import EvenRows, LengthGroupedBatches
+from .word_pieces import train_word_pieces
+
+log = logging.getLogger("lightning_distill")
+
+TASKS = ("classification", "multi_label", "regression")
+UNLABELLED = -100
+Tokenizer = str | PreTrainedTokenizerBase | None
+
+
+class TextDataModule(L.LightningDataModule):
+    """Rows of one text, or a pair, and a label; subclasses write `load`.
+
+    A batch is a dict of tensors `input_ids` and `attention_mask` (rows, tokens), others that the
+    tokenizer gives, `labels`, and `row`, the row's number in its split (-1 for a repeat that only
+    evens out the ranks). If the teacher has another tokenizer, `teacher` holds its tensors.
+
+    Args:
+        text: column of the text.
+        text_pair: column of a second text, for tasks on pairs.
+        label: column of the label; may be absent or empty where rows are unlabelled.
+        task: `classification` (int64 labels, -100 without), `multi_label` (a list of labels
+            per row) or `regression` (numbers, NaN without).
+        label_names: all labels in order; by default those of the training rows, sorted.
+        tokenizer: one, or where to load it; by default a WordPiece is trained on the texts.
+        teacher_tokenizer: one, or where to load it; the same by default.
+        vocab_size: of a tokenizer that is trained here.
+        max_length: longer rows are cut, in tokens.
+        batch_size: rows per step and process.
+        eval_batch_size: rows per batch in validation and test.
+        length_bucketing: batch rows of similar length.
+        labelled_rows: keep the labels of so many training rows, chosen by `seed` in equal shares
+            of the classes; the others are unlabelled. All by default.
+        drop_unlabelled: leave unlabelled training rows out.
+        validation_fraction: cut from the training rows if there is no validation split.
+        num_workers: processes that collate.
+        seed: for choosing rows and their order.
+
+    Raises:
+        ValueError: for data and options that cannot be trained on; each says what to do.
+    """
+
+    def __init__(
+        self,
+        text: str = "text",
+        text_pair: str | None = None,
+        label: str = "label",
+        task: str = "classification",
+        label_names: Sequence[str] | None = None,
+        tokenizer: Tokenizer = None,
+        teacher_tokenizer: Tokenizer = None,
+        vocab_size: int = 4000,
+        max_length: int = 128,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        length_bucketing: bool = True,
+        labelled_rows: int | None = None,
+        drop_unlabelled: bool = False,
+        validation_fraction: float = 0.1,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.text, self.text_pair, self.label, self.task = text, text_pair, label, task
+        self.label_names = None if label_names is None else [str(n) for n in label_names]
+        self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.length_bucketing, self.labelled_rows = length_bucketing, labelled_rows
+        self.drop_unlabelled, self.validation_fraction = drop_unlabelled, validation_fraction
+        self.num_workers, self.seed = num_workers, seed
+        self.num_labels: int | None = None
+        self.splits: dict[str, Rows] = {}
+        self._check_options()
+
+    def load(self) -> dict[str, datasets.Dataset]:
+        """The splits `train` and, if there are any, `validation` and `test`."""
+        raise TypeError(f"{type(self).__name__} must define `load()`.")
+
+    def replace(self, **changes: Any) -> "TextDataModule":
+        """The same rows under other options, such as `drop_unlabelled=True`; nothing is reread."""
+        allowed = {
+            "labelled_rows",
+            "drop_unlabelled",
+            "batch_size",
+            "eval_batch_size",
+            "length_bucketing",
+            "num_workers",
+            "seed",
+        }
+        if not changes.keys() <= allowed:
+            raise ValueError(
+                f"`replace` changes {', '.join(sorted(allowed))}, got {', '.join(changes)}."
+            )
+        changed = copy.copy(self)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        changed._check_options()
+        return changed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and tokenise; a second call does nothing."""
+        if self.splits:
+            return
+        splits = self._with_all_splits(self.load())
+        for name, split in splits.items():
+            self._check_columns(name, split)
+        labels = self._read_labels(splits)
+        self.tokenizer = self._build_tokenizer(splits["train"])
+        if self.teacher_tokenizer is not None:
+            self.teacher_tokenizer = _load_tokenizer(self.teacher_tokenizer)
+            if self.teacher_tokenizer.get_vocab() == self.tokenizer.get_vocab():
+                self.teacher_tokenizer = None
+        for name, split in splits.items():
+            self.splits[name] = self._tokenise(split, labels[name])
+        self._check_labels()
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of the training rows, those without labels too unless dropped."""
+        rows = self.splits["train"]
+        if self.labelled_rows is not None:
+            rows = rows.keeping_labels(self.labelled_rows, self.seed)
+        if self.drop_unlabelled:
+            rows = rows.labelled()
+        sampler = LengthGroupedBatches(
+            rows.lengths, self.batch_size, self.seed, grouped=self.length_bucketing
+        )
+        return self._loader(rows, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """All validation rows, once."""
+        rows = self.splits["validation"]
+        return self._loader(rows, EvenRows(rows.lengths, self.eval_batch_size))
+
+    def test_dataloader(self) -> DataLoader:
+        """All test rows, once."""
+        rows = self.splits["test"]
+        return self._loader(rows, EvenRows(rows.lengths, self.eval_batch_size))
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each split has, and how many training rows keep their label."""
+        train = self.splits["train"]
+        labelled = int(train.has_label.sum())
+        if self.labelled_rows is not None:
+            labelled = min(labelled, self.labelled_rows)
+        return {
+            "train rows": len(train),
+            "labelled train rows": labelled,
+            "validation rows": len(self.splits["validation"]),
+            "test rows": len(self.splits["test"]),
+        }
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all tokens and labels, and of the tokenizer's vocabulary."""
+        assert isinstance(self.tokenizer, PreTrainedTokenizerBase)
+        digest = hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, rows in sorted(self.splits.items()):
+            digest.update(name.encode())
+            digest.update(json.dumps(rows.student["input_ids"]).encode())
+            digest.update(rows.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    # Checks and reading.
+
+    def _check_options(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        for name, least in (
+            ("batch_size", 1),
+            ("eval_batch_size", 1),
+            ("max_length", 3),
+            ("vocab_size", 50),
+            ("num_workers", 0),
+            ("labelled_rows", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` lies between 0 and 1, got {self.validation_fraction}."
+            )
+
+    def _with_all_splits(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+        for name, split in splits.items():
+            if len(split) == 0:
+                raise ValueError(f"The {name} data has no rows.")
+        if "validation" not in splits:
+            total = len(splits["train"])
+            held = round(total * self.validation_fraction)
+            if not 0 < held < total:
+                raise ValueError(
+                    f"There is no validation data, and {self.validation_fraction:.0%} of the "
+                    f"{total} training rows is {held}: name a validation file, or bring more rows."
+                )
+            order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
+            log.info("no validation data: %d training rows are held out for it", held)
+            train = splits["train"]
+            splits["validation"] = train.select(sorted(order[:held].tolist()))
+            splits["train"] = train.select(sorted(order[held:].tolist()))
+        if "test" not in splits:
+            log.warning(
+                "no test data: the validation rows are used, which chose the best student; "
+                "its figures will be too good"
+            )
+            splits["test"] = splits["validation"]
+        return {name: splits[name] for name in ("train", "validation", "test")}
+
+    def _check_columns(self, name: str, split: datasets.Dataset) -> None:
+        columns = split.column_names
+        for option in ("text", "text_pair"):
+            wanted = getattr(self, option)
+            if wanted is None:
+                continue
+            if wanted not in columns:
+                near = get_close_matches(wanted, columns, n=1)
+                hint = f" Did you mean {option}={near[0]}?" if near else ""
+                raise ValueError(
+                    f"The {name} data has no column {wanted!r} ({option}); it has "
+                    f"{', '.join(columns)}.{hint} A file without a header needs "
+                    "data.columns=[text,label]."
+                )
+            for i, value in enumerate(split[wanted]):
+                if not isinstance(value, str):
+                    raise ValueError(
+                        f"Column {wanted!r} of the {name} data must hold text, but row {i} holds "
+                        f"{value!r} ({type(value).__name__})."
+                    )
+
+    def _read_labels(self, splits: Mapping[str, datasets.Dataset]) -> dict[str, torch.Tensor]:
+        columns = {}
+        for name, split in splits.items():
+            if self.label in split.column_names:
+                columns[name] = [_label_or_none(v) for v in split[self.label]]
+            elif name == "train" and self.labelled_rows is None and not self.drop_unlabelled:
+                near = get_close_matches(self.label, split.column_names, n=1)
+                hint = f" Did you mean label={near[0]}?" if near else ""
+                log.warning(
+                    "the training data has no column %r: every row is unlabelled, and only the "
+                    "teacher is learnt from.%s",
+                    self.label,
+                    hint,
+                )
+                columns[name] = [None] * len(split)
+            else:
+                near = get_close_matches(self.label, split.column_names, n=1)
+                hint = f" Did you mean label={near[0]}?" if near else ""
+                raise ValueError(
+                    f"The {name} data has no column {self.label!r} (label); it has "
+                    f"{', '.join(split.column_names)}.{hint}"
+                )
+        if self.task == "regression":
+            self.num_labels = 1
+            return {name: _numbers(values, name) for name, values in columns.items()}
+        if self.label_names is None:
+            self.label_names = self._names_of(splits, columns)
+        self.num_labels = len(self.label_names)
+        if self.num_labels < 2 and self.task == "classification":
+            raise ValueError(
+                f"There is only one class ({', '.join(self.label_names) or 'none'}): nothing to "
+                "tell apart. Is data.label the right column?"
+            )
+        read = self._classes if self.task == "classification" else self._label_sets
+        return {name: read(values, name) for name, values in columns.items()}
+
+    def _names_of(
+        self, splits: Mapping[str, datasets.Dataset], columns: Mapping[str, list[Any]]
+    ) -> list[str]:
+        feature = splits["train"].features.get(self.label)
+        feature = getattr(feature, "feature", feature)
+        if isinstance(feature, datasets.ClassLabel):
+            return list(feature.names)
+        found: set[Any] = set()
+        for name in ("train", "validation"):
+            for value in columns[name]:
+                if value is not None and not (found and name == "validation"):
+                    found.update(_as_set(value) if self.task == "multi_label" else [value])
+        found = {_plain(value) for value in found}
+        for value in found:
+            if isinstance(value, float):
+                raise ValueError(
+                    f"Label {value} is no class; classes are whole numbers or words. For numbers "
+                    "to be predicted use data.task=regression."
+                )
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(
+                    f"Label {value} is negative. Classes count from 0; unlabelled rows have no "
+                    "label or -100."
+                )
+        if found and all(isinstance(v, int | float) for v in found):
+            return [str(n) for n in sorted(found)]
+        return sorted(str(v) for v in found)
+
+    def _classes(self, values: list[Any], split: str) -> torch.Tensor:
+        assert self.label_names is not None
+        numbers = {name: i for i, name in enumerate(self.label_names)}
+        found = []
+        for i, value in enumerate(values):
+            if value is None:
+                found.append(UNLABELLED)
+                continue
+            number = numbers.get(_name(value))
+            if number is None:
+                known = ", ".join(self.label_names[:10])
+                raise ValueError(
+                    f"Label {value!r} in row {i} of the {split} data is none of the classes "
+                    f"({known}). Correct the row, or list all in data.label_names."
+                )
+            found.append(number)
+        return torch.tensor(found)
+
+    def _label_sets(self, values: list[Any], split: str) -> torch.Tensor:
+        assert self.label_names is not None
+        numbers = {name: i for i, name in enumerate(self.label_names)}
+        found = torch.zeros(len(values), len(numbers))
+        for i, value in enumerate(values):
+            if value is None:
+                found[i] = UNLABELLED
+                continue
+            for label in _as_set(value):
+                if _name(label) not in numbers:
+                    raise ValueError(
+                        f"Label {label!r} in row {i} of the {split} data is none of "
+                        f"{', '.join(self.label_names[:10])}. Correct the row, or list all in "
+                        "data.label_names."
+                    )
+                found[i, numbers[_name(label)]] = 1.0
+        return found
+
+    def _check_labels(self) -> None:
+        for name in ("validation", "test"):
+            if not self.splits[name].has_label.any():
+                raise ValueError(
+                    f"No row of the {name} data has a label, so nothing can be measured on it."
+                )
+        available = int(self.splits["train"].has_label.sum())
+        if self.labelled_rows is not None and self.labelled_rows > available:
+            raise ValueError(
+                f"`labelled_rows` is {self.labelled_rows}, but only {available} training rows "
+                "have a label."
+            )
+        if self.drop_unlabelled and available == 0:
+            raise ValueError("No training row has a label, and drop_unlabelled leaves them out.")
+
+    # Tokens.
+
+    def _build_tokenizer(self, train: datasets.Dataset) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            texts = list(train[self.text])
+            if self.text_pair is not None:
+                texts += list(train[self.text_pair])
+            return train_word_pieces(texts, self.vocab_size, self.max_length)
+        return _load_tokenizer(self.tokenizer)
+
+    def _tokenise(self, split: datasets.Dataset, labels: torch.Tensor) -> "Rows":
+        texts = [list(split[self.text])]
+        if self.text_pair is not None:
+            texts.append(list(split[self.text_pair]))
+
+        def tokens(tokenizer: Any) -> dict[str, list[list[int]]]:
+            return dict(tokenizer(*texts, truncation=True, max_length=self.max_length).items())
+
+        own = tokens(self.tokenizer)
+        other = None if self.teacher_tokenizer is None else tokens(self.teacher_tokenizer)
+        return Rows(own, other, labels, torch.arange(len(labels)))
+
+    def _loader(self, rows: "Rows", sampler: Any) -> DataLoader:
+        return DataLoader(
+            rows,
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=_Collate(self.tokenizer, self.teacher_tokenizer),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class Rows(Dataset):
+    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated."""
+
+    def __init__(
+        self,
+        student: dict[str, list[list[int]]],
+        teacher: dict[str, list[list[int]]] | None,
+        labels: torch.Tensor,
+        numbers: torch.Tensor,
+    ):
+        self.student, self.teacher = student, teacher
+        self.labels, self.numbers = labels, numbers
+        self.lengths = [len(student["input_ids"][i]) for i in numbers.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
+        places = torch.tensor([i if i >= 0 else -i - 1 for i in chosen])
+        numbers = self.numbers[places]
+        repeated = torch.tensor([i < 0 for i in chosen])
+        listed = numbers.tolist()
+        return {
+            "student": {k: [v[i] for i in listed] for k, v in self.student.items()},
+            "teacher": self.teacher
+            and {k: [v[i] for i in listed] for k, v in self.teacher.items()},
+            "labels": self.labels[numbers],
+            "row": numbers.masked_fill(repeated, -1),
+        }
+
+    @property
+    def has_label(self) -> torch.Tensor:
+        """Which rows have a label, shape (rows,)."""
+        labels = self.labels[self.numbers]
+        if labels.dim() == 2:
+            return (labels != UNLABELLED).all(dim=1)
+        return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+
+    def labelled(self) -> "Rows":
+        """Those rows that have a label."""
+        return Rows(self.student, self.teacher, self.labels, self.numbers[self.has_label])
+
+    def keeping_labels(self, count: int, seed: int) -> "Rows":
+        """All rows, but only `count` of them labelled, in equal shares of the classes."""
+        generator = torch.Generator().manual_seed(seed)
+        candidates = self.numbers[self.has_label]
+        candidates = candidates[torch.randperm(len(candidates), generator=generator)]
+        if self.labels.dim() == 1 and not self.labels.is_floating_point():
+            seen: dict[int, int] = {}
+            turn = []
+            for label in self.labels[candidates].tolist():
+                seen[label] = seen.get(label, 0) + 1
+                turn.append(seen[label])
+            # First of each class, second of each class, ...
+            candidates = candidates[torch.tensor(turn).argsort(stable=True)]
+        labels = self.labels.clone()
+        hidden = torch.ones(len(labels), dtype=torch.bool)
+        hidden[candidates[:count]] = False
+        labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
+        return Rows(self.student, self.teacher, labels, self.numbers)
+
+
+class _Collate:
+    """Pads to the longest row of the batch; a class, so that worker processes can take it."""
+
+    def __init__(self, tokenizer: Any, teacher_tokenizer: Any):
+        self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        batch = _pad(rows["student"], self.tokenizer)
+        batch["labels"], batch["row"] = rows["labels"], rows["row"]
+        if rows["teacher"] is not None:
+            batch["teacher"] = _pad(rows["teacher"], self.teacher_tokenizer)
+        return batch
+
+
+def _pad(columns: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, torch.Tensor]:
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    longest = max(map(len, columns["input_ids"]))
+    padded = {}
+    for name, rows in columns.items():
+        empty = [fill.get(name, 0)]
+        left = tokenizer.padding_side == "left"
+        padded[name] = torch.tensor(
+            [
+                empty * (longest - len(row)) + row if left else row + empty * (longest - len(row))
+                for row in rows
+            ]
+        )
+    return padded
+
+
+def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        path = str(tokenizer)
+        if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+            raise FileNotFoundError(f"There is no tokenizer in {path}: no such folder.")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"No tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]}"
+            ) from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                "The tokenizer has no pad token, nor an end token that could stand for it; set "
+                "tokenizer.pad_token and save it."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _label_or_none(value: Any) -> Any:
+    if value is None or value == UNLABELLED:
+        return None
+    if isinstance(value, str):
+        value = value.strip()
+        return None if value in ("", str(UNLABELLED)) else value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A number, where text or a float stands for a whole one; files do not agree on this."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return _plain(number) if str(number) == value or value.lstrip("-").isdigit() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _name(value: Any) -> str:
+    return str(_plain(value))
+
+
+def _as_set(value: Any) -> list[Any]:
+    """Several labels of one row: a list, or words with commas between."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def _numbers(values: list[Any], split: str) -> torch.Tensor:
+    found = []
+    for i, value in enumerate(values):
+        try:
+            found.append(math.nan if value is None else float(value))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Label {value!r} in row {i} of the {split} data is no number, which "
+                "data.task=regression needs."
+            ) from error
+    return torch.tensor(found)

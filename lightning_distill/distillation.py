@@ -1,0 +1,116 @@
+"""Distillation in one call, for use in Python."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torchmetrics import Metric
+
+from .callbacks import FiniteLoss
+from .criteria import HardLabel, SoftTarget
+from .module import DistillationModule
+from .objective import Objective, Term
+
+log = logging.getLogger("lightning_distill")
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    data: Any,
+    objective: Objective | Mapping[str, nn.Module] | None = None,
+    trainer: L.Trainer | None = None,
+    metrics: Mapping[str, Metric] | Metric | None = None,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    scheduler: Callable[..., Any] | None = None,
+    monitor: str | None = None,
+    mode: str | None = None,
+) -> nn.Module:
+    """Train `student` to match `teacher`; returns it with the best weights, in eval mode.
+
+    Args:
+        student: trained in place.
+        teacher: frozen in place; never changed.
+        data: a LightningDataModule, a train DataLoader, or a pair of train and validation
+            DataLoaders. Batches are dicts such as Hugging Face collators make, with `labels`,
+            or pairs (inputs, labels).
+        objective: an [`Objective`][], or its terms by name. By default cross-entropy on the
+            labels, and soft targets at temperature 2.
+        trainer: any Lightning trainer; by default three epochs on what hardware there is.
+        metrics: torchmetrics by name, computed on the validation rows as `val/NAME`.
+        optimizer: as for [`DistillationModule`][].
+        scheduler: as for [`DistillationModule`][].
+        monitor: what chooses the best weights; `val/` and the first metric by default,
+            `val/loss` without metrics. Without validation rows the last weights are returned.
+        mode: `max` or `min`; by default what the monitored metric says of itself.
+
+    Raises:
+        ValueError: before the first step, if models, data and objective do not fit.
+    """
+    if objective is None:
+        objective = Objective(
+            {
+                "hard_label": Term(
+                    HardLabel(), {"student": "student.logits", "labels": "batch.labels"}
+                ),
+                "soft_target": Term(
+                    SoftTarget(temperature=2.0),
+                    {"student": "student.logits", "teacher": "teacher.logits"},
+                ),
+            }
+        )
+    elif not isinstance(objective, Objective):
+        objective = Objective(objective)
+    if isinstance(metrics, Metric):
+        metrics = {type(metrics).__name__.lower(): metrics}
+    module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler)
+    loaders = _loaders(data)
+    with tempfile.TemporaryDirectory() as scratch:
+        if trainer is None:
+            trainer = L.Trainer(max_epochs=3, logger=False, default_root_dir=scratch)
+        best = None
+        if isinstance(data, L.LightningDataModule) or "val_dataloaders" in loaders:
+            monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
+            mode = mode or _mode(metrics, monitor)
+            best = _best_checkpoint(trainer, monitor, mode, Path(scratch))
+        if not any(isinstance(c, FiniteLoss) for c in trainer.callbacks):
+            trainer.callbacks.append(FiniteLoss())
+        trainer.fit(module, **loaders)
+        if trainer.interrupted:
+            log.warning("stopped by the user: the best weights so far are returned")
+        if best is not None and best.best_model_path:
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            module.load_state_dict(state["state_dict"])
+        # Every rank reads the file before the first one to finish removes it.
+        trainer.strategy.barrier()
+    return module.student.eval()
+
+
+def _loaders(data: Any) -> dict[str, Any]:
+    if isinstance(data, L.LightningDataModule):
+        return {"datamodule": data}
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return {"train_dataloaders": data[0], "val_dataloaders": data[1]}
+    return {"train_dataloaders": data}
+
+
+def _mode(metrics: Mapping[str, Metric] | None, monitor: str) -> str:
+    metric = (metrics or {}).get(monitor.removeprefix("val/"))
+    return "max" if metric is not None and metric.higher_is_better is not False else "min"
+
+
+def _best_checkpoint(trainer: L.Trainer, monitor: str, mode: str, scratch: Path) -> ModelCheckpoint:
+    for callback in trainer.callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            return callback
+    # The one that Lightning adds by itself watches nothing.
+    trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+    callback = ModelCheckpoint(scratch / "checkpoints", monitor=monitor, mode=mode)
+    trainer.callbacks.append(callback)
+    return callback

@@ -1,0 +1,332 @@
+"""Named tensors of a model: its outputs, hidden states, attentions and any submodule.
+
+A [`Source`][] says where a tensor comes from. Models are used unmodified: submodules are
+read by forward hooks that exist only while the model runs under [`capture`][].
+
+    student.logits                          an output, by key
+    student.hidden_states[2]                one of several, by index; also [-1]
+    student.hidden_states[*]  or  [1:]      several at once, in order
+    student.layer:bert.encoder.layer.0      what a submodule returns
+    student.layer:bert.encoder.layer.*      what every submodule of that pattern returns
+    student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
+    student.layer_input:classifier          what a submodule is given
+    batch.attention_mask                    from the batch
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+ROLES = ("student", "teacher", "batch")
+Item = int | str | tuple[int | None, int | None]  # a tuple is a slice
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor comes from.
+
+    Attributes:
+        role: `student`, `teacher` or `batch`.
+        kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
+            submodule returns) or `layer_input` (what it is given).
+        name: key of the output or dotted path of the submodule; `""` is the whole model.
+        item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
+        process: applied last to the tensor found.
+        optional: an entry of the batch that may be absent, which then reads as `None`.
+    """
+
+    role: str
+    kind: str
+    name: str
+    item: Item | None = None
+    process: Callable[[Any], Tensor] | None = None
+    optional: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Read a source as it is written in a config."""
+        role, dot, rest = text.partition(".")
+        if not dot or role not in ROLES:
+            near = get_close_matches(role, ROLES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near and near[0] != role else ""
+            raise ValueError(
+                f"A source starts with 'student.', 'teacher.' or 'batch.', got {text!r}.{hint} "
+                "Examples: student.logits, teacher.hidden_states[-1], "
+                "student.layer:encoder.layer.0, batch.labels."
+            )
+        kind = "output"
+        for prefix in ("layer", "layer_input"):
+            if rest.startswith(f"{prefix}:"):
+                kind, rest = prefix, rest[len(prefix) + 1 :]
+        if kind != "output" and role == "batch":
+            raise ValueError(f"The batch has no layers, got {text!r}; name one of its keys.")
+        match = re.fullmatch(r"(.*?)(?:\[([^\[\]]*)\])?", rest)
+        name, item = match.groups() if match else (rest, None)
+        if match is None or "[" in name or "]" in name:
+            raise ValueError(f"The brackets of source {text!r} must be one pair, at its end.")
+        if kind == "output" and (not name or "*" in name):
+            raise ValueError(
+                f"Source {text!r} names no tensor; patterns are for layers, "
+                f"as in {role}.layer:encoder.layer.*."
+            )
+        if "*" in name and item is not None and not re.fullmatch(r"-?\d+|\w+", item):
+            raise ValueError(f"Source {text!r} has a pattern and a range; use one of them.")
+        return cls(role, kind, name, None if item is None else _parse_item(item, text))
+
+    @property
+    def is_many(self) -> bool:
+        """Whether this names several tensors at once."""
+        return isinstance(self.item, tuple) or "*" in self.name
+
+    def __str__(self) -> str:
+        prefix = "" if self.kind == "output" else f"{self.kind}:"
+        item = self.item
+        if isinstance(item, tuple):
+            item = ":".join("" if i is None else str(i) for i in item)
+        return f"{self.role}.{prefix}{self.name}" + ("" if item is None else f"[{item}]")
+
+    def singles(self, count: int, names: Sequence[str]) -> "list[Source]":
+        """The sources that a source of many stands for, in order.
+
+        Args:
+            count: how many tensors were found for it.
+            names: paths of all submodules, for a pattern.
+        """
+        if not self.is_many:
+            return [self]
+        if isinstance(self.item, tuple):
+            first = self.item[0] or 0
+            return [replace(self, item=first + i) for i in range(count)]
+        return [replace(self, name=name) for name in matching(self.name, names)]
+
+
+def _parse_item(item: str, text: str) -> Item:
+    if item == "*":
+        return (None, None)
+    if re.fullmatch(r"-?\d+", item):
+        return int(item)
+    bounds = re.fullmatch(r"(-?\d*):(-?\d*)", item)
+    if bounds:
+        start, stop = (int(b) if b else None for b in bounds.groups())
+        return (start, stop)
+    if not item:
+        raise ValueError(
+            f"Source {text!r} has empty brackets; write an index, a key, * or a range such as 1:."
+        )
+    return item
+
+
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Paths that match a pattern in which `*` stands for one part of a dotted path."""
+    parts = pattern.split(".")
+    return [
+        name
+        for name in names
+        if len(name.split(".")) == len(parts)
+        and all(fnmatchcase(n, p) for n, p in zip(name.split("."), parts, strict=True))
+    ]
+
+
+def nearest(name: str, names: Iterable[str], count: int = 5) -> str:
+    """A phrase that lists the names most like `name`, for an error message."""
+    names = [n for n in names if n]
+    near = get_close_matches(name, names, n=count, cutoff=0.4)
+    if not near:
+        near = names[:count]
+        return f"It has: {', '.join(near)}{', ...' if len(names) > count else ''}."
+    return f"Nearest: {', '.join(near)}."
+
+
+def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
+    """Refuse paths that the model does not have, before it runs."""
+    names = [name for name, _ in model.named_modules()]
+    for source in sources:
+        if source.kind == "output":
+            continue
+        found = matching(source.name, names) if source.is_many else source.name in names
+        if not found:
+            raise ValueError(
+                f"The {source.role} ({type(model).__name__}) has no submodule {source.name!r}. "
+                f"{nearest(source.name, names)} `lightning-distill job=inspect` lists them all."
+            )
+
+
+def accepts(model: nn.Module, argument: str) -> bool:
+    """Whether `model.forward` takes a keyword of this name."""
+    parameters = inspect.signature(model.forward).parameters
+    # Hugging Face models of version 5 take `output_hidden_states` through **kwargs.
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return argument in parameters or (takes_any and hasattr(model, "config"))
+
+
+def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bool]:
+    """Keywords that make a Hugging Face model return what the sources name."""
+    options = {}
+    for name in ("hidden_states", "attentions"):
+        if any(s.kind == "output" and s.name == name for s in sources):
+            option = f"output_{name}"
+            if accepts(model, option):
+                options[option] = True
+    return options
+
+
+@contextmanager
+def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
+    """Collect what the named submodules return and are given while the model runs.
+
+    Yields:
+        A dict from `layer:path` and `layer_input:path` to the value, filled by the forward.
+    """
+    found: dict[str, Any] = {}
+    handles = []
+
+    def output_hook(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            found[f"layer:{path}"] = output
+
+        return hook
+
+    def input_hook(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            values = [*args, *kwargs.values()]
+            found[f"layer_input:{path}"] = values[0] if len(values) == 1 else values
+
+        return hook
+
+    wanted = {(s.kind, s.name) for s in sources if s.kind != "output"}
+    if wanted:
+        modules = dict(model.named_modules())
+        for kind, name in sorted(wanted):
+            for path in matching(name, modules) if "*" in name else [name]:
+                if kind == "layer":
+                    handles.append(modules[path].register_forward_hook(output_hook(path)))
+                else:
+                    handles.append(
+                        modules[path].register_forward_pre_hook(input_hook(path), with_kwargs=True)
+                    )
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def entry(container: Any, name: str, source: Source) -> Any:
+    """A named entry of what a model returned, or of a batch."""
+    if isinstance(container, Tensor):
+        if name == "logits":
+            return container
+        raise ValueError(
+            f"{source} is not there: the {source.role} returns one tensor, "
+            f"which is called {source.role}.logits."
+        )
+    if isinstance(container, Mapping):
+        if container.get(name) is not None:
+            return container[name]
+        keys = [str(k) for k, v in container.items() if v is not None]
+        why = ""
+        if name in ("hidden_states", "attentions"):
+            why = (
+                " The model does not return them; name a submodule instead, "
+                f"as in {source.role}.layer:PATH."
+            )
+        raise ValueError(
+            f"{source} is not there: the {source.role} has no {name!r}. {nearest(name, keys)}{why}"
+        )
+    if isinstance(container, tuple | list):
+        if name == "logits":
+            return container[0]
+        if name == "labels" and source.role == "batch" and len(container) == 2:
+            return container[1]
+    if hasattr(container, name):
+        return getattr(container, name)
+    raise ValueError(
+        f"{source} is not there: the {source.role} is a {type(container).__name__} "
+        f"without {name!r}."
+    )
+
+
+def pick(value: Any, item: Item | None, source: Source) -> Any:
+    """An item of a tuple, list or dict."""
+    if item is None:
+        return value
+    if isinstance(item, str):
+        if isinstance(value, Mapping) and item in value:
+            return value[item]
+        if hasattr(value, item):
+            return getattr(value, item)
+        keys = [str(k) for k in value] if isinstance(value, Mapping) else []
+        raise ValueError(f"{source} has no item {item!r}. {nearest(item, keys) if keys else ''}")
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if not isinstance(value, tuple | list):
+        raise ValueError(
+            f"{source} asks for an item, but finds a {type(value).__name__}; leave the brackets out."
+        )
+    if isinstance(item, tuple):
+        return list(value[slice(*item)])
+    if not -len(value) <= item < len(value):
+        raise ValueError(
+            f"{source} is out of range: there are {len(value)}, numbered 0 to {len(value) - 1}."
+        )
+    return value[item]
+
+
+def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
+    """The tensor (or the list of tensors) that a source names.
+
+    Args:
+        source: what to read.
+        outputs: what the model returned; for the role `batch`, the batch.
+        captured: what [`capture`][] collected during that forward.
+    """
+    if source.optional and (not isinstance(outputs, Mapping) or source.name not in outputs):
+        return None
+    if source.kind == "output":
+        value = outputs
+        for part in source.name.split("."):
+            value = entry(value, part, source)
+        value = pick(value, source.item, source)
+    elif "*" in source.name:
+        paths = [k.partition(":") for k in captured]
+        names = matching(source.name, [path for kind, _, path in paths if kind == source.kind])
+        value = [
+            tensor_of(pick(captured[f"{source.kind}:{n}"], source.item, source), source)
+            for n in names
+        ]
+    else:
+        key = f"{source.kind}:{source.name}"
+        if key not in captured:
+            raise ValueError(
+                f"{source} was not reached: the {source.role} has this submodule "
+                "but did not run it in this forward."
+            )
+        value = pick(captured[key], source.item, source)
+    if source.process is not None:
+        return source.process(value)
+    return value if source.is_many else tensor_of(value, source)
+
+
+def tensor_of(value: Any, source: Source) -> Tensor:
+    """`value` as a tensor; blocks that return a tuple mean its first tensor."""
+    if isinstance(value, Mapping) and "logits" in value and source.kind == "layer":
+        value = value["logits"]
+    if isinstance(value, tuple | list) and value and isinstance(value[0], Tensor):
+        value = value[0]
+    if isinstance(value, Mapping) and len(value) > 0:
+        first = next(iter(value.values()))
+        value = first if isinstance(first, Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(
+            f"{source} is a {type(value).__name__}, not a tensor; "
+            f"choose a part of it by index or key, as in {source}[0]."
+        )
+    return value

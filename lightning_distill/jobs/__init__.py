@@ -1,0 +1,25 @@
+"""What the command line can do: one file per job."""
+
+from typing import Any
+
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from .distill import distill
+from .evaluate import evaluate
+from .export import export
+from .finetune import finetune
+from .inspect import inspect
+from .run import prepare_run
+from .trained_teacher import trained_teacher
+
+__all__ = ["distill", "evaluate", "export", "finetune", "inspect", "run", "trained_teacher"]
+
+
+def run(cfg: DictConfig) -> Any:
+    """Run the job that the configuration names; returns its monitored metric, if it has one."""
+    cfg = prepare_run(cfg)
+    options = OmegaConf.to_container(cfg.job, resolve=True)
+    if not isinstance(options, dict) or "_target_" not in options:
+        raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
+    return get_method(options.pop("_target_"))(cfg, **options)

@@ -1,0 +1,174 @@
+"""From the configuration to objects: data, models, objective, metrics and trainer."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+from torchmetrics import Metric
+
+from ..criteria import HardLabel
+from ..labels import label_order
+from ..objective import Objective, Term
+
+log = logging.getLogger("lightning_distill")
+
+
+def label_kind(task: str | None) -> str:
+    """Which label loss belongs to a task."""
+    kinds = {"multi_label": "binary_cross_entropy", "regression": "mse"}
+    return kinds.get(str(task), "cross_entropy")
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """Load the data, and write what it says of itself (`task`, `num_labels`) into `cfg`.
+
+    The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
+    is trained on the data.
+    """
+    with open_dict(cfg):
+        paths = [OmegaConf.select(cfg, f"{role}.path") for role in ("student", "teacher")]
+        if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
+            cfg.data.tokenizer = paths[0] or paths[1]
+        if "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths):
+            cfg.data.teacher_tokenizer = paths[1]
+    data = instantiate(cfg.data)
+    if not isinstance(data, L.LightningDataModule):
+        raise ValueError(
+            f"`data` must be a LightningDataModule, got a {type(data).__name__} "
+            f"from {cfg.data.get('_target_')}."
+        )
+    data.prepare_data()
+    data.setup("fit")
+    with open_dict(cfg):
+        for name in ("task", "num_labels"):
+            found = getattr(data, name, None)
+            given = cfg[name]
+            if given is not None and found is not None and given != found:
+                raise ValueError(f"{name}={given}, but the data has {name}={found}.")
+            cfg[name] = found if found is not None else given
+    return data
+
+
+def known(data: Any, **more: Any) -> dict[str, Any]:
+    """What a model's constructor may ask for by name."""
+    tokenizer = getattr(data, "tokenizer", None)
+    known = {
+        "num_labels": getattr(data, "num_labels", None),
+        "label_names": getattr(data, "label_names", None),
+        "task": getattr(data, "task", None),
+        "vocab_size": None if tokenizer is None else len(tokenizer),
+        "pad_token_id": getattr(tokenizer, "pad_token_id", None),
+        "data": data,
+        **more,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def call(node: DictConfig, known: Mapping[str, Any]) -> Any:
+    """Instantiate `node`, giving it those of the known values that it takes and does not set."""
+    target = instantiate(node, _partial_=True, _convert_="object")
+    wanted = inspect.signature(target.func).parameters
+    given = {
+        name: value
+        for name, value in known.items()
+        if name in wanted and target.keywords.get(name) is None
+    }
+    return target(**given)
+
+
+def build_teacher(cfg: DictConfig, data: Any) -> nn.Module:
+    """The teacher, loaded or trained as `cfg.teacher` says."""
+    if cfg.teacher is None:
+        raise ValueError("This job needs a teacher, for example teacher=pretrained teacher.path=.")
+    teacher = call(cfg.teacher, known(data, cfg=cfg))
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
+    names = getattr(getattr(teacher, "config", None), "id2label", None)
+    if names is not None and getattr(data, "label_names", None):
+        label_order(data.label_names, names)
+    return teacher
+
+
+def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
+    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
+    student = call(cfg.student, known(data, teacher=teacher))
+    if not isinstance(student, nn.Module):
+        raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
+    return student
+
+
+def build_objective(cfg: DictConfig) -> Objective:
+    """All terms of `cfg.criteria`."""
+    return Objective(_terms(cfg))
+
+
+def build_label_objective(cfg: DictConfig) -> Objective:
+    """The terms of `cfg.criteria` that read no teacher, or plain hard labels if there are none."""
+    terms = {
+        name: term
+        for name, term in _terms(cfg).items()
+        if term.active and all(source.role != "teacher" for source in term.sources())
+    }
+    if not terms:
+        criterion = HardLabel(label_kind(cfg.task))
+        inputs = {"student": "student.logits", "labels": "batch.labels"}
+        terms = {"hard_label": Term(criterion, inputs)}
+    return Objective(terms)
+
+
+def _terms(cfg: DictConfig) -> dict[str, Any]:
+    if not cfg.criteria:
+        raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
+    return {
+        str(name): instantiate(node, _convert_="object")
+        for name, node in cfg.criteria.items()
+        if node is not None
+    }
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null."""
+    metrics = {
+        str(name): instantiate(node)
+        for name, node in (cfg.metrics or {}).items()
+        if node is not None
+    }
+    if not metrics:
+        raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
+    monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
+    name = monitored.removeprefix("val/")
+    losses = ["loss", *[str(n) for n, node in cfg.criteria.items() if node is not None]]
+    if not monitored.startswith("val/") or name not in [*metrics, *losses]:
+        choices = ", ".join(f"val/{n}" for n in [*metrics, *losses])
+        raise ValueError(f"`monitor` must be one of {choices}, got {monitored!r}.")
+    mode = cfg.mode
+    if mode is None:
+        higher = getattr(metrics.get(name), "higher_is_better", name not in losses)
+        mode = "min" if higher is False else "max"
+    if mode not in ("min", "max"):
+        raise ValueError(f"`mode` must be min or max, got {mode!r}.")
+    cfg.monitor, cfg.mode = monitored, mode
+    return metrics
+
+
+def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:
+    """A trainer that writes into `directory`, with the configured callbacks and loggers."""
+    cfg = cfg.copy()
+    cfg.output_dir = str(directory)
+    callbacks = [instantiate(node) for node in (cfg.callbacks or {}).values() if node is not None]
+    loggers = [instantiate(node) for node in (cfg.logger or {}).values() if node is not None]
+    return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **changes)
+
+
+def optimization(cfg: DictConfig) -> dict[str, Any]:
+    """The factories of optimizer and scheduler, as arguments of the module."""
+    return {
+        "optimizer": instantiate(cfg.optimizer),
+        "scheduler": None if cfg.scheduler is None else instantiate(cfg.scheduler),
+    }

@@ -1,0 +1,58 @@
+"""Measure a saved model on the test rows."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from ..labels import label_order, reordered
+from ..module import DistillationModule
+from ..teachers import pretrained
+from .build import build_data, build_label_objective, build_metrics, build_trainer
+from .run import newest_run
+
+
+def evaluate(cfg: DictConfig, path: str | None = None) -> float:
+    """Test a model on `cfg.data`; returns its monitored metric.
+
+    Args:
+        cfg: the run's configuration; its data and metrics are used.
+        path: a folder that `save_pretrained` wrote, or a run's directory; the newest run if
+            `None`.
+    """
+    folder = newest_run() if path is None else Path(path)
+    folder = folder / "student" if (folder / "student").is_dir() else folder
+    model = pretrained(str(folder))
+    cfg.student, cfg.teacher = {"path": str(folder)}, None
+    cfg.metrics.pop("agreement", None)
+    data = build_data(cfg)
+    metrics = build_metrics(cfg)
+    order = label_order(getattr(data, "label_names", None), getattr(model.config, "id2label", None))
+    if order is not None:
+        model.register_forward_hook(lambda _, __, outputs: reordered(outputs, order))
+    module = DistillationModule(model, None, build_label_objective(cfg), metrics)
+    trainer = build_trainer(cfg, Path(str(cfg.output_dir)), logger=False, callbacks=[])
+    L.seed_everything(cfg.seed, verbose=False)
+    trainer.test(module, datamodule=data, verbose=False)
+    found = {
+        name.removeprefix("test/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
+    _show(found, folder, Path(str(cfg.output_dir)))
+    return found[str(cfg.monitor).removeprefix("val/")]
+
+
+@rank_zero_only
+def _show(found: dict[str, float], folder: Path, directory: Path) -> None:
+    table = Table(title=str(folder))
+    table.add_column("on the test rows")
+    table.add_column("value", justify="right")
+    for name, value in sorted(found.items()):
+        table.add_row(name, f"{value:.4f}")
+    Console().print(table)
+    (directory / "evaluation.json").write_text(json.dumps({"path": str(folder), **found}, indent=2))

@@ -1,0 +1,117 @@
+"""Write a run's student for use elsewhere, and prove that it loads."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+
+from .run import newest_run
+from .stage import say
+
+# Runs in a fresh process that knows nothing of this package.
+_RELOAD = """
+import json, sys
+import torch, transformers
+from safetensors.torch import load_file
+folder, inputs, name = sys.argv[1:]
+transformers.AutoTokenizer.from_pretrained(folder)
+model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
+stored = load_file(inputs)
+expected = stored.pop("expected")
+with torch.no_grad():
+    found = model(**stored).logits
+assert "lightning_distill" not in sys.modules
+print(json.dumps({"difference": float((found.float() - expected).abs().max())}))
+"""
+
+
+def export(
+    cfg: DictConfig, run: str | None = None, checkpoint: str | None = None, to: str | None = None
+) -> str:
+    """Write weights (safetensors), configuration and tokenizer into one folder; returns it.
+
+    The folder is loaded again in a fresh process, and its logits are compared with ours.
+
+    Args:
+        cfg: unused but for the output directory of this job.
+        run: a run's directory; the newest one if `None`.
+        checkpoint: of that run; its best one if `None`, its last one if it has no best.
+        to: the folder to write; `export` within the run if `None`.
+
+    Raises:
+        ValueError: if the reloaded model does not give the same logits.
+        FileNotFoundError: if the run has no checkpoint.
+    """
+    source = Path(run) if run else newest_run(holding="checkpoints")
+    path = Path(checkpoint) if checkpoint else _best(source)
+    state = _student_weights(path)
+    config = transformers.AutoConfig.from_pretrained(source / "student")
+    name = (config.architectures or ["none"])[0]
+    if not hasattr(transformers, name):
+        raise ValueError(
+            f"{source / 'student'} says its model is {name!r}, which transformers does not have."
+        )
+    model = getattr(transformers, name)(config)
+    model.load_state_dict(state)
+    model.eval()
+    folder = Path(to) if to else source / "export"
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source / "student").save_pretrained(folder)
+    difference = _difference_in_a_fresh_process(model, folder, name)
+    if difference > 1e-5:
+        raise ValueError(
+            f"The model in {folder} loads, but its logits differ by {difference:.3g} from the "
+            f"checkpoint's. The folder is left for you to look at."
+        )
+    say("Exported", f"{folder} from {path.name}; reloaded logits differ by {difference:.1e}")
+    return str(folder)
+
+
+def _best(run: Path) -> Path:
+    found = sorted((run / "checkpoints").glob("best-*.ckpt")) or sorted(
+        (run / "checkpoints").glob("*.ckpt")
+    )
+    if not found:
+        raise FileNotFoundError(f"There is no checkpoint in {run / 'checkpoints'}.")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _student_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    return {
+        # torch.compile puts this part into the names.
+        name.removeprefix("student.").replace("_orig_mod.", ""): value
+        for name, value in weights.items()
+        if name.startswith("student.")
+    }
+
+
+def _difference_in_a_fresh_process(model: Any, folder: Path, name: str) -> float:
+    size = min(model.config.vocab_size, 1000)
+    inputs = {"input_ids": torch.arange(1, size)[:32].reshape(1, -1)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with torch.no_grad():
+        inputs["expected"] = model(**inputs).logits.float()
+    with tempfile.TemporaryDirectory() as scratch:
+        stored = Path(scratch) / "inputs.safetensors"
+        save_file(inputs, stored)
+        done = subprocess.run(
+            [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), name],
+            capture_output=True,
+            text=True,
+            cwd=scratch,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+    if done.returncode:
+        raise ValueError(f"The model in {folder} does not load: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["difference"]

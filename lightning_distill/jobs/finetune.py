@@ -1,0 +1,44 @@
+"""Train a model on labels alone: a teacher to be, or a baseline."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ..module import DistillationModule
+from .build import (
+    build_data,
+    build_label_objective,
+    build_metrics,
+    build_student,
+    build_teacher,
+    optimization,
+)
+from .distill import report
+from .save import save_student
+from .stage import say, train
+
+
+def finetune(cfg: DictConfig) -> float:
+    """Train `cfg.student` on labels; returns its monitored metric on the test rows.
+
+    The folder `student/` of the run can be given as teacher.path afterwards. Only terms of
+    `cfg.criteria` that read no teacher take part; unlabelled rows are left out.
+    """
+    directory = Path(str(cfg.output_dir))
+    cfg.metrics.pop("agreement", None)
+    if not str(cfg.student.get("_target_", "")).endswith("from_teacher"):
+        # Without a teacher its tokenizer must not be chosen either.
+        cfg.teacher = None
+    data = build_data(cfg)
+    metrics = build_metrics(cfg)
+    objective = build_label_objective(cfg)
+    teacher = None if cfg.teacher is None else build_teacher(cfg, data)
+    student = build_student(cfg, data, teacher)
+    save_student(student, data, directory / "student", with_weights=False)
+    module = DistillationModule(student, None, objective, metrics, **optimization(cfg))
+    rows = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
+    say("Model", f"on labels, with {', '.join(objective.terms)}")
+    result = train(cfg, module, rows, directory)
+    save_student(module.student, data, directory / "student")
+    report(cfg, directory, data, module, result)
+    return result.metrics[str(cfg.monitor).removeprefix("val/")]

@@ -1,0 +1,107 @@
+"""A teacher that is trained on the spot, kept, and found again by what made it."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from ..criteria import HardLabel
+from ..module import DistillationModule
+from ..objective import Objective, Term
+from ..teachers import pretrained
+from .build import build_metrics, call, known, label_kind, optimization
+from .stage import say, train
+
+
+def cache_folder() -> Path:
+    """Where trained teachers are kept: `$LIGHTNING_DISTILL_CACHE`, or the user's cache folder."""
+    own = os.environ.get("LIGHTNING_DISTILL_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lightning_distill"
+
+
+def trained_teacher(
+    cfg: DictConfig,
+    data: Any,
+    model: Any,
+    max_epochs: int = 6,
+    learning_rate: float = 1e-3,
+    label_smoothing: float = 0.0,
+    batch_size: int = 32,
+    folder: str | None = None,
+) -> nn.Module:
+    """Train a model on all labels of the data, or load the one that was trained so before.
+
+    Args:
+        cfg: the run's configuration, for everything not named here.
+        data: the data module; all its labels are used, also those kept from the student.
+        model: the configuration of the model to train.
+        max_epochs: passes over the data.
+        learning_rate: of the configured optimizer.
+        label_smoothing: share of the label's probability spread over all classes.
+        batch_size: rows per step.
+        folder: where to keep it; [`cache_folder`][] by default.
+
+    Returns:
+        The trained model, its best by the monitored metric.
+    """
+    build_metrics(cfg)
+    recipe = {
+        "model": model,
+        "max_epochs": max_epochs,
+        "learning_rate": learning_rate,
+        "label_smoothing": label_smoothing,
+        "batch_size": batch_size,
+        "seed": cfg.seed,
+        "data": data.fingerprint(),
+        "monitor": cfg.monitor,
+        "versions": {name: version(name) for name in ("lightning-distill", "transformers")},
+    }
+    text = json.dumps(recipe, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    kept = (Path(folder) if folder else cache_folder() / "teachers") / key
+    if (kept / "recipe.json").is_file():
+        say("Teacher", f"found in {kept}")
+        return pretrained(str(kept))
+    teacher = call(DictConfig(model), known(data))
+    say("Teacher", f"training once, then kept in {kept}")
+    stage = cfg.copy()
+    with open_dict(stage):
+        stage.optimizer.lr = learning_rate
+    inputs = {"student": "student.logits", "labels": "batch.labels"}
+    criterion = HardLabel(label_kind(cfg.task), label_smoothing)
+    metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
+    module = DistillationModule(
+        teacher,
+        None,
+        Objective({"hard_label": Term(criterion, inputs)}),
+        metrics,
+        **optimization(stage),
+    )
+    rows = data.replace(labelled_rows=None, drop_unlabelled=True, batch_size=batch_size)
+    directory = Path(str(cfg.output_dir)) / "teacher"
+    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
+    _keep(module.student, data.tokenizer, kept, text)
+    return module.student.eval()
+
+
+@rank_zero_only
+def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a killed run leaves no half teacher to be found.
+    aside = Path(tempfile.mkdtemp(dir=kept.parent))
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    (aside / "recipe.json").write_text(recipe)
+    shutil.rmtree(kept, ignore_errors=True)
+    aside.rename(kept)

@@ -1,0 +1,72 @@
+"""Two models' labels, in one order."""
+
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+Names = Sequence[str] | Mapping[int, str] | None
+
+
+def label_order(student: Names, teacher: Names) -> list[int] | None:
+    """Where each of the student's labels stands among the teacher's.
+
+    Args:
+        student: label names in order, or a configuration's `id2label`.
+        teacher: the same of the teacher.
+
+    Returns:
+        `order` such that `teacher_logits[..., order]` is in the student's order; `None` if they
+        agree, or if one side has only generic names (LABEL_0, or numbers).
+
+    Raises:
+        ValueError: if the names differ, or how many there are.
+    """
+    ours, theirs = _names(student), _names(teacher)
+    if ours is None or theirs is None:
+        return None
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"The student has {len(ours)} labels ({_shown(ours)}), the teacher {len(theirs)} "
+            f"({_shown(theirs)}). Give the student as many labels as the teacher (num_labels), "
+            "or choose a teacher of the same task."
+        )
+    if len(ours) == 1 or ours == theirs or _generic(ours) or _generic(theirs):
+        return None
+    ours, theirs = ([name.strip().lower() for name in names] for names in (ours, theirs))
+    if sorted(ours) != sorted(theirs):
+        raise ValueError(
+            f"The student's labels ({_shown(ours)}) are not the teacher's ({_shown(theirs)}). If "
+            "they mean the same, rename them in the teacher's config.json (id2label) or in "
+            "data.label_names; else choose a teacher of the same task."
+        )
+    order = [theirs.index(name) for name in ours]
+    return None if order == list(range(len(order))) else order
+
+
+def reordered(outputs: Any, order: Sequence[int]) -> Any:
+    """What a model returned, with the last dimension of its logits in another order."""
+    if isinstance(outputs, Tensor):
+        return outputs[..., list(order)]
+    if isinstance(outputs, MutableMapping):
+        outputs["logits"] = outputs["logits"][..., list(order)]
+        return outputs
+    return (outputs[0][..., list(order)], *outputs[1:])
+
+
+def _names(names: Names) -> list[str] | None:
+    if names is None:
+        return None
+    if isinstance(names, Mapping):
+        return [str(names[i]) for i in sorted(names, key=int)]
+    return [str(name) for name in names]
+
+
+def _generic(names: Sequence[str]) -> bool:
+    """Names that say nothing: numbered from 0, as transformers and plain data give them."""
+    return all(re.fullmatch(rf"(label_)?{i}", n.lower()) for i, n in enumerate(names))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")

@@ -1,0 +1,55 @@
+"""Metrics that torchmetrics does not have."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Agreement(Metric):
+    """Share of samples for which student and teacher predict the same, from 0 to 1.
+
+    With several classes the largest logit decides, with independent labels the sign of each
+    (all must agree). For one output (regression) this is the share whose difference is below
+    `tolerance`. "Does knowledge distillation really work?", Stanton et al., 2021, calls it top-1
+    agreement, and shows that accuracy can rise without it.
+
+    Args:
+        task: `classification`, `multi_label` or `regression`.
+        tolerance: largest difference, in label units, that counts as equal in regression.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    needs_teacher = True
+
+    def __init__(self, task: str = "classification", tolerance: float = 0.5):
+        super().__init__()
+        if task not in ("classification", "multi_label", "regression"):
+            raise ValueError(
+                f"`task` must be classification, multi_label or regression, got {task!r}."
+            )
+        self.task, self.tolerance = task, tolerance
+        self.add_state("equal", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, student: Float[Tensor, "..."], teacher: Float[Tensor, "..."]) -> None:
+        """Count one batch of predictions."""
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f"student and teacher must predict the same classes, got shapes "
+                f"{tuple(student.shape)} and {tuple(teacher.shape)}."
+            )
+        if self.task == "classification":
+            equal = student.argmax(-1) == teacher.argmax(-1)
+        elif self.task == "multi_label":
+            equal = ((student > 0) == (teacher > 0)).all(-1)
+        else:
+            equal = (student - teacher).abs() <= self.tolerance
+        self.equal += equal.sum()
+        self.total += equal.numel()
+
+    def compute(self) -> Tensor:
+        """The share over all batches and ranks."""
+        return self.equal / self.total

@@ -1,0 +1,545 @@
+"""The LightningModule: a frozen teacher, a trainable student and an objective."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn, Tensor
+from torchmetrics import Metric
+
+from .features import accepts, capture, check_layers, forward_options, read, Source
+from .labels import label_order, reordered
+from .objective import Objective
+from .teachers.fingerprint import fingerprint
+
+# Entries of a batch that are for the loss or for bookkeeping, never for a model.
+NOT_INPUTS = ("labels", "label", "row", "teacher")
+
+
+class DistillationModule(L.LightningModule):
+    """Trains a student to minimise an objective that may look at a teacher.
+
+    The teacher is frozen, in eval mode and under `no_grad`, whoever calls what: it is no
+    submodule, so that no optimizer, checkpoint, weight average or gradient bucket contains
+    it, but it follows the module to its device and dtype.
+
+    Override `student_inputs`, `teacher_inputs`, `student_forward`, `teacher_forward`,
+    `predictions` or `example_batch` where your models or batches differ.
+
+    Args:
+        student: any module; trained.
+        teacher: any module, or `None` if the objective needs none. Its parameters are
+            frozen in place.
+        objective: what is minimised.
+        metrics: torchmetrics objects by name, or one of them; fed with the predictions and the
+            labels of labelled rows in validation and test. A metric with an attribute
+            `needs_teacher`, such as [`Agreement`][], gets the predictions of both.
+        optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
+            Parameters of one dimension (biases, norms) get no weight decay.
+        scheduler: called with the optimizer, and with the number of training steps where it takes
+            `num_training_steps` or `total_steps`; stepped after every step.
+
+    Raises:
+        ValueError: in `setup`, before the first step, if sources, shapes, labels or gradients are
+            not as the objective needs them, and on resuming with another teacher.
+    """
+
+    teacher: nn.Module | None
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        objective: Objective,
+        metrics: Mapping[str, Metric] | Metric | None = None,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+    ):
+        super().__init__()
+        for name, model in (("student", student), ("teacher", teacher)):
+            if not isinstance(model, nn.Module) and not (name == "teacher" and model is None):
+                raise ValueError(
+                    f"`{name}` must be a torch.nn.Module, got a {type(model).__name__}."
+                )
+        self.student = student
+        self.teacher = teacher
+        self.objective = objective
+        if isinstance(metrics, Metric):
+            metrics = {type(metrics).__name__.lower(): metrics}
+        metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
+        self.metrics = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
+                for stage in ("val", "test", "teacher")
+            }
+        )
+        self.optimizer = optimizer or _adamw
+        self.scheduler = scheduler
+        self.teacher_fingerprint: str | None = None
+        self._label_order: list[int] | None = None
+        self._total_steps: float = math.inf
+        if teacher is not None:
+            _check_teacher(student, teacher)
+            teacher.requires_grad_(False).eval()
+            self._label_order = label_order(_label_names(student), _label_names(teacher))
+        for role in ("student", "teacher"):
+            _use_eager_attention(getattr(self, role), objective.sources(role))
+
+    # The teacher stays out of the module tree, and still goes where the module goes.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "teacher":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistillationModule":
+        super()._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher._apply(fn)
+        return self
+
+    # What to override.
+
+    def student_inputs(self, batch: Any) -> Any:
+        """What the student is given: a dict of keywords, a tuple of arguments or one tensor."""
+        return _inputs(batch, self.student)
+
+    def teacher_inputs(self, batch: Any) -> Any:
+        """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
+        assert self.teacher is not None
+        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
+        return _inputs(batch["teacher"] if own else batch, self.teacher)
+
+    def student_forward(self, batch: Any, **options: Any) -> Any:
+        """Run the student; `options` ask for hidden states or attentions."""
+        return _call(self.student, self.student_inputs(batch), options)
+
+    def teacher_forward(self, batch: Any, **options: Any) -> Any:
+        """Run the teacher; called under `no_grad` with the teacher in eval mode."""
+        assert self.teacher is not None
+        return _call(self.teacher, self.teacher_inputs(batch), options)
+
+    def predictions(self, outputs: Any) -> Tensor:
+        """What metrics are given, from the outputs of either model: its logits.
+
+        Regression heads of one output give shape `(batch,)`, others `(batch, classes)`.
+        """
+        logits = read(_STUDENT_LOGITS, outputs, {})
+        return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+
+    def example_batch(self) -> Any:
+        """One batch, on the CPU, to try the objective on before training."""
+        trainer = self.trainer
+        loops = {
+            "fit": trainer.fit_loop,
+            "validate": trainer.validate_loop,
+            "test": trainer.test_loop,
+        }
+        loop = loops.get(str(getattr(trainer.state.fn, "value", trainer.state.fn)))
+        if loop is None:
+            return None
+        loader = loop._data_source.dataloader()
+        if isinstance(loader, list | tuple):
+            loader = loader[0]
+        batch = next(iter(loader), None)
+        if batch is None:
+            raise ValueError("The data has no batch: it is empty, or shorter than one batch.")
+        return batch
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Check models against batch and objective; build what depends on their sizes."""
+        if stage == "fit" and self.teacher is not None and self.teacher_fingerprint is None:
+            self.teacher_fingerprint = fingerprint(self.teacher)
+        if not self.objective.prepared and stage in ("fit", "validate", "test"):
+            with torch.random.fork_rng():
+                batch = self.example_batch()
+            if batch is not None:
+                self.prepare(batch, check=stage == "fit")
+        if stage == "fit":
+            # Models from from_pretrained come in eval mode, and Lightning leaves them so.
+            self.student.train()
+
+    def prepare(self, batch: Any, check: bool = True) -> None:
+        """Try the objective on one batch: pair layers, build adapters, refuse what cannot work.
+
+        Args:
+            batch: one batch as the data loader gives it.
+            check: also demand that each term is finite and gives the student a gradient.
+        """
+        trainer = self._trainer
+        if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
+            batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
+        modes = {m: m.training for m in self.student.modules()}
+        self.student.eval()
+        try:
+            with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
+                values, student, teacher = self._values(batch, check_inputs=True)
+                if teacher is not None:
+                    self._check_predictions(student, teacher)
+                self.objective.prepare(values, self._layers())
+                if check:
+                    # Layers are paired now, which changes what is read.
+                    values, _, _ = self._values(batch)
+                    losses = self.objective(values)
+                    self.objective.check(losses, _trainable(self.student))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def on_fit_start(self) -> None:
+        """Put the teacher on the module's device, and see how long the run will be."""
+        self._settle_teacher()
+        # Read here and not in the constructor: a trainer knows it only once data is attached.
+        self._total_steps = self.trainer.estimated_stepping_batches
+
+    def on_validation_start(self) -> None:
+        """Put the teacher on the module's device."""
+        self._settle_teacher()
+
+    def on_test_start(self) -> None:
+        """Put the teacher on the module's device."""
+        self._settle_teacher()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step; logs the total and every term as `train/NAME`."""
+        self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
+        values, _, _ = self._values(batch)
+        losses = self.objective(values)
+        logged = {f"train/{name}": loss.detach() for name, loss in losses.items()}
+        size = _size(batch)
+        self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
+        self.log_dict(logged, batch_size=size)
+        return losses["loss"]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Feed the metrics and log every term as `val/NAME`."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Feed the metrics, of the teacher too (`test/teacher_NAME`), and log every term."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
+        values, student, teacher = self._values(
+            batch, with_teacher=compared and self.teacher is not None
+        )
+        rows = _counted_rows(batch)
+        if rows is not None:
+            values = {s: _take(v, rows) for s, v in values.items()}
+        size = _size(batch) if rows is None else int(rows.sum())
+        if size == 0:
+            return
+        predicted = _take(self.predictions(student), rows)
+        if self.objective.prepared:
+            losses = self.objective(values)
+            logged = {f"{stage}/{name}": loss for name, loss in losses.items()}
+            self.log_dict(logged, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
+        labels = _take(_labels(batch), rows)
+        self._update_metrics(stage, f"{stage}/", predicted, labels)
+        if teacher is not None:
+            of_teacher = _take(self.predictions(teacher), rows)
+            for name, metric in self._metrics(stage).items():
+                if _needs_teacher(metric):
+                    metric.update(predicted, of_teacher)
+                    self._log_metric(f"{stage}/{name}", metric)
+            if stage == "test":
+                self._update_metrics("teacher", "test/teacher_", of_teacher, labels)
+
+    def _update_metrics(
+        self, stage: str, prefix: str, predicted: Tensor, labels: Tensor | None
+    ) -> None:
+        if labels is None or not (labelled := _labelled(labels)).any():
+            return
+        target = labels[labelled]
+        if target.dim() > 1:
+            target = target.long()
+        for name, metric in self._metrics(stage).items():
+            if not _needs_teacher(metric):
+                metric.update(predicted[labelled].float(), target)
+                self._log_metric(f"{prefix}{name}", metric)
+
+    def _log_metric(self, name: str, metric: Metric) -> None:
+        self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name.startswith("val/"))
+
+    def configure_optimizers(self) -> Any:
+        """An optimizer over what is trainable: student, adapters and criteria."""
+        decayed, plain = [], []
+        for parameter in _trainable(self.student, self.objective):
+            (decayed if parameter.dim() > 1 else plain).append(parameter)
+        if not decayed and not plain:
+            raise ValueError(
+                "Nothing is trainable: every parameter of the student is frozen. "
+                "Call student.requires_grad_(True), or leave some layers unfrozen."
+            )
+        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = self.optimizer([g for g in groups if g["params"]])
+        if self.scheduler is None:
+            return optimizer
+        scheduler = _with_steps(self.scheduler, optimizer, self.trainer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the teacher's fingerprint in place of the teacher."""
+        checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another teacher than the one that trained so far."""
+        saved = checkpoint.get("teacher_fingerprint")
+        if saved is None or self.teacher is None:
+            return
+        current = self.teacher_fingerprint or fingerprint(self.teacher)
+        if saved != current:
+            raise ValueError(
+                f"This checkpoint was trained with another teacher (fingerprint {saved[:12]}, "
+                f"this one is {current[:12]}). Resume with the same teacher, or start afresh "
+                "from the student's weights."
+            )
+
+    # How a batch becomes values for the objective.
+
+    def _values(
+        self, batch: Any, check_inputs: bool = False, with_teacher: bool = False
+    ) -> tuple[dict[Source, Any], Any, Any]:
+        objective = self.objective
+        sources = {role: objective.sources(role) for role in ("student", "teacher", "batch")}
+        if check_inputs:
+            self._check_sources(sources, batch)
+        student, values = self._run("student", self.student_forward, batch, sources["student"])
+        teacher = None
+        if sources["teacher"] or with_teacher:
+            if self.teacher is None:
+                names = ", ".join(map(str, sources["teacher"]))
+                raise ValueError(f"The objective reads {names}, but `teacher` is None.")
+            if self.teacher.training:
+                self.teacher.eval()
+            with torch.no_grad():
+                teacher, found = self._run(
+                    "teacher", self.teacher_forward, batch, sources["teacher"]
+                )
+            values.update(found)
+        values.update({source: read(source, batch, {}) for source in sources["batch"]})
+        return values, student, teacher
+
+    def _run(
+        self, role: str, forward: Callable[..., Any], batch: Any, sources: list[Source]
+    ) -> tuple[Any, dict[Source, Any]]:
+        model = getattr(self, role)
+        with capture(model, sources) as captured:
+            outputs = forward(batch, **forward_options(model, sources))
+        if role == "teacher" and self._label_order is not None:
+            outputs = reordered(outputs, self._label_order)
+        return outputs, {source: read(source, outputs, captured) for source in sources}
+
+    def _check_sources(self, sources: dict[str, list[Source]], batch: Any) -> None:
+        check_layers(self.student, sources["student"])
+        if self.teacher is not None:
+            check_layers(self.teacher, sources["teacher"])
+        for model in (self.student, self.teacher):
+            _check_vocabulary(batch, model, "student" if model is self.student else "teacher")
+
+    def _check_predictions(self, student: Any, teacher: Any) -> None:
+        shapes = []
+        for outputs in (student, teacher):
+            try:
+                shapes.append(tuple(self.predictions(outputs).shape))
+            except ValueError:
+                return
+        if shapes[0][1:] != shapes[1][1:] and self._compares_logits():
+            raise ValueError(
+                f"student and teacher predict different classes: their logits have shapes "
+                f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
+            )
+
+    def _compares_logits(self) -> bool:
+        return any(
+            s.name == "logits" and s.kind == "output" for s in self.objective.sources("teacher")
+        ) or any(_needs_teacher(m) for m in self._metrics("val").values())
+
+    def _layers(self) -> dict[str, list[str]]:
+        layers = {"student": [n for n, _ in self.student.named_modules()], "batch": []}
+        layers["teacher"] = [n for n, _ in self.teacher.named_modules()] if self.teacher else []
+        return layers
+
+    def _metrics(self, stage: str) -> dict[str, Metric]:
+        return dict(self.metrics[stage].items())  # type: ignore[union-attr,operator]
+
+    def _settle_teacher(self) -> None:
+        # Strategies that shard the module move only what is inside it.
+        if self.teacher is not None:
+            self.teacher.to(self.device).eval()
+
+    def _working_device(self) -> torch.device:
+        strategy = self.trainer.strategy
+        if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy"):
+            self.to(strategy.root_device)
+        return self.device
+
+    def _autocast(self) -> Any:
+        if self._trainer is None:
+            return nullcontext()
+        return self.trainer.precision_plugin.forward_context()
+
+
+_STUDENT_LOGITS = Source("student", "output", "logits")
+
+
+def _adamw(groups: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=1e-4)
+
+
+def _trainable(*modules: nn.Module) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+def _needs_teacher(metric: Any) -> bool:
+    return bool(getattr(metric, "needs_teacher", False))
+
+
+def _label_names(model: nn.Module) -> Mapping[int, str] | None:
+    return getattr(getattr(model, "config", None), "id2label", None)
+
+
+def _check_teacher(student: nn.Module, teacher: nn.Module) -> None:
+    if student is teacher:
+        raise ValueError(
+            "student and teacher are the same object; copy.deepcopy one of them first."
+        )
+    memory = {
+        p.untyped_storage().data_ptr() for p in teacher.parameters() if p.device.type != "meta"
+    } - {0}
+    shared = [n for n, p in student.named_parameters() if p.untyped_storage().data_ptr() in memory]
+    if shared:
+        raise ValueError(
+            f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])}): "
+            "training the student would change the teacher. Copy them with copy.deepcopy."
+        )
+
+
+def _use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> None:
+    # The default attention of transformers computes no maps that could be compared.
+    config = getattr(model, "config", None)
+    if not any(s.kind == "output" and s.name == "attentions" for s in sources):
+        return
+    if getattr(config, "_attn_implementation", "eager") == "eager":
+        return
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]
+        return
+    raise ValueError(
+        f"The objective reads attentions, but {type(model).__name__} was loaded with "
+        f"attn_implementation={config._attn_implementation!r}, "  # type: ignore[union-attr]
+        "which returns none; load it with attn_implementation='eager'."
+    )
+
+
+def _inputs(batch: Any, model: nn.Module) -> Any:
+    if not isinstance(batch, Mapping):
+        return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
+    parameters = inspect.signature(model.forward).parameters
+    named = [
+        p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    # Hugging Face models take options by **kwargs, not inputs.
+    if not chosen and takes_any and not hasattr(model, "config"):
+        chosen = {k: v for k, v in batch.items() if k not in NOT_INPUTS}
+    if not chosen:
+        raise ValueError(
+            f"{type(model).__name__}.forward takes {', '.join(named) or 'nothing'}, "
+            f"but the batch has {', '.join(map(str, batch))}. Rename the entries, or override "
+            "student_inputs and teacher_inputs."
+        )
+    return chosen
+
+
+def _call(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
+    if "use_cache" not in options and getattr(getattr(model, "config", None), "use_cache", False):
+        # Keys and values for generation would only fill memory.
+        options = {**options, "use_cache": False} if accepts(model, "use_cache") else options
+    if isinstance(inputs, Mapping):
+        return model(**inputs, **options)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs, **options)
+    return model(inputs, **options)
+
+
+def _labels(batch: Any) -> Tensor | None:
+    if isinstance(batch, Mapping):
+        return batch.get("labels", batch.get("label"))
+    return batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
+
+
+def _labelled(labels: Tensor) -> Tensor:
+    """Which rows have a label, shape (batch,)."""
+    known = ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels).bool()
+    known &= labels != -100
+    return known if known.dim() == 1 else known.flatten(1).all(1)
+
+
+def _counted_rows(batch: Any) -> Tensor | None:
+    """Which rows are not repeats that only even out the ranks; `None` if all."""
+    rows = batch.get("row") if isinstance(batch, Mapping) else None
+    if rows is None or bool((rows >= 0).all()):
+        return None
+    return rows >= 0
+
+
+def _take(value: Any, rows: Tensor | None) -> Any:
+    if rows is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [_take(v, rows) for v in value]
+    return value[rows] if value.dim() and value.shape[0] == rows.shape[0] else value
+
+
+def _size(batch: Any) -> int:
+    if isinstance(batch, Tensor):
+        return batch.shape[0]
+    entries = batch.values() if isinstance(batch, Mapping) else batch
+    return next((e.shape[0] for e in entries if isinstance(e, Tensor) and e.dim()), 1)
+
+
+def _check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
+    """Refuse token ids that the embedding does not have; torch's own error names none."""
+    if model is None or not isinstance(batch, Mapping):
+        return
+    own = batch.get("teacher") if role == "teacher" else None
+    ids = (own if isinstance(own, Mapping) else batch).get("input_ids")
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    size = getattr(embeddings, "num_embeddings", None)
+    if isinstance(ids, Tensor) and size is not None and int(ids.max()) >= size:
+        raise ValueError(
+            f"The {role} knows {size} token ids, but the batch holds id {int(ids.max())}: its "
+            "tokenizer is another one. Give each model its own tokenizer "
+            "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
+        )
+    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if isinstance(ids, Tensor) and isinstance(longest, int) and ids.shape[-1] > longest:
+        raise ValueError(
+            f"The {role} reads at most {longest} tokens, but the batch has rows of "
+            f"{ids.shape[-1]}. Lower data.max_length."
+        )
+
+
+def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
+    bound = getattr(scheduler, "keywords", {})
+    parameters = inspect.signature(scheduler).parameters
+    for name in ("num_training_steps", "total_steps"):
+        if name in parameters and bound.get(name) is None:
+            return scheduler(optimizer, **{name: int(trainer.estimated_stepping_batches)})
+    return scheduler(optimizer)
+
+
+__all__ = ["DistillationModule"]

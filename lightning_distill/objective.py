@@ -1,0 +1,297 @@
+"""What is minimised: named terms, each a criterion with its inputs and its weight."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .adapter import build_adapter, student_and_teacher_arguments
+from .features import nearest, Source
+from .mapping import pair_layers
+from .schedules import Schedule
+
+Weight = float | Schedule
+
+
+def check_weight(weight: Any) -> Weight:
+    """A weight: a finite number that is not negative, or a schedule of such."""
+    if isinstance(weight, Schedule):
+        return weight
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(f"`weight` must be a number or a schedule, got {weight!r}.")
+    if not math.isfinite(weight) or weight < 0:
+        raise ValueError(
+            f"`weight` must be finite and not negative, got {weight}. "
+            "A weight of 0 switches the term off."
+        )
+    return float(weight)
+
+
+class Term(nn.Module):
+    """A criterion, where its arguments come from, and how much it counts.
+
+    Args:
+        criterion: any callable module that returns a scalar, such as those of
+            `lightning_distill.criteria` or `torch.nn.MSELoss()`.
+        inputs: from the criterion's argument names to sources, as in
+            `{"student": "student.logits", "teacher": "teacher.logits"}`;
+            see [`lightning_distill.features`][] for all forms.
+        weight: what the term is multiplied by in the total; a number or a schedule.
+        adapter: `"linear"` maps the student's tensor to the teacher's width where they
+            differ; `None` compares them as they are; a module, or a callable that takes the
+            two widths, is used instead.
+        mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
+            pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
+            the mean over the pairs.
+
+    Raises:
+        ValueError: at construction for unknown arguments and malformed sources; in
+            [`prepare`][lightning_distill.Term.prepare] for tensors that do not fit.
+    """
+
+    def __init__(
+        self,
+        criterion: nn.Module,
+        inputs: Mapping[str, str | Source],
+        weight: Weight = 1.0,
+        adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
+        mapping: str | Sequence[Sequence[int]] = "uniform",
+    ):
+        super().__init__()
+        self.criterion = criterion
+        self.weight = check_weight(weight)
+        self.inputs = {
+            name: source if isinstance(source, Source) else Source.parse(source)
+            for name, source in inputs.items()
+        }
+        _check_arguments(criterion, list(self.inputs))
+        self.adapter = adapter
+        self.mapping = mapping
+        self.adapters = nn.ModuleDict()
+        self.pairs = [self.inputs]
+        if adapter is not None:
+            student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
+
+    @property
+    def active(self) -> bool:
+        """Whether the term ever counts; one that does not is neither computed nor logged."""
+        largest = self.weight.largest if isinstance(self.weight, Schedule) else self.weight
+        return largest > 0
+
+    def sources(self) -> list[Source]:
+        """Everything the term reads."""
+        return list(dict.fromkeys(source for pair in self.pairs for source in pair.values()))
+
+    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> Tensor:
+        """Pair the layers and build the adapters, from the tensors of one batch; returns the loss.
+
+        Args:
+            values: every source's tensor, or list of tensors.
+            layers: by role, the paths of all submodules.
+        """
+        many = {name: source for name, source in self.inputs.items() if source.is_many}
+        if many:
+            counts = {name: len(values[source]) for name, source in many.items()}
+            self.pairs = self._pair(many, counts, layers)
+            values = {**values, **self._singles(values, layers)}
+        if self.adapter is not None:
+            roles = {name: source.role for name, source in self.inputs.items()}
+            student, teacher = student_and_teacher_arguments(roles)
+            for i, pair in enumerate(self.pairs):
+                adapter = build_adapter(self.adapter, values[pair[student]], values[pair[teacher]])
+                if adapter is not None:
+                    self.adapters[str(i)] = adapter
+        return self(values)
+
+    def _pair(
+        self,
+        many: Mapping[str, Source],
+        counts: Mapping[str, int],
+        layers: Mapping[str, Sequence[str]],
+    ) -> list[dict[str, Source]]:
+        of_role = {"student": 0, "teacher": 0}
+        for name, source in many.items():
+            if of_role[source.role] not in (0, counts[name]):
+                raise ValueError(
+                    f"the {source.role}'s sources must name equally many layers, got "
+                    f"{of_role[source.role]} and {counts[name]}."
+                )
+            of_role[source.role] = counts[name]
+        singles = {
+            name: source.singles(counts[name], layers[source.role]) for name, source in many.items()
+        }
+        students, teachers = of_role["student"], of_role["teacher"]
+        if not students or not teachers:
+            both = range(max(students, teachers))
+            pairs = [(i, i) for i in both]
+        else:
+            pairs = pair_layers(students, teachers, self.mapping)
+        return [
+            {
+                name: singles[name][s if source.role == "student" else t]
+                if name in singles
+                else source
+                for name, source in self.inputs.items()
+            }
+            for s, t in pairs
+        ]
+
+    def _singles(
+        self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]
+    ) -> dict[Source, Tensor]:
+        found: dict[Source, Tensor] = {}
+        for source in self.inputs.values():
+            if source.is_many:
+                tensors = values[source]
+                singles = source.singles(len(tensors), layers[source.role])
+                found.update(zip(singles, tensors, strict=True))
+        return found
+
+    def forward(self, values: Mapping[Source, Any]) -> Tensor:
+        """The criterion's mean over the pairs of layers, without the weight; a scalar."""
+        losses = []
+        for i, pair in enumerate(self.pairs):
+            arguments = {name: values[source] for name, source in pair.items()}
+            if str(i) in self.adapters:
+                name, _ = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
+                arguments[name] = self.adapters[str(i)](arguments[name])
+            losses.append(self.criterion(**arguments))
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def extra_repr(self) -> str:  # noqa: D102
+        inputs = ", ".join(f"{name}={source}" for name, source in self.inputs.items())
+        weight = "" if isinstance(self.weight, Schedule) else f", weight={self.weight}"
+        return f"{inputs}{weight}"
+
+
+def _check_arguments(criterion: nn.Module, names: list[str]) -> None:
+    signature = inspect.signature(criterion.forward)
+    name = type(criterion).__name__
+    if not names:
+        raise ValueError(f"`inputs` of {name}{signature} is empty; name a source per argument.")
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return
+    for argument in names:
+        if argument not in signature.parameters:
+            raise ValueError(
+                f"{name} takes no argument {argument!r}. {nearest(argument, signature.parameters)}"
+            )
+    missing = [
+        p.name
+        for p in signature.parameters.values()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and p.name not in names
+    ]
+    if missing:
+        raise ValueError(
+            f"`inputs` of {name} lacks {', '.join(missing)}; it has {', '.join(names)}."
+        )
+
+
+class Objective(nn.Module):
+    """Named terms; their weighted sum is the loss.
+
+    Args:
+        terms: from names, under which they are logged, to terms. `None` leaves one out.
+
+    Raises:
+        ValueError: if no term counts, or a name cannot be used.
+    """
+
+    def __init__(self, terms: Mapping[str, nn.Module | None]):
+        super().__init__()
+        given = {name: term for name, term in terms.items() if term is not None}
+        for name, term in given.items():
+            if not name.isidentifier() or name == "loss":
+                raise ValueError(
+                    f"A term's name must be a plain word other than 'loss', got {name!r}."
+                )
+            if not hasattr(term, "sources") or not hasattr(term, "weight"):
+                raise ValueError(
+                    f"Term {name!r} is a {type(term).__name__}; wrap a criterion in "
+                    "lightning_distill.Term(criterion, inputs=..., weight=...)."
+                )
+        self.terms = nn.ModuleDict({n: t for n, t in given.items() if t.active})
+        if not self.terms:
+            raise ValueError(
+                "The objective has no term with a positive weight, so there is nothing to learn. "
+                "Choose some, for example criteria=[hard_label,soft_target]."
+            )
+        self.prepared = False
+
+    def sources(self, role: str) -> list[Source]:
+        """What all terms read from the `student`, the `teacher` or the `batch`."""
+        found = (s for term in self.terms.values() for s in term.sources() if s.role == role)
+        return list(dict.fromkeys(found))
+
+    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> None:
+        """Pair layers, build adapters and try every term on the tensors of one batch."""
+        for name, term in self.terms.items():
+            try:
+                loss = term.prepare(values, layers)
+                if loss.dim() != 0:
+                    raise ValueError(
+                        f"its criterion returns shape {tuple(loss.shape)}; "
+                        "let it take the mean over samples and return a scalar."
+                    )
+            except (ValueError, TypeError, RuntimeError) as error:
+                described = ", ".join(f"{k}={s}" for k, s in getattr(term, "inputs", {}).items())
+                shapes = ", ".join(
+                    f"{s} {tuple(v.shape)}"
+                    for s in term.sources()
+                    if isinstance(v := values.get(s), Tensor)
+                )
+                raise ValueError(
+                    f"Term {name!r} ({described}) does not work on the first batch: {error}"
+                    + (f" Shapes: {shapes}." if shapes else "")
+                ) from error
+        self.prepared = True
+
+    def advance(self, progress: float) -> None:
+        """Set every schedule to `progress`, a fraction of the run from 0 to 1."""
+        for module in self.modules():
+            if isinstance(module, Schedule):
+                module.progress = progress
+
+    def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
+        """Every term under its name, unweighted, and their weighted sum as `loss`; scalars."""
+        losses = {name: term(values) for name, term in self.terms.items()}
+        weights = {
+            name: term.weight() if isinstance(term.weight, Schedule) else term.weight
+            for name, term in self.terms.items()
+        }
+        total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
+        return {"loss": total, **losses}
+
+    def check(self, losses: Mapping[str, Tensor], parameters: Iterable[Tensor]) -> None:
+        """Refuse terms that are not finite, or from which the student would learn nothing.
+
+        Args:
+            losses: what `forward` returned for one batch, with its graph.
+            parameters: the student's trainable parameters.
+        """
+        parameters = list(parameters)
+        for name in self.terms:
+            loss = losses[name]
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"Term {name!r} is {loss.item()} on the first batch. Look for NaN or infinity "
+                    "in the logits of student and teacher, and for a temperature too small."
+                )
+            gradients: Sequence[Tensor | None] = [None]
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(
+                    loss, parameters, retain_graph=True, allow_unused=True
+                )
+            reached = [g for g in gradients if g is not None]
+            silent = not reached or (
+                loss.item() != 0 and all(not g.count_nonzero() for g in reached)
+            )
+            if silent:
+                raise ValueError(
+                    f"Term {name!r} has a positive weight but gives the student no gradient: it "
+                    "would be logged and never learnt from. Does one of its inputs come from the "
+                    "student, through layers that are trained, and without detach()?"
+                )

@@ -1,0 +1,159 @@
+"""Teacher, student without a teacher, and distilled student, side by side."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Row:
+    """One model of the comparison.
+
+    Attributes:
+        name: what it is called in the table.
+        parameters: how many.
+        size_mb: on disk, in megabytes.
+        latency_ms: median of one forward with one row, in milliseconds.
+        metrics: on the test rows, by name.
+        agreement: share of test rows on which it predicts what the teacher predicts.
+    """
+
+    name: str
+    parameters: int
+    size_mb: float
+    latency_ms: float
+    metrics: Mapping[str, float]
+    agreement: float | None = None
+
+
+@dataclass
+class Comparison:
+    """The end of a run.
+
+    Attributes:
+        metric: the name, in the rows' metrics, that decides.
+        higher_is_better: of that metric.
+        student: the distilled student.
+        teacher: the teacher.
+        baseline: the same student trained without the teacher on the same budget.
+        max_drop: how far the student may be below the teacher.
+        relative: whether that is a share of the teacher's value, or in the metric's units.
+        facts: further lines for the report, by heading.
+    """
+
+    metric: str
+    higher_is_better: bool
+    student: Row
+    teacher: Row | None = None
+    baseline: Row | None = None
+    max_drop: float | None = None
+    relative: bool = True
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def value(self, row: Row) -> float:
+        """The deciding metric of a row."""
+        return row.metrics[self.metric]
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the gap between baseline and teacher that the student closes.
+
+        `None` without both of them, or if the teacher is not better than the baseline.
+        """
+        if self.teacher is None or self.baseline is None:
+            return None
+        sign = 1 if self.higher_is_better else -1
+        gap = sign * (self.value(self.teacher) - self.value(self.baseline))
+        gain = sign * (self.value(self.student) - self.value(self.baseline))
+        return gain / gap if gap > 0 else None
+
+    @property
+    def drop(self) -> float | None:
+        """How far the student is below the teacher; negative if it is above."""
+        if self.teacher is None:
+            return None
+        sign = 1 if self.higher_is_better else -1
+        drop = sign * (self.value(self.teacher) - self.value(self.student))
+        if self.relative and self.value(self.teacher) != 0:
+            drop /= abs(self.value(self.teacher))
+        return drop
+
+    def verdict(self) -> list[str]:
+        """What the figures say, in sentences."""
+        lines = []
+        name = self.metric
+        if self.baseline is not None:
+            sign = 1 if self.higher_is_better else -1
+            gain = sign * (self.value(self.student) - self.value(self.baseline))
+            if gain > 0:
+                lines.append(f"The teacher's help is worth {gain:.4f} {name} in this run.")
+            else:
+                lines.append(
+                    f"Distillation did not help in this run: {name} is {-gain:.4f} below "
+                    "the student without a teacher."
+                    if gain < 0
+                    else f"Distillation did not help in this run: {name} is the same without a teacher."
+                )
+            if self.gap_closed is not None:
+                lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
+            elif self.teacher is not None:
+                lines.append("The teacher is no better than the student alone: no gap to close.")
+        if self.drop is not None and self.max_drop is not None:
+            unit = "of the teacher's value" if self.relative else "absolute"
+            shown = f"{self.drop:.1%}" if self.relative else f"{self.drop:.4f}"
+            limit = f"{self.max_drop:.1%}" if self.relative else f"{self.max_drop:.4f}"
+            within = "within" if self.drop <= self.max_drop else "NOT within"
+            lines.append(
+                f"The student is {within} max_metric_drop: it drops {shown} ({unit}; allowed {limit})."
+            )
+        lines.append("One run is one sample: repeat with -m seed=1,2,3 before you believe it.")
+        return lines
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        rows = [row for row in (self.teacher, self.baseline, self.student) if row is not None]
+        others = [m for m in self.student.metrics if m != self.metric]
+        heads = ["", "parameters", "size MB", "latency ms", self.metric, *others]
+        with_agreement = any(row.agreement is not None for row in rows)
+        heads += ["agreement"] if with_agreement else []
+        heads += ["gap closed"] if self.gap_closed is not None else []
+        cells = []
+        for row in rows:
+            line = [row.name, f"{row.parameters:,}", f"{row.size_mb:.2f}", f"{row.latency_ms:.2f}"]
+            for metric in (self.metric, *others):
+                value = row.metrics.get(metric)
+                line.append("" if value is None else f"{value:.4f}")
+            if with_agreement:
+                line.append("" if row.agreement is None else f"{row.agreement:.4f}")
+            if self.gap_closed is not None:
+                line.append(f"{self.gap_closed:.0%}" if row is self.student else "")
+            cells.append(line)
+        return heads, cells
+
+    def show(self) -> None:
+        """Print the table and what it says."""
+        heads, cells = self._cells()
+        table = Table(title=f"On {self.facts.get('test rows', 'the')} test rows")
+        for i, head in enumerate(heads):
+            table.add_column(head, justify="left" if i == 0 else "right")
+        for line in cells:
+            table.add_row(*line)
+        console = Console()
+        console.print(table)
+        for line in self.verdict():
+            console.print(line, highlight=False)
+
+    def save(self, directory: Path) -> None:
+        """Write `report.json` and `report.md`."""
+        heads, cells = self._cells()
+        lines = ["# Report", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        lines += ["| " + " | ".join(line) + " |" for line in cells]
+        lines += ["", *self.verdict(), "", "![curves](curves.png)", ""]
+        lines += [f"- {name}: {value}" for name, value in self.facts.items()]
+        (directory / "report.md").write_text("\n".join(lines) + "\n")
+        (directory / "report.json").write_text(
+            json.dumps({**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2)
+        )

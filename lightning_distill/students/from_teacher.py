@@ -1,0 +1,100 @@
+"""A student cut from the teacher: some of its layers, with their weights."""
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..mapping import kept_layers
+
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def from_teacher(
+    teacher: nn.Module, layers: int | None = None, keep: str | Sequence[int] = "uniform"
+) -> nn.Module:
+    """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
+
+    Args:
+        teacher: a Hugging Face encoder or decoder; it stays as it is.
+        layers: how many layers to keep; not needed if `keep` lists them.
+        keep: which: `uniform`, `last`, `first`, `skip`, `every_2`, or numbers counted from 0.
+            DistilBERT (Sanh et al., 2019) takes every second, PKD (Sun et al., 2019) the first.
+
+    Raises:
+        ValueError: if the model has no list of layers that can be cut, or not as many.
+    """
+    config = getattr(teacher, "config", None)
+    name = type(teacher).__name__
+    if config is None or not hasattr(teacher, "base_model_prefix"):
+        raise ValueError(
+            f"student=from_teacher cuts Hugging Face models, got a {name}; build the student "
+            "yourself and name it by _target_."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"A {name} has an encoder and a decoder; student=from_teacher cuts models with one "
+            "list of layers."
+        )
+    field = next((f for f in COUNTS if isinstance(getattr(config, f, None), int)), None)
+    if field is None:
+        raise ValueError(f"The configuration of {name} does not say how many layers it has.")
+    of = getattr(config, field)
+    if isinstance(keep, str) and layers is None:
+        raise ValueError(f"`layers` says how many of the teacher's {of} layers to keep; set it.")
+    if layers is not None and not 1 <= layers <= of:
+        raise ValueError(f"`layers` must be from 1 to {of}, as the teacher has, got {layers}.")
+    numbers = kept_layers(layers or 0, of, keep)
+    if layers is not None and len(numbers) != layers:
+        raise ValueError(f"`layers` is {layers}, but `keep` lists {len(numbers)}; leave one out.")
+    path = _list_of_layers(teacher, of)
+    smaller = _smaller_config(config, field, of, numbers)
+    with torch.random.fork_rng(devices=[]):
+        student = type(teacher)(smaller)
+    student.load_state_dict(_remapped(teacher.state_dict(), path, numbers))
+    return student.float().requires_grad_(True).train()
+
+
+def _list_of_layers(model: nn.Module, count: int) -> str:
+    found = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    # Inner lists, such as experts, may be equally long: the layers are the outermost.
+    found = [p for p in found if not any(p.startswith(f"{q}.") for q in found)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{type(model).__name__} has {len(found)} lists of {count} layers "
+            f"({', '.join(found) or 'none'}), so it is not clear which to cut."
+        )
+    return found[0]
+
+
+def _smaller_config(config: Any, field: str, of: int, numbers: Sequence[int]) -> Any:
+    smaller = copy.deepcopy(config)
+    for name, value in config.to_dict().items():
+        # Per-layer settings, such as layer_types, are cut with the layers.
+        if isinstance(value, list | tuple) and len(value) == of and name != "architectures":
+            setattr(smaller, name, [value[i] for i in numbers])
+    setattr(smaller, field, len(numbers))
+    return smaller
+
+
+def _remapped(
+    state: dict[str, torch.Tensor], path: str, numbers: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    pattern = re.compile(rf"{re.escape(path)}\.(\d+)\.(.*)")
+    cut = {}
+    for name, value in state.items():
+        match = pattern.fullmatch(name)
+        if match is None:
+            cut[name] = value
+            continue
+        for new, old in enumerate(numbers):
+            if int(match[1]) == old:
+                cut[f"{path}.{new}.{match[2]}"] = value
+    return cut

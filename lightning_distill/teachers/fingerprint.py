@@ -1,0 +1,21 @@
+"""A model's identity: a hash of its weights."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256, in hex, of the names, types, shapes and bytes of all weights and buffers.
+
+    The device, the mode and what is trainable do not matter; one changed bit does.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            # numpy has no bfloat16; bytes are all that is needed.
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""A trained Hugging Face model as the teacher."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pretrained(
+    path: str,
+    auto_class: str = "AutoModelForSequenceClassification",
+    dtype: str | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> nn.Module:
+    """Load a trained model; every one of its weights must be there.
+
+    Args:
+        path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
+        auto_class: the class of transformers that knows the task.
+        dtype: `float32` (the default), `bfloat16` or `float16`.
+        attn_implementation: for example `eager`, which returns attention maps.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or model.
+        ValueError: if weights are missing, such as the head of a model never trained for the task.
+    """
+    model, info = load(
+        path,
+        auto_class,
+        dtype=check_dtype(dtype),
+        attn_implementation=attn_implementation,
+        trust_remote_code=trust_remote_code,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"The teacher {path} lacks {', '.join(missing[:4])}"
+            f"{', ...' if len(missing) > 4 else ''}: these would be random numbers. Train it for "
+            "the task first (lightning-distill job=finetune student=pretrained student.path=...), "
+            "or name another auto_class."
+        )
+    return model.eval()
+
+
+def check_dtype(dtype: str | None) -> torch.dtype:
+    """The torch type of this name; float32 for `None`, whatever type the file has."""
+    name = str(dtype or "float32").removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    return DTYPES[name]
+
+
+def load(path: str, auto_class: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model and what transformers says of its loading; used for teachers and students."""
+    path = str(path)
+    cls = find_auto_class(auto_class)
+    _check_path(path)
+    options = {k: v for k, v in options.items() if v is not None}
+    try:
+        with quiet():
+            return cls.from_pretrained(path, output_loading_info=True, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"No model could be loaded from {path!r}: {str(error).splitlines()[0]} "
+            "Name a folder that holds config.json and weights, or a model on the Hugging Face hub."
+        ) from error
+
+
+def find_auto_class(name: str) -> Any:
+    """A class of transformers by its name, which starts with AutoModel."""
+    known = [n for n in dir(transformers) if n.startswith("AutoModel")]
+    if name not in known:
+        near = get_close_matches(name, known, n=3)
+        raise ValueError(
+            f"`auto_class` must be a class of transformers such as "
+            f"AutoModelForSequenceClassification, got {name!r}. Nearest: {', '.join(near) or '-'}."
+        )
+    return getattr(transformers, name)
+
+
+def _check_path(path: str) -> None:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            inner = [p.parent.name for p in folder.glob("*/config.json")]
+            near = f" Did you mean {folder / inner[0]}?" if inner else ""
+            raise FileNotFoundError(f"The folder {path} holds no config.json.{near}")
+        return
+    if (
+        path.startswith((".", "/", "~"))
+        or path.count("/") > 1
+        or (folder.parent.is_dir() and folder.parent != Path("."))
+    ):
+        siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
+        near = get_close_matches(folder.name, siblings, n=3, cutoff=0.4) or siblings[:3]
+        listed = f" {folder.parent} has: {', '.join(near)}." if near else ""
+        raise FileNotFoundError(f"There is no folder {path}.{listed}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what matters is an error here."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "transformers.modeling_utils")]
+    levels = [logger.level for logger in loggers]
+    with_bars = transformers.utils.logging.is_progress_bar_enabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        transformers.utils.logging.disable_progress_bar()
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if with_bars:
+            transformers.utils.logging.enable_progress_bar()

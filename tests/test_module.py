@@ -1,0 +1,468 @@
+import copy
+import warnings
+
+import lightning as L
+import pytest
+import torch
+from conftest import Batches, bert, loader, text_batches, trainer
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassAccuracy
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
+from lightning_distill.callbacks import FiniteLoss
+from lightning_distill.criteria import HardLabel, Hint, SoftTarget
+from lightning_distill.teachers.fingerprint import fingerprint
+
+LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
+LABELS = {"student": "student.logits", "labels": "batch.labels"}
+
+
+def hidden(adapter="linear"):
+    return Term(
+        Hint(),
+        {
+            "student": "student.hidden_states[-1]",
+            "teacher": "teacher.hidden_states[-1]",
+            "mask": "batch.attention_mask",
+        },
+        adapter=adapter,
+    )
+
+
+def module(student, teacher, lr=1e-2, **terms):
+    terms = terms or {"hard": Term(HardLabel(), LABELS), "soft": Term(SoftTarget(), LOGITS)}
+    return DistillationModule(
+        student,
+        teacher,
+        Objective(terms),
+        {"accuracy": MulticlassAccuracy(3, average="micro"), "agreement": Agreement()},
+        optimizer=lambda groups: torch.optim.AdamW(groups, lr=lr),
+    )
+
+
+class CallsTrain(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pl_module.train()
+        pl_module.apply(lambda m: m.train())
+
+
+class BatchNormTeacher(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_untouched(model, before):
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert not any(m.training for m in model.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        None,
+        lambda: EMAWeightAveraging(decay=0.9),
+        lambda: StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1),
+        CallsTrain,
+    ],
+    ids=["plain", "ema", "swa", "train-calls"],
+)
+@pytest.mark.parametrize("kind", ["transformer", "batch-norm"])
+def test_the_teacher_is_bit_equal_after_fit(tmp_path, callback, kind, teacher, student):
+    if kind == "transformer":
+        data, terms = text_batches(6), {}
+    else:
+        teacher, student = BatchNormTeacher(), nn.Linear(4, 3)
+        data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(6)]
+        terms = {"soft": Term(SoftTarget(), LOGITS)}
+    before, start = snapshot(teacher), snapshot(student)
+    fitted = module(student, teacher, **terms)
+    fit = trainer(tmp_path, max_epochs=3, callbacks=[callback()] if callback else [])
+    fit.fit(fitted, loader(data), loader(data))
+    assert_untouched(teacher, before)
+    assert any(not torch.equal(v, start[n]) for n, v in student.state_dict().items())
+
+
+def test_the_student_trains_in_train_mode_however_it_was_loaded(
+    tmp_path, student, teacher, batches
+):
+    seen = []
+
+    class Watch(L.Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            seen.append(all(m.training for m in pl_module.student.modules()))
+
+    fit = trainer(tmp_path, max_epochs=2, callbacks=[Watch()])
+    fit.fit(module(student.eval(), teacher), loader(batches), loader(batches))
+    assert seen == [True] * 8
+
+
+def test_the_dry_run_leaves_modes_buffers_and_randomness_alone(tmp_path, teacher, batches):
+    student = bert(1, 8)
+    student.bert.embeddings.eval()
+    modes = [m.training for m in student.modules()]
+    made = module(student, teacher, hint=hidden())
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    made.prepare(batches[0])
+    assert torch.equal(torch.rand(1), expected)
+    assert [m.training for m in student.modules()] == modes
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_the_teacher_is_in_no_optimizer_checkpoint_or_parameter_list(
+    tmp_path, student, teacher, batches
+):
+    fitted = module(student, teacher, hint=hidden(), hard=Term(HardLabel(), LABELS))
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    fit = trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
+    fit.fit(fitted, loader(batches), loader(batches))
+    saved = torch.load(checkpoint.last_model_path, weights_only=True)
+    assert not any("teacher" in name for name in saved["state_dict"])
+    assert any("adapters" in name for name in saved["state_dict"])
+    assert saved["teacher_fingerprint"] == fingerprint(teacher)
+    frozen = {id(p) for p in teacher.parameters()}
+    assert not frozen & {id(p) for p in fitted.parameters()}
+    groups = fit.optimizers[0].param_groups
+    trained = {id(p) for group in groups for p in group["params"]}
+    assert trained == {id(p) for p in fitted.parameters()}
+    assert all(p.dim() == 1 for p in groups[1]["params"]) and groups[1]["weight_decay"] == 0
+
+
+def test_a_resumed_run_equals_an_uncut_one(tmp_path, teacher, batches):
+    def fresh():
+        torch.manual_seed(0)
+        student = bert(1, 8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        return module(student, teacher, hint=hidden(), soft=Term(SoftTarget(), LOGITS))
+
+    whole = fresh()
+    trainer(tmp_path, max_epochs=4).fit(whole, loader(batches))
+    first, second = fresh(), fresh()
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    options = {"callbacks": [checkpoint], "enable_checkpointing": True}
+    trainer(tmp_path, max_epochs=2, **options).fit(first, loader(batches))
+    trainer(tmp_path, max_epochs=4).fit(second, loader(batches), ckpt_path=tmp_path / "last.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_resuming_with_another_teacher_is_refused(tmp_path, student, teacher, batches):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    fit = trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
+    fit.fit(module(student, teacher), loader(batches))
+    other = module(bert(1, 8), bert(3, 16, seed=9))
+    with pytest.raises(ValueError, match="trained with another teacher"):
+        trainer(tmp_path, max_epochs=2).fit(
+            other, loader(batches), ckpt_path=tmp_path / "last.ckpt"
+        )
+
+
+def test_distillation_changes_the_gradient(student, teacher, batches):
+    """The system that this one replaces trained without its distillation term, silently."""
+    gradients = []
+    for weight in (0.0, 1.0):
+        made = module(
+            student,
+            teacher,
+            hard=Term(HardLabel(), LABELS),
+            soft=Term(SoftTarget(), LOGITS, weight=weight),
+        ).eval()
+        student.zero_grad()
+        made._values(batches[0])
+        values, _, _ = made._values(batches[0])
+        made.objective(values)["loss"].backward()
+        gradients.append(student.classifier.weight.grad.clone())
+    assert not torch.allclose(*gradients)
+
+
+def test_adapters_learn(tmp_path, student, teacher, batches):
+    fitted = module(student, teacher, hint=hidden())
+    fitted.prepare(batches[0])
+    before = fitted.objective.terms["hint"].adapters["0"].linear.weight.clone()
+    trainer(tmp_path).fit(fitted, loader(batches))
+    assert not torch.equal(fitted.objective.terms["hint"].adapters["0"].linear.weight, before)
+
+
+def test_padding_does_not_count_in_a_masked_hint(student, teacher, batches):
+    made = module(student.eval(), teacher, hint=hidden())
+    made.prepare(batches[0])
+    longer = dict(batches[0])
+    for name, fill in (("input_ids", 0), ("attention_mask", 0)):
+        longer[name] = nn.functional.pad(batches[0][name], (0, 5), value=fill)
+    losses = [made.objective(made._values(b)[0])["loss"] for b in (batches[0], longer)]
+    assert_close(*losses)
+
+
+def test_the_teacher_is_skipped_when_nothing_reads_it(tmp_path, student, teacher, batches):
+    calls = []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    made = DistillationModule(student, teacher, Objective({"hard": Term(HardLabel(), LABELS)}))
+    trainer(tmp_path).fit(made, loader(batches), loader(batches))
+    assert calls == []
+
+
+def test_every_term_and_metric_is_logged(tmp_path, student, teacher, batches):
+    fit = trainer(tmp_path)
+    fitted = module(student, teacher)
+    fit.fit(fitted, loader(batches), loader(batches))
+    names = {"train/loss", "train/hard", "train/soft", "val/loss", "val/hard", "val/soft"}
+    assert names | {"val/accuracy", "val/agreement"} <= set(fit.callback_metrics)
+    fit.test(fitted, loader(batches), verbose=False)
+    assert {"test/accuracy", "test/agreement", "test/teacher_accuracy"} <= set(fit.callback_metrics)
+
+
+def test_metrics_are_those_of_a_plain_loop(tmp_path, student, teacher):
+    data = text_batches(3)
+    data[2]["row"] = torch.tensor([8, 9, -1, -1])
+    data[1]["labels"] = torch.tensor([0, -100, 1, 2])
+    fit = trainer(tmp_path)
+    fit.test(module(student, teacher), loader(data), verbose=False)
+    right = total = equal = rows = taught = 0
+    for batch in data:
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            s, t = student.eval()(**inputs).logits, teacher(**inputs).logits
+        for i in range(4):
+            if batch["row"][i] < 0:
+                continue
+            rows += 1
+            equal += int(s[i].argmax() == t[i].argmax())
+            if batch["labels"][i] >= 0:
+                total += 1
+                right += int(s[i].argmax() == batch["labels"][i])
+                taught += int(t[i].argmax() == batch["labels"][i])
+    found = fit.callback_metrics
+    assert found["test/accuracy"].item() == pytest.approx(right / total)
+    assert found["test/teacher_accuracy"].item() == pytest.approx(taught / total)
+    assert found["test/agreement"].item() == pytest.approx(equal / rows)
+
+
+def test_student_and_teacher_may_take_different_inputs(tmp_path, batches):
+    config = DistilBertConfig(
+        dim=8, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=60, num_labels=3
+    )
+    student, teacher = DistilBertForSequenceClassification(config), bert(1, 8, vocab_size=200)
+    for batch in batches:
+        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        ids = batch["input_ids"] + 100
+        batch["teacher"] = {"input_ids": ids, "attention_mask": batch["attention_mask"]}
+    made = module(student, teacher)
+    assert set(made.student_inputs(batches[0])) == {"input_ids", "attention_mask"}
+    assert made.teacher_inputs(batches[0])["input_ids"].min() >= 100
+    trainer(tmp_path).fit(made, loader(batches))
+
+
+def test_the_teachers_labels_are_put_into_the_students_order(student, batches):
+    teacher = bert(2, 8)
+    student.config.id2label = {0: "bad", 1: "fair", 2: "good"}
+    teacher.config.id2label = {0: "good", 1: "bad", 2: "fair"}
+    made = module(student, teacher).eval()
+    values, _, outputs = made._values(batches[0])
+    plain = teacher(**made.teacher_inputs(batches[0])).logits
+    assert_close(outputs.logits, plain[:, [1, 2, 0]])
+    assert any(torch.equal(v, outputs.logits) for v in values.values())
+
+
+def test_attentions_are_loaded_eager_when_asked_for(tmp_path, batches):
+    student, teacher = bert(1, 8), bert(2, 16)
+    assert teacher.config._attn_implementation == "sdpa"
+    term = Term(
+        nn.MSELoss(), {"input": "student.attentions[-1]", "target": "teacher.attentions[-1]"}
+    )
+    trainer(tmp_path).fit(module(student, teacher, maps=term), loader(batches))
+
+
+def test_pairs_of_tensors_are_batches_too(tmp_path):
+    data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+    made = module(nn.Linear(4, 3), nn.Linear(4, 3))
+    trainer(tmp_path).fit(made, loader(data), loader(data))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path, teacher):
+    data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+    data[2][0][0] = torch.nan
+    student = nn.Linear(4, 3)
+    made = module(student, nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"loss is nan at step 2 .*batch 2.*soft"):
+        trainer(tmp_path, callbacks=[FiniteLoss()]).fit(made, loader(data))
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
+def test_schedules_advance_over_the_run(tmp_path, student, teacher, batches):
+    from lightning_distill.schedules import Linear
+
+    weight, seen = Linear(0.0, 1.0), []
+
+    class Watch(L.Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            seen.append(round(weight(), 6))
+
+    made = module(
+        student, teacher, hard=Term(HardLabel(), LABELS), soft=Term(SoftTarget(), LOGITS, weight)
+    )
+    trainer(tmp_path, max_epochs=2, callbacks=[Watch()]).fit(made, loader(batches))
+    assert seen == [round(i / 7, 6) for i in range(8)]
+
+
+def test_distill_returns_the_best_student(teacher, batches):
+    student = bert(1, 8)
+    before = snapshot(student)
+    best = distill(
+        student,
+        teacher,
+        (loader(batches), loader(batches)),
+        metrics={"accuracy": MulticlassAccuracy(3)},
+    )
+    assert best is student and not best.training
+    assert any(not torch.equal(v, before[n]) for n, v in best.state_dict().items())
+
+
+def test_distill_restores_the_best_weights_not_the_last(tmp_path, teacher, batches):
+    class Worse(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.optimizers[0].param_groups[0]["lr"] = 5.0
+
+    kept = {}
+
+    class Keep(L.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            kept[trainer.current_epoch] = snapshot(pl_module.student)
+
+    fit = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        callbacks=[Worse(), Keep()],
+        logger=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    )
+    best = distill(bert(1, 8), teacher, (loader(batches), loader(batches)), trainer=fit)
+    for name, value in best.state_dict().items():
+        assert torch.equal(value, kept[0][name]), name
+
+
+def test_a_train_loader_alone_is_enough(teacher, batches):
+    fit = L.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, accelerator="cpu")
+    distill(bert(1, 8), teacher, loader(batches), {"soft": Term(SoftTarget(), LOGITS)}, fit)
+
+
+def broken(case, student, teacher, batches):
+    """Each returns (module, batches) that must be refused before the first step."""
+    if case == "same object":
+        return module(teacher, teacher), batches
+    if case == "shared weights":
+        student.bert.embeddings.word_embeddings.weight = nn.Parameter(torch.zeros(60, 8))
+        other = copy.deepcopy(student)
+        other.classifier.weight = student.classifier.weight
+        return module(student, other), batches
+    if case == "other classes":
+        return module(student, bert(2, 8, num_labels=5)), batches
+    if case == "other label names":
+        student.config.id2label = {0: "cat", 1: "dog", 2: "cow"}
+        teacher.config.id2label = {0: "red", 1: "green", 2: "blue"}
+        return module(student, teacher), batches
+    if case == "no teacher":
+        return module(student, None), batches
+    if case == "wrong layer":
+        inputs = {"student": "student.layer:bert.pooller", "teacher": "teacher.layer:bert.pooler"}
+        return module(student, teacher, hint=Term(Hint(), inputs)), batches
+    if case == "layer not run":
+        student.unused = nn.Linear(2, 2)
+        inputs = {"student": "student.layer:unused", "teacher": "teacher.logits"}
+        return module(student, teacher, hint=Term(Hint(), inputs)), batches
+    if case == "widths differ":
+        return module(student, teacher, hint=hidden(adapter=None)), batches
+    if case == "frozen student":
+        return module(student.requires_grad_(False), teacher), batches
+    if case == "small vocabulary":
+        return module(bert(1, 8, vocab_size=10), teacher), batches
+    if case == "small teacher vocabulary":
+        return module(student, bert(1, 8, vocab_size=10)), batches
+    if case == "long rows":
+        return module(bert(1, 8, max_position_embeddings=4), teacher), batches
+    if case == "nan teacher":
+        nn.init.constant_(teacher.classifier.weight, torch.nan)
+        return module(student, teacher), batches
+    if case == "label out of range":
+        batches[0]["labels"][0] = 7
+        return module(student, teacher), batches
+    if case == "no labels":
+        return module(student, teacher), [
+            {k: v for k, v in b.items() if k != "labels"} for b in batches
+        ]
+    if case == "no batch":
+        return module(student, teacher), []
+    if case == "unknown entries":
+        return module(student, teacher), [{"words": b["input_ids"], **b} for b in batches][:0] or [
+            {"words": b["input_ids"], "labels": b["labels"]} for b in batches
+        ]
+    raise KeyError(case)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("same object", "same object; copy.deepcopy"),
+        ("shared weights", "share 1 parameters .classifier.weight"),
+        ("other classes", "labels|different classes|number of"),
+        ("other label names", "cat.*red|red.*cat"),
+        ("no teacher", "`teacher` is None"),
+        ("wrong layer", "no submodule 'bert.pooller'. Nearest: bert.pooler"),
+        ("layer not run", "did not run it in this forward"),
+        ("widths differ", "'hint'.*does not work on the first batch"),
+        (
+            "frozen student",
+            "gives the student no gradient|every parameter of the student is frozen",
+        ),
+        ("small vocabulary", "The student knows 10 token ids, but the batch holds id"),
+        ("small teacher vocabulary", "The teacher knows 10 token ids"),
+        ("long rows", "reads at most 4 tokens, but the batch has rows of 7"),
+        ("nan teacher", "'soft' is nan on the first batch"),
+        ("label out of range", "7"),
+        ("no labels", "batch.labels is not there"),
+        ("no batch", "no batch: it is empty"),
+        ("unknown entries", "forward takes input_ids.*but the batch has words"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(
+    tmp_path, case, words, student, teacher, batches
+):
+    steps = []
+
+    class Count(L.Callback):
+        def on_train_batch_start(self, *_):
+            steps.append(1)
+
+    with pytest.raises(ValueError, match=words):
+        made, data = broken(case, student, teacher, batches)
+        fit = trainer(tmp_path, callbacks=[Count()])
+        fit.fit(made, DataLoader(Batches(data), batch_size=None))
+    assert not steps
+
+
+def test_no_warning_about_modules_in_eval_mode(tmp_path, student, teacher, batches):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*eval mode.*")
+        trainer(tmp_path).fit(module(student, teacher), loader(batches))
