@@ -59,7 +59,7 @@ def build_adapter(
     if len(differing) > 1 or differing == [0]:
         raise ValueError(
             f"student and teacher tensors have shapes {shapes}: an adapter maps one dimension "
-            "other than the batch. If the second one is tokens, both models need the same tokenizer."
+            "other than the batch. If they differ in tokens, both models need the same tokenizer."
         )
     dim = differing[0] - student.dim()
     # A seed of its own: the adapter is the same whatever drew random numbers before.

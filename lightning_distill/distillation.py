@@ -75,12 +75,13 @@ def distill(
         if trainer is None:
             trainer = L.Trainer(max_epochs=3, logger=False, default_root_dir=scratch)
         best = None
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if isinstance(data, L.LightningDataModule) or "val_dataloaders" in loaders:
             monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
             mode = mode or _mode(metrics, monitor)
-            best = _best_checkpoint(trainer, monitor, mode, Path(scratch))
-        if not any(isinstance(c, FiniteLoss) for c in trainer.callbacks):
-            trainer.callbacks.append(FiniteLoss())
+            best = _best_checkpoint(callbacks, monitor, mode, Path(scratch))
+        if not any(isinstance(c, FiniteLoss) for c in callbacks):
+            callbacks.append(FiniteLoss())
         trainer.fit(module, **loaders)
         if trainer.interrupted:
             log.warning("stopped by the user: the best weights so far are returned")
@@ -105,12 +106,14 @@ def _mode(metrics: Mapping[str, Metric] | None, monitor: str) -> str:
     return "max" if metric is not None and metric.higher_is_better is not False else "min"
 
 
-def _best_checkpoint(trainer: L.Trainer, monitor: str, mode: str, scratch: Path) -> ModelCheckpoint:
-    for callback in trainer.callbacks:
+def _best_checkpoint(
+    callbacks: list[L.Callback], monitor: str, mode: str, scratch: Path
+) -> ModelCheckpoint:
+    for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
             return callback
     # The one that Lightning adds by itself watches nothing.
-    trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+    callbacks[:] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     callback = ModelCheckpoint(scratch / "checkpoints", monitor=monitor, mode=mode)
-    trainer.callbacks.append(callback)
+    callbacks.append(callback)
     return callback

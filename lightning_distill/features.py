@@ -269,7 +269,8 @@ def pick(value: Any, item: Item | None, source: Source) -> Any:
         value = tuple(value.values())
     if not isinstance(value, tuple | list):
         raise ValueError(
-            f"{source} asks for an item, but finds a {type(value).__name__}; leave the brackets out."
+            f"{source} asks for an item, but finds a {type(value).__name__}; "
+            "leave the brackets out."
         )
     if isinstance(item, tuple):
         return list(value[slice(*item)])

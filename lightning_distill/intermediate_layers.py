@@ -118,7 +118,7 @@ class IntermediateLayers(nn.Module):
                 )
         if compat not in (None, "inc"):
             raise ValueError(f"`compat` must be null or 'inc', got {compat!r}.")
-        if not any(w > 0 for w in map(check_weight, weights)):
+        if not any(weights):
             warnings.warn("every `loss_weight_ratio` of the layers is 0", stacklevel=2)
         self.weight = check_weight(weight)
         optional = {}

@@ -135,7 +135,7 @@ class DistillationModule(L.LightningModule):
     def example_batch(self) -> Any:
         """One batch, on the CPU, to try the objective on before training."""
         trainer = self.trainer
-        loops = {
+        loops: dict[str, Any] = {
             "fit": trainer.fit_loop,
             "validate": trainer.validate_loop,
             "test": trainer.test_loop,
@@ -271,7 +271,8 @@ class DistillationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """An optimizer over what is trainable: student, adapters and criteria."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in _trainable(self.student, self.objective):
             (decayed if parameter.dim() > 1 else plain).append(parameter)
         if not decayed and not plain:
@@ -279,7 +280,7 @@ class DistillationModule(L.LightningModule):
                 "Nothing is trainable: every parameter of the student is frozen. "
                 "Call student.requires_grad_(True), or leave some layers unfrozen."
             )
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer([g for g in groups if g["params"]])
         if self.scheduler is None:
             return optimizer

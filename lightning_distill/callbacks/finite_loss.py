@@ -44,6 +44,7 @@ class FiniteLoss(L.Callback):
         rows = f", rows {self._rows.tolist()[:8]}" if isinstance(self._rows, Tensor) else ""
         raise ValueError(
             f"The loss is {loss.item()} at step {trainer.global_step} (epoch "
-            f"{trainer.current_epoch}, batch {self._batch}{rows}); the weights are those of the step "
-            f"before. Terms: {listed}. Lower optimizer.lr or the weights, or look at those rows."
+            f"{trainer.current_epoch}, batch {self._batch}{rows}); the weights are those "
+            f"of the step before. Terms: {listed}. Lower optimizer.lr or the "
+            "weights, or look at those rows."
         )

@@ -6,6 +6,7 @@ tells them the epoch.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DistributedSampler
@@ -43,7 +44,8 @@ class LengthGroupedBatches(DistributedSampler):
         pool: int = 50,
     ):
         rank, world = rank_and_world()
-        super().__init__(range(len(lengths)), num_replicas=world, rank=rank, seed=seed)
+        rows: Any = range(len(lengths))
+        super().__init__(rows, num_replicas=world, rank=rank, seed=seed)
         self.lengths = torch.as_tensor(lengths)
         self.batch_size, self.grouped, self.pool = batch_size, grouped, pool
 
@@ -84,7 +86,8 @@ class EvenRows(DistributedSampler):
 
     def __init__(self, lengths: Sequence[int], batch_size: int):
         rank, world = rank_and_world()
-        super().__init__(range(len(lengths)), num_replicas=world, rank=rank, shuffle=False)
+        rows: Any = range(len(lengths))
+        super().__init__(rows, num_replicas=world, rank=rank, shuffle=False)
         self.lengths = torch.as_tensor(lengths)
         self.batch_size = batch_size
 

@@ -26,15 +26,28 @@ def train_word_pieces(
         vocab_size: at most so many pieces, the five special ones included.
         max_length: what the tokenizer says of itself, in tokens.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = list(texts)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer = normalizer
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Pieces are numbered as they are met, in an order that changes from process to process, and
+    # ties are broken by number. Naming the characters first fixes both.
+    characters = sorted({c for text in texts for c in normalizer.normalize_str(text)} - {" "})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL.values(), *(f"##{c}" for c in characters)],
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    separator, start = (tokenizer.token_to_id(t) for t in ("[SEP]", "[CLS]"))
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", separator), ("[CLS]", start))
+    trained.train_from_iterator(texts, trainer)
+    vocabulary = trained.get_vocab()
+    # Built anew, because the characters are no special tokens.
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=max_length,

@@ -19,7 +19,7 @@ __all__ = ["distill", "evaluate", "export", "finetune", "inspect", "run", "train
 def run(cfg: DictConfig) -> Any:
     """Run the job that the configuration names; returns its monitored metric, if it has one."""
     cfg = prepare_run(cfg)
-    options = OmegaConf.to_container(cfg.job, resolve=True)
+    options: Any = OmegaConf.to_container(cfg.job, resolve=True)
     if not isinstance(options, dict) or "_target_" not in options:
         raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
     return get_method(options.pop("_target_"))(cfg, **options)

@@ -172,3 +172,9 @@ def optimization(cfg: DictConfig) -> dict[str, Any]:
         "optimizer": instantiate(cfg.optimizer),
         "scheduler": None if cfg.scheduler is None else instantiate(cfg.scheduler),
     }
+
+
+def without_agreement(cfg: DictConfig) -> None:
+    """Switch off what compares with a teacher, for jobs that have none."""
+    if "agreement" in (cfg.metrics or {}):
+        cfg.metrics.agreement = None

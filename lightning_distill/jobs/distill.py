@@ -46,7 +46,7 @@ def distill(cfg: DictConfig) -> float:
     name = str(cfg.monitor).removeprefix("val/")
     baseline_module, baseline = None, None
     if cfg.baseline and objective.sources("teacher"):
-        say("Student without the teacher", f"the same {result.steps} steps, on labelled rows")
+        say("Student alone", f"the same {result.steps} steps, on labelled rows")
         baseline_module = DistillationModule(
             untrained, teacher, build_label_objective(cfg), metrics, **optimization(cfg)
         )
@@ -122,12 +122,12 @@ def report(
     if baseline_module is not None and baseline is not None:
         terms |= set(baseline_module.objective.terms)
         alone = row(
-            "student without the teacher",
+            "student alone",
             baseline_module.eval().student,
             baseline.metrics,
             baseline_module.student_forward,
         )
-    title = "student, distilled" if module.objective.sources("teacher") else "student"
+    title = "student distilled" if module.objective.sources("teacher") else "student"
     comparison = Comparison(
         metric=name,
         higher_is_better=cfg.mode == "max",
@@ -142,7 +142,7 @@ def report(
     comparison.save(directory)
     runs = {"distilled" if teacher is not None else "student": directory / "metrics.csv"}
     if alone is not None:
-        runs["without the teacher"] = directory / "baseline" / "metrics.csv"
+        runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     say("Written", f"{_short(directory)}: student/, report.md, curves.png, metrics.csv")
 

@@ -5,14 +5,20 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
 from ..labels import label_order, reordered
 from ..module import DistillationModule
 from ..teachers import pretrained
-from .build import build_data, build_label_objective, build_metrics, build_trainer
+from .build import (
+    build_data,
+    build_label_objective,
+    build_metrics,
+    build_trainer,
+    without_agreement,
+)
 from .run import newest_run
 
 
@@ -27,8 +33,9 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     folder = newest_run() if path is None else Path(path)
     folder = folder / "student" if (folder / "student").is_dir() else folder
     model = pretrained(str(folder))
-    cfg.student, cfg.teacher = {"path": str(folder)}, None
-    cfg.metrics.pop("agreement", None)
+    with open_dict(cfg):
+        cfg.student, cfg.teacher = {"path": str(folder)}, None
+    without_agreement(cfg)
     data = build_data(cfg)
     metrics = build_metrics(cfg)
     order = label_order(getattr(data, "label_names", None), getattr(model.config, "id2label", None))

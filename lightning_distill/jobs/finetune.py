@@ -12,6 +12,7 @@ from .build import (
     build_student,
     build_teacher,
     optimization,
+    without_agreement,
 )
 from .distill import report
 from .save import save_student
@@ -25,7 +26,7 @@ def finetune(cfg: DictConfig) -> float:
     `cfg.criteria` that read no teacher take part; unlabelled rows are left out.
     """
     directory = Path(str(cfg.output_dir))
-    cfg.metrics.pop("agreement", None)
+    without_agreement(cfg)
     if not str(cfg.student.get("_target_", "")).endswith("from_teacher"):
         # Without a teacher its tokenizer must not be chosen either.
         cfg.teacher = None

@@ -5,11 +5,10 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_model
-from torch import nn
 
 
 @rank_zero_only
-def save_student(model: nn.Module, data: Any, folder: Path, with_weights: bool = True) -> None:
+def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True) -> None:
     """Write a Hugging Face folder (weights, configuration, tokenizer), or plain safetensors.
 
     Args:

@@ -81,9 +81,9 @@ def train(
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
-    checkpoint = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
+    checkpoint = trainer.checkpoint_callback
     best = None
-    if checkpoint is not None and checkpoint.best_model_path:
+    if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
         best = Path(checkpoint.best_model_path)
         load_checkpoint(module, best)
     trainer.test(module, datamodule=data, verbose=False)

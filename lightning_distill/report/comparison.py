@@ -91,13 +91,13 @@ class Comparison:
             gain = sign * (self.value(self.student) - self.value(self.baseline))
             if gain > 0:
                 lines.append(f"The teacher's help is worth {gain:.4f} {name} in this run.")
-            else:
+            elif gain < 0:
                 lines.append(
-                    f"Distillation did not help in this run: {name} is {-gain:.4f} below "
-                    "the student without a teacher."
-                    if gain < 0
-                    else f"Distillation did not help in this run: {name} is the same without a teacher."
+                    f"Distillation did not help in this run: {name} is {-gain:.4f} worse than "
+                    "that of the student alone."
                 )
+            else:
+                lines.append(f"Distillation made no difference to {name} in this run.")
             if self.gap_closed is not None:
                 lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
             elif self.teacher is not None:
@@ -108,7 +108,8 @@ class Comparison:
             limit = f"{self.max_drop:.1%}" if self.relative else f"{self.max_drop:.4f}"
             within = "within" if self.drop <= self.max_drop else "NOT within"
             lines.append(
-                f"The student is {within} max_metric_drop: it drops {shown} ({unit}; allowed {limit})."
+                f"The student is {within} max_metric_drop: it drops {shown} ({unit}; "
+                f"allowed {limit})."
             )
         lines.append("One run is one sample: repeat with -m seed=1,2,3 before you believe it.")
         return lines
@@ -139,12 +140,12 @@ class Comparison:
         table = Table(title=f"On {self.facts.get('test rows', 'the')} test rows")
         for i, head in enumerate(heads):
             table.add_column(head, justify="left" if i == 0 else "right")
-        for line in cells:
-            table.add_row(*line)
+        for cells_of_row in cells:
+            table.add_row(*cells_of_row)
         console = Console()
         console.print(table)
-        for line in self.verdict():
-            console.print(line, highlight=False)
+        for sentence in self.verdict():
+            console.print(sentence, highlight=False)
 
     def save(self, directory: Path) -> None:
         """Write `report.json` and `report.md`."""
