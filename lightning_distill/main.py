@@ -44,6 +44,9 @@ def _label_kind(task: str | None) -> str:
 
 # `replace`, because tests and notebooks may import this module more than once.
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
+OmegaConf.register_new_resolver(
+    "learning_rate", lambda student: 2e-3 if student == "from_config" else 5e-5, replace=True
+)
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
 OmegaConf.register_new_resolver(
     "agreement_task", lambda task: task or "classification", replace=True

@@ -31,6 +31,8 @@ class Agreement(Metric):
                 f"`task` must be classification, multi_label or regression, got {task!r}."
             )
         self.task, self.tolerance = task, tolerance
+        self.equal: Tensor
+        self.total: Tensor
         self.add_state("equal", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
 

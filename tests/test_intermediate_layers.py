@@ -184,7 +184,7 @@ def test_what_cannot_be_is_refused(arguments, words):
 
 
 def test_a_wrong_layer_name_is_refused_with_the_nearest(pair, batch):
-    with pytest.raises(ValueError, match="Nearest: bert.encoder.layer.0.output"):
+    with pytest.raises(ValueError, match=r"Nearest: bert.encoder.layer.0.output"):
         value(IntermediateLayers([["bert.encoder.layer.0.ouput"]]), *pair, batch)
 
 

@@ -383,11 +383,12 @@ class TextDataModule(L.LightningDataModule):
         return Rows(own, other, labels, torch.arange(len(labels)))
 
     def _loader(self, rows: "Rows", sampler: Any) -> DataLoader:
+        collate: Any = _Collate(self.tokenizer, self.teacher_tokenizer)
         return DataLoader(
             rows,
             sampler=sampler,
             batch_size=None,
-            collate_fn=_Collate(self.tokenizer, self.teacher_tokenizer),
+            collate_fn=collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
@@ -463,7 +464,7 @@ class _Collate:
         self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        batch = _pad(rows["student"], self.tokenizer)
+        batch: dict[str, Any] = dict(_pad(rows["student"], self.tokenizer))
         batch["labels"], batch["row"] = rows["labels"], rows["row"]
         if rows["teacher"] is not None:
             batch["teacher"] = _pad(rows["teacher"], self.teacher_tokenizer)

@@ -1,6 +1,7 @@
 """Text and labels from files: csv, tsv, json, jsonl and parquet."""
 
 import csv
+import gzip
 from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import glob
@@ -63,7 +64,9 @@ class TextFiles(TextDataModule):
         options: dict[str, Any] = {}
         if suffix in (".csv", ".tsv"):
             # Everything is read as text: "none" and "007" are words like any other.
-            options = {"dtype": str, "keep_default_na": False, "na_filter": False}
+            columns = self.columns or _header(files[0], suffix)
+            features = datasets.Features({name: datasets.Value("string") for name in columns})
+            options = {"features": features, "keep_default_na": False, "na_filter": False}
             if suffix == ".tsv":
                 options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
             if self.columns:
@@ -119,12 +122,17 @@ def _suffix(file: str) -> str:
     return Path(file.removesuffix(".gz")).suffix.lower()
 
 
+def _header(file: str, suffix: str) -> list[str]:
+    """The cells of a file's first line."""
+    opener = gzip.open if file.endswith(".gz") else open
+    with opener(file, "rt", newline="") as lines:
+        if suffix == ".tsv":
+            return lines.readline().rstrip("\r\n").split("\t")
+        return next(csv.reader(lines))
+
+
 def _check_width(file: str, columns: list[str], suffix: str) -> None:
-    if file.endswith(".gz"):
-        return
-    with open(file, newline="") as lines:
-        first = lines.readline().rstrip("\r\n")
-    cells = first.split("\t") if suffix == ".tsv" else next(csv.reader([first]))
+    cells = _header(file, suffix)
     if len(cells) != len(columns):
         raise ValueError(
             f"`columns` names {len(columns)} columns ({', '.join(columns)}), but the first line of "

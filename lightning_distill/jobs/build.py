@@ -163,7 +163,7 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
     cfg.output_dir = str(directory)
     callbacks = [instantiate(node) for node in (cfg.callbacks or {}).values() if node is not None]
     loggers = [instantiate(node) for node in (cfg.logger or {}).values() if node is not None]
-    return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **changes)
+    return instantiate(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **changes})
 
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:

@@ -31,6 +31,9 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
         cfg.resume = str(saved.parent)
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
+    if "lr" in (cfg.optimizer or {}):
+        # Settled now: it depends on a choice that a resumed run no longer knows.
+        cfg.optimizer.lr = float(cfg.optimizer.lr)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     _write(cfg, directory)
     return cfg

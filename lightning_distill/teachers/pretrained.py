@@ -96,14 +96,12 @@ def _check_path(path: str) -> None:
             near = f" Did you mean {folder / inner[0]}?" if inner else ""
             raise FileNotFoundError(f"The folder {path} holds no config.json.{near}")
         return
-    if (
-        path.startswith((".", "/", "~"))
-        or path.count("/") > 1
-        or (folder.parent.is_dir() and folder.parent != Path("."))
-    ):
+    # A name on the hub has at most one slash, and no folder of this machine before it.
+    beside = folder.parent != Path(".") and folder.parent.is_dir()
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or beside:
         siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
-        near = get_close_matches(folder.name, siblings, n=3, cutoff=0.4) or siblings[:3]
-        listed = f" {folder.parent} has: {', '.join(near)}." if near else ""
+        nearest = get_close_matches(folder.name, siblings, n=3, cutoff=0.4) or siblings[:3]
+        listed = f" {folder.parent} has: {', '.join(nearest)}." if nearest else ""
         raise FileNotFoundError(f"There is no folder {path}.{listed}")
 
 
