@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import bert, text_batches
+from tiny import bert, text_batches
 from torch import nn
 
 from lightning_distill.features import (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import bert, loader, text_batches, trainer
+from tiny import bert, loader, text_batches, trainer
 from torch.testing import assert_close
 
 from lightning_distill import DistillationModule, IntermediateLayers, Objective

@@ -4,12 +4,12 @@ import warnings
 import lightning as L
 import pytest
 import torch
-from conftest import Batches, bert, loader, text_batches, trainer
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from tiny import Batches, bert, loader, text_batches, trainer
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torchmetrics import Metric
@@ -163,7 +164,13 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
     cfg.output_dir = str(directory)
     callbacks = [instantiate(node) for node in (cfg.callbacks or {}).values() if node is not None]
     loggers = [instantiate(node) for node in (cfg.logger or {}).values() if node is not None]
-    return instantiate(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **changes})
+    # Without these Lightning would put its own in the place of what was switched off.
+    implied = {
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+    }
+    options = {"callbacks": callbacks, "logger": loggers, **implied, **changes}
+    return instantiate(cfg.trainer, **options)
 
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:

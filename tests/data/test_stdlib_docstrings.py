@@ -83,7 +83,8 @@ def test_the_package_is_what_one_imports(library):
     "folder",
     [
         "site-packages/other",
-        "dist-packages/other",
+        "alpha/site-packages",
+        "alpha/dist-packages",
         "test",
         "alpha/test",
         "alpha/tests",
@@ -97,6 +98,7 @@ def test_installed_packages_tests_and_build_folders_are_left_out(library, folder
     library(
         {
             f"{folder}/a.py": doc("This text does not belong here."),
+            f"{folder}/b.py": doc("And this one does not either."),
             "alpha/a.py": doc("This text does belong here."),
         }
     )
@@ -120,8 +122,9 @@ def test_a_text_is_kept_once_in_its_package_and_dropped_where_two_packages_share
 
 
 def test_nineteen_characters_are_too_short_and_twenty_are_enough(library):
-    library({"a.py": doc("x" * 19), "b.py": doc("x" * 20), "c.py": doc("  " + "y" * 18 + "  ")})
-    assert stdlib_docstrings(1) == (["x" * 20], ["b"])
+    texts = ["x" * 19, "x" * 20, "  " + "y" * 18 + "  "]
+    library({f"alpha/{i}.py": doc(text) for i, text in enumerate(texts)})
+    assert stdlib_docstrings(1) == (["x" * 20], ["alpha"])
 
 
 def test_the_largest_packages_are_kept_and_a_tie_goes_to_the_earlier_name(library):
@@ -133,6 +136,11 @@ def test_the_largest_packages_are_kept_and_a_tie_goes_to_the_earlier_name(librar
         }
     )
     assert Counter(stdlib_docstrings(2)[1]) == {"zeta": 3, "alpha": 2}
+
+
+def test_a_tie_between_a_file_and_a_folder_goes_to_the_earlier_name_too(library):
+    library({"zeta.py": doc("A module in one file."), "alpha/a.py": doc("A module in a folder.")})
+    assert stdlib_docstrings(1)[1] == ["alpha"]
 
 
 def test_a_file_that_does_not_parse_is_passed_over(library):
@@ -234,7 +242,7 @@ def test_nothing_of_the_library_is_imported_and_two_processes_agree():
         "import hashlib, sys;"
         "from lightning_distill.data.stdlib_docstrings import stdlib_docstrings;"
         "answer = stdlib_docstrings();"
-        "print({'asyncio', 'turtle', 'antigravity', 'mailbox'} & set(sys.modules) or 'none');"
+        "print({'turtle', 'antigravity', 'idlelib', 'this'} & set(sys.modules) or 'none');"
         "print(hashlib.sha256(repr(answer).encode()).hexdigest())"
     )
     first, second = (

@@ -1,0 +1,120 @@
+"""The house keeps its shape: imports go one way, and nothing exists in one place only."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from lightning_distill import criteria
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lightning_distill"
+CORE = ["criteria", "features", "objective", "module", "teachers", "students", "adapter"]
+CORE += ["schedules", "metrics", "mapping", "labels", "intermediate_layers"]
+CRITERIA = [name for name in criteria.__all__ if inspect.isclass(getattr(criteria, name))]
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything a file imports."""
+    package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            found.add(".".join([*start, *([node.module] if node.module else [])]))
+    return found
+
+
+def files(*names: str) -> list[Path]:
+    found = []
+    for name in names:
+        path = PACKAGE / name
+        found += sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return found
+
+
+def reaches(path: Path, *targets: str) -> set[str]:
+    return {
+        name
+        for name in imports(path)
+        for target in targets
+        if name == target or name.startswith(f"{target}.")
+    }
+
+
+@pytest.mark.parametrize("path", files("criteria"), ids=lambda p: p.stem)
+def test_criteria_import_torch_only(path):
+    own = {"lightning_distill.criteria", "torch", "jaxtyping"}
+    standard = set(sys.stdlib_module_names)
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top in standard or any(name == o or name.startswith(f"{o}.") for o in own), name
+
+
+@pytest.mark.parametrize("path", files("objective", "module"), ids=lambda p: p.stem)
+def test_objective_and_module_never_import_criteria(path):
+    assert not reaches(path, "lightning_distill.criteria")
+
+
+@pytest.mark.parametrize("path", files(*CORE), ids=lambda p: f"{p.parent.stem}-{p.stem}")
+def test_the_core_knows_no_hydra_jobs_data_or_report(path):
+    outside = ["hydra", "omegaconf"]
+    outside += [f"lightning_distill.{n}" for n in ("jobs", "main", "data", "report", "callbacks")]
+    assert not reaches(path, *outside)
+
+
+@pytest.mark.parametrize("path", files("teachers", "students", "objective", "features"))
+def test_what_lies_below_the_module_does_not_import_it(path):
+    assert not reaches(path, "lightning_distill.module", "lightning_distill.distillation")
+
+
+@pytest.mark.parametrize("path", files("data", "report", "callbacks"), ids=lambda p: p.stem)
+def test_what_lies_beside_the_module_does_not_import_it(path):
+    assert not reaches(path, "lightning_distill.module", "lightning_distill.jobs")
+
+
+def test_there_are_no_rooms_without_a_name():
+    forbidden = {"utils", "helpers", "base", "common", "registry", "misc"}
+    assert not [p for p in PACKAGE.rglob("*") if p.stem in forbidden]
+
+
+def test_importing_the_package_or_the_command_imports_no_torch():
+    code = "import sys, lightning_distill.main; print({'torch', 'lightning'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_each_criterion_is_in_its_file_its_config_its_test_and_the_readme(name):
+    stem = snake(name)
+    assert (PACKAGE / "criteria" / f"{stem}.py").is_file()
+    assert f"lightning_distill.criteria.{name}" in (ROOT / f"conf/criteria/{stem}.yaml").read_text()
+    assert (ROOT / f"tests/criteria/test_{stem}.py").is_file()
+    row = f"| `{name}` |"
+    assert row in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_each_criterion_takes_student_first_and_teacher_second(name):
+    arguments = list(inspect.signature(getattr(criteria, name).forward).parameters)[1:]
+    assert arguments[0] == "student"
+    assert arguments[1] in ("teacher", "labels")
+    assert issubclass(getattr(criteria, name), nn.Module)
+
+
+def test_each_package_is_installed():
+    listed = re.search(r"packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.S)[1]
+    for folder in [PACKAGE, *(p for p in PACKAGE.iterdir() if (p / "__init__.py").is_file())]:
+        name = ".".join(folder.relative_to(ROOT).parts)
+        assert f'"{name}"' in listed

@@ -1,0 +1,426 @@
+"""The sentences of the command line, from an installed wheel, in another folder."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import bert
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from lightning_distill.data.word_pieces import train_word_pieces
+
+ROOT = Path(__file__).parent.parent
+ROWS = 48
+WORDS = {"good": ["fine", "great", "happy", "bright"], "bad": ["poor", "awful", "sad", "dull"]}
+TINY = [
+    "student.hidden_size=16",
+    "student.num_attention_heads=2",
+    "student.intermediate_size=16",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+    "data.batch_size=8",
+]
+
+
+def sentence(i: int) -> tuple[str, str]:
+    label = "good" if i % 2 else "bad"
+    words = [WORDS[label][(i * 7 + k) % 4] for k in range(2 + i % 4)]
+    return f"a {' '.join(words)} film number {i}", label
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The package unpacked from a wheel that is built of a copy of this folder."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("lightning_distill", "conf"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory) -> Path:
+    """A folder with data, a teacher that was saved by transformers, and a class of one's own."""
+    folder = tmp_path_factory.mktemp("work")
+    rows = [sentence(i) for i in range(ROWS)]
+    for name, part in (("train", rows[:32]), ("dev", rows[32:40]), ("test", rows[40:])):
+        lines = ["text\tlabel", *(f"{text}\t{label}" for text, label in part)]
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    tokenizer = train_word_pieces([text for text, _ in rows], 300, 32)
+    teacher = bert(3, 32, num_labels=2, vocab_size=len(tokenizer))
+    teacher.config.id2label = {0: "bad", 1: "good"}
+    teacher.config.label2id = {"bad": 0, "good": 1}
+    teacher.save_pretrained(folder / "teacher")
+    tokenizer.save_pretrained(folder / "teacher")
+    (folder / "mine.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Mine(nn.Module):\n"
+        "    def forward(self, student, teacher):\n"
+        "        return (student - teacher).abs().mean()\n"
+    )
+    configs = folder / "configs" / "criteria"
+    configs.mkdir(parents=True)
+    (configs / "mine.yaml").write_text(
+        "mine:\n  _target_: lightning_distill.Term\n  criterion: {_target_: mine.Mine}\n"
+        "  inputs: {student: student.logits, teacher: teacher.logits}\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def command(installed, work, tmp_path):
+    def run(*arguments: str, fails: bool = False, environment: dict | None = None):
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(installed),
+            "OMP_NUM_THREADS": "1",
+            "LIGHTNING_DISTILL_CACHE": str(work / "cache"),
+            "COLUMNS": "200",
+            **(environment or {}),
+        }
+        # Coverage would follow the subprocess into the wheel's copy.
+        env.pop("COV_CORE_SOURCE", None)
+        done = subprocess.run(
+            [sys.executable, "-m", "lightning_distill.main", *arguments],
+            cwd=work,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def out(tmp_path: Path) -> list[str]:
+    return [f"hydra.run.dir={tmp_path / 'run'}"]
+
+
+FILES = ["data=text_files", "data.train=train.tsv", "data.validation=dev.tsv", "data.test=test.tsv"]
+FILES += ["data.eval_batch_size=8"]
+FROM_FOLDER = ["teacher=pretrained", "teacher.path=teacher"]
+
+
+def report(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "run" / "report.json").read_text())
+
+
+def test_the_package_is_the_wheels(command, installed, work):
+    code = "import lightning_distill.main as m; print(m.__file__)"
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=work, env=env, capture_output=True)
+    assert str(installed) in done.stdout.decode()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_and_configuration_take_less_than_a_second(command, arguments):
+    before = os.times()
+    done = command(*arguments)
+    after = os.times()
+    seconds = (after.children_user + after.children_system) - (
+        before.children_user + before.children_system
+    )
+    assert seconds < 1.0
+    assert ("lightning-distill job=finetune" in done.stdout) == (arguments == ["--help"])
+    assert "soft_target" in done.stdout
+
+
+def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path, work):
+    arguments = ["student=from_teacher", "student.layers=2", "optimizer.lr=1e-3", *TINY[3:]]
+    done = command(*FILES, *FROM_FOLDER, *arguments, *out(tmp_path))
+    assert "student alone" in done.stdout and "teacher" in done.stdout
+    run = tmp_path / "run"
+    for name in ("report.md", "curves.png", "metrics.csv", "config.yaml", "log.txt"):
+        assert (run / name).stat().st_size > 0, name
+    model = AutoModelForSequenceClassification.from_pretrained(run / "student")
+    assert model.config.num_hidden_layers == 2
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert len(AutoTokenizer.from_pretrained(run / "student")) == model.config.vocab_size
+    found = report(tmp_path)
+    assert found["teacher"]["parameters"] > found["student"]["parameters"]
+    assert found["baseline"]["metrics"].keys() == found["student"]["metrics"].keys()
+    # The saved student is the best of its epochs, and the test is of that one.
+    saved = load_file(run / "student" / "model.safetensors")
+    checkpoint = torch.load(next(run.glob("checkpoints/best-*.ckpt")), weights_only=True)
+    for name, value in saved.items():
+        assert torch.equal(value, checkpoint["state_dict"][f"student.{name}"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [
+            "criteria=[hard_label,soft_target]",
+            "criteria.soft_target.weight=0.9",
+            "criteria.soft_target.criterion.temperature=4",
+        ],
+        [
+            "criteria=[knowledge_distillation]",
+            "criteria.knowledge_distillation.criterion.loss_types=[CE,KL]",
+            "criteria.knowledge_distillation.criterion.loss_weight_ratio=[0.3,0.7]",
+        ],
+        [
+            "criteria=[intermediate_layers]",
+            "criteria.intermediate_layers.layer_mappings="
+            "[[bert.encoder.layer.0.output,bert.encoder.layer.1.output]]",
+            "criteria.intermediate_layers.add_origin_loss=true",
+        ],
+        ["criteria=[hard_label]"],
+        [
+            "criteria=[hard_label,hint]",
+            "criteria.hint.inputs.student='student.hidden_states[*]'",
+            "criteria.hint.inputs.teacher='teacher.hidden_states[*]'",
+        ],
+        ["--config-dir", "configs", "criteria=[hard_label,mine]"],
+    ],
+    ids=["soft", "kd", "layers", "baseline", "hint", "mine"],
+)
+def test_criteria_are_chosen_in_one_line(command, tmp_path, arguments):
+    command(*FILES, *FROM_FOLDER, *TINY, "baseline=false", *arguments, *out(tmp_path))
+    names = next(a for a in arguments if a.startswith("criteria=["))[10:-1].split(",")
+    head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    assert {f"train/{name}" for name in names} <= set(head.split(","))
+
+
+def test_finetune_then_evaluate_then_export_then_inspect(command, tmp_path, work):
+    command("job=finetune", "student=from_config", *FILES, *TINY, *out(tmp_path))
+    run = tmp_path / "run"
+    assert "agreement" not in (run / "report.md").read_text()
+    elsewhere = [f"hydra.run.dir={tmp_path / 'second'}"]
+    done = command("job=evaluate", f"job.path={run}", *FILES, "trainer.accelerator=cpu", *elsewhere)
+    found = json.loads((tmp_path / "second" / "evaluation.json").read_text())
+    accuracy = json.loads((run / "result.json").read_text())["metrics"]["accuracy"]
+    assert found["accuracy"] == pytest.approx(accuracy)
+    assert f"{accuracy:.4f}" in done.stdout
+    done = command("job=export", f"job.run={run}", f"job.to={tmp_path / 'out'}", *elsewhere)
+    assert "reloaded logits differ by" in done.stdout
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    for name, value in load_file(run / "student" / "model.safetensors").items():
+        assert torch.equal(value, exported[name])
+    done = command("job=inspect", *FILES, *FROM_FOLDER, *TINY[:3], *elsewhere)
+    assert "bert.encoder.layer.0.attention" in done.stdout
+    assert "layer_mappings=[[bert.encoder.layer.0,bert.encoder.layer.2]]" in done.stdout
+
+
+def test_a_finetuned_model_is_a_teacher(command, tmp_path):
+    command("job=finetune", "student=from_config", *FILES, *TINY, *out(tmp_path))
+    teacher = f"teacher.path={tmp_path / 'run' / 'student'}"
+    more = [f"hydra.run.dir={tmp_path / 'second'}", "baseline=false"]
+    command("teacher=pretrained", teacher, *FILES, *TINY, *more)
+
+
+def test_a_sweep_gives_a_directory_per_member(command, tmp_path):
+    arguments = ["-m", "seed=1,2", "criteria=[hard_label],[hard_label,soft_target]"]
+    command(
+        *arguments, *FILES, *FROM_FOLDER, *TINY, "baseline=false", f"hydra.sweep.dir={tmp_path}"
+    )
+    found = sorted(p.parent.name for p in tmp_path.glob("*/report.json"))
+    assert found == ["0", "1", "2", "3"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]
+
+
+EXACT = [
+    "+student.hidden_dropout_prob=0.0",
+    "+student.attention_probs_dropout_prob=0.0",
+    "student.initializer_range=0.05",
+    "criteria=[hard_label,soft_target,hint]",
+    "data.labelled_rows=20",
+    "optimizer._target_=torch.optim.SGD",
+    "~optimizer.betas",
+    "~optimizer.eps",
+    "~optimizer.fused",
+    "optimizer.lr=0.05",
+    "baseline=false",
+]
+
+
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_path):
+    """With features, adapters, padding and unlabelled rows, which differ from rank to rank."""
+    common = [*FILES, *FROM_FOLDER, *TINY[:-1], *EXACT]
+    one, two = tmp_path / "one", tmp_path / "two"
+    command(*common, "data.batch_size=8", f"hydra.run.dir={one}")
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=4"]
+    command(*common, *ddp, f"hydra.run.dir={two}")
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()].count("two") == 1
+    expected, found = weights(one), weights(two)
+    assert expected.keys() == found.keys()
+    assert any("adapters" in name for name in expected)
+    start = AutoModelForSequenceClassification.from_pretrained(one / "student").state_dict()
+    assert start
+    for name, value in expected.items():
+        assert (value - found[name]).abs().max() < 1e-6, name
+    results = [json.loads((run / "result.json").read_text())["metrics"] for run in (one, two)]
+    for name in ("accuracy", "teacher_accuracy", "agreement"):
+        assert results[0][name] == pytest.approx(results[1][name]), name
+
+
+def test_processes_started_by_torchrun_share_one_directory(command, installed, work, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = ["trainer=ddp", "trainer.devices=2", "baseline=false", "trainer.max_steps=2"]
+    subprocess.run(
+        [*script, "-m", "lightning_distill.main", *FILES, *TINY, *arguments]
+        + ["teacher=pretrained", f"teacher.path={work / 'teacher'}"]
+        + [f"data.{n}={work / f}" for n, f in (("train", "train.tsv"), ("test", "test.tsv"))]
+        + [f"data.validation={work / 'dev.tsv'}"],
+        cwd=tmp_path,
+        env=env,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert len(list(tmp_path.glob("runs/distill/*"))) == 1
+
+
+def test_a_killed_run_goes_on_where_it_was(command, tmp_path, work, installed):
+    common = [*FILES, *FROM_FOLDER, *TINY[:3], *TINY[4:], *EXACT]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command(*common, "trainer.max_epochs=3", f"hydra.run.dir={whole}")
+    (work / "stop.py").write_text(
+        "import os, signal\nimport lightning as L\n\n\n"
+        "class KillAfterOneEpoch(L.Callback):\n"
+        "    def on_train_epoch_start(self, trainer, pl_module):\n"
+        "        if trainer.current_epoch == 1 and not os.environ.get('GO_ON'):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    stop = ["+callbacks.kill._target_=stop.KillAfterOneEpoch", "trainer.max_epochs=3"]
+    command(*common, *stop, f"hydra.run.dir={cut}", fails=True)
+    assert not (cut / "report.md").exists()
+    command(f"resume={cut}", environment={"GO_ON": "1"})
+    assert (cut / "report.md").exists()
+    expected, found = weights(whole), weights(cut)
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_the_default_runs_and_finds_its_teacher_again(command, tmp_path):
+    small = [
+        "data.packages=3",
+        "data.labelled_rows=30",
+        "teacher.max_epochs=1",
+        "teacher.model.num_hidden_layers=1",
+        "teacher.model.hidden_size=16",
+        "trainer.max_epochs=1",
+        *TINY[:3],
+    ]
+    first = command(*small, *out(tmp_path))
+    assert "training once, then kept in" in first.stdout
+    second = command(*small, f"hydra.run.dir={tmp_path / 'again'}")
+    assert "Teacher  found in" in second.stdout
+    reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("run", "again")]
+    for report_ in reports:
+        for row in ("teacher", "student", "baseline"):
+            report_[row].pop("latency_ms")
+        report_.pop("facts")
+    assert reports[0] == reports[1]
+
+
+def test_the_sst2_experiment(command, tmp_path, work):
+    data = work / "data" / "sst2"
+    data.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "dev", "test"):
+        rows = (work / f"{name}.tsv").read_text().splitlines()[1:]
+        text = "\n".join(rows).replace("\tgood", "\t1").replace("\tbad", "\t0")
+        (data / f"{name}.tsv").write_text(text + "\n")
+    small = ["teacher.max_epochs=1", "teacher.model.num_hidden_layers=1", "baseline=false", *TINY]
+    env = {"LIGHTNING_DISTILL_DATA": str(work / "data")}
+    command("experiment=sst2", *small, *out(tmp_path), environment=env)
+    assert report(tmp_path)["metric"] == "accuracy"
+
+
+BAD = [
+    (["criteria=[soft_targt]"], "soft_targt"),
+    (["criteria.soft_target.wieght=1"], "wieght"),
+    (["trainer.max_epoch=1"], "max_epoch"),
+    (["criteria.soft_target.criterion.temperature=0"], "`temperature` must be positive, got 0"),
+    (["criteria.soft_target.weight=-1"], "must be finite and not negative, got -1"),
+    (["criteria=[]"], "`criteria` is empty"),
+    (["metrics=[]"], "`metrics` is empty"),
+    (["monitor=val/acuracy"], "`monitor` must be one of val/accuracy"),
+    (["mode=maximum"], "`mode` must be min or max"),
+    (["metric_drop=percent"], "`metric_drop` must be relative or absolute"),
+    (["max_metric_drop=-1"], "`max_metric_drop` must not be negative"),
+    (["teacher.path=teachr"], "teachr"),
+    (["teacher.path=./teachr"], "There is no folder ./teachr. . has: teacher"),
+    (["student=pretrained", "student.path=./nowhere"], "There is no folder ./nowhere"),
+    (["teacher.auto_class=AutoModelForSequenceClasification"], "Nearest: AutoModelForSequenceCl"),
+    (["teacher.dtype=float8"], "`dtype` must be one of float32, bfloat16, float16"),
+    (["student.model_type=brt"], "`model_type` 'brt' is unknown"),
+    (["+student.hiden_size=8"], "no configuration field 'hiden_size'. Nearest: hidden_size"),
+    (["student.hidden_size=15"], "must be a multiple of `num_attention_heads`, got 15 and 2"),
+    (["student=from_teacher", "student.layers=9"], "`layers` must be from 1 to 3"),
+    (["student=from_teacher", "student.keep=unifrm"], "Did you mean 'uniform'"),
+    (["data.train=trian.tsv"], "There is no file trian.tsv (data.train). . has: train.tsv"),
+    (["data.train=mine.py"], "must end in .csv, .tsv"),
+    (["data.text=txt"], "no column 'txt' (text); it has text, label. Did you mean text=text"),
+    (["data.label=lable", "data.labelled_rows=4"], "Did you mean label=label"),
+    (["data.task=ranking"], "`task` must be one of"),
+    (["data.batch_size=0"], "`batch_size` must be at least 1, got 0"),
+    (["data.max_length=2"], "`max_length` must be at least 3, got 2"),
+    (["data.labelled_rows=1000"], "`labelled_rows` is 1000, but only 32"),
+    (["data.tokenizer=./nowhere"], "There is no tokenizer in ./nowhere"),
+    (["data.task=regression", "metrics=[pearson]"], "is no number, which data.task=regression"),
+    (["data.label_names=[bad,worse]"], "is none of the classes (bad, worse)"),
+    (["data.max_length=64", "data.train=long.tsv"], "reads at most 32 tokens"),
+    (["resume=nowhere"], "`resume` must be the directory of a run"),
+    (["job=evaluate", "job.path=./nowhere"], "There is no folder ./nowhere"),
+    (["job=export", "job.run=nowhere"], "There is no checkpoint in nowhere"),
+    (["num_labels=5"], "num_labels=5, but the data has num_labels=2"),
+    (["criteria=[hint]", "criteria.hint.adapter=lineer"], "must be 'linear', null or a module"),
+    (
+        ["criteria=[intermediate_layers]"],
+        "`layer_mappings` is empty",
+    ),
+    (
+        [
+            "criteria=[intermediate_layers]",
+            "criteria.intermediate_layers.layer_mappings=[[bert.a]]",
+        ],
+        "has no submodule 'bert.a'",
+    ),
+    (["data=hub"], "Name a data set"),
+    (["data=hub", "data.glue=sst3"], "`glue` must be one of"),
+    (["optimizer.lr=fast"], "fast"),
+    (["-m", "trainer=ddp", "trainer.devices=2"], "A sweep (-m) cannot start several processes"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_what_is_typed_wrong_is_one_message(command, tmp_path, work, arguments, words):
+    (work / "long.tsv").write_text("text\tlabel\n" + f"{'fine ' * 60}\tgood\nsad\tbad\n" * 9)
+    files = [] if any(a.startswith("data=") for a in arguments) else FILES
+    student = [] if any(a.startswith("student=") for a in arguments) else TINY[:3]
+    teacher = FROM_FOLDER
+    done = command(*files, *teacher, *student, *TINY[3:-1], *arguments, *out(tmp_path), fails=True)
+    message = re.sub(r"\s+", " ", done.stderr)
+    assert words in message, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Epoch" not in done.stdout
+
+
+def test_the_installed_command_is_on_the_path():
+    scripts = Path(sysconfig.get_path("scripts"))
+    assert (scripts / "lightning-distill").is_file()

@@ -1,0 +1,84 @@
+"""Every YAML can be chosen by name, and its keys are arguments that exist."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+import lightning_distill.main  # noqa: F401  registers the resolvers
+from lightning_distill.jobs.build import build_objective
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+LISTS = ("criteria", "metrics", "callbacks", "logger")
+FILES = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
+FIXED = ["output_dir=out", "optimizer.lr=0.001", "task=classification", "num_labels=3"]
+
+
+def config(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("main", overrides=[*FIXED, *overrides])
+
+
+def choose(group: str, name: str):
+    return config(f"{group}=[{name}]" if group in LISTS else f"{group}={name}")
+
+
+def check_targets(node, path=""):
+    """Every key beside a `_target_` is an argument of it."""
+    if OmegaConf.is_list(node):
+        for i, item in enumerate(node):
+            if OmegaConf.is_config(item):
+                check_targets(item, f"{path}[{i}]")
+        return
+    if "_target_" in node:
+        parameters = inspect.signature(get_object(node._target_)).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            keys = {str(k) for k in node if not str(k).startswith("_")}
+            assert keys <= set(parameters), f"{path}: {sorted(keys - set(parameters))}"
+    for key in node:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            check_targets(node[key], f"{path}.{key}")
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_yaml_can_be_chosen_and_names_arguments_that_exist(group, name, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_DISTILL_DATA", "data")
+    if (group, name) == ("logger", "wandb"):
+        pytest.importorskip("wandb")
+    check_targets(choose(group, name))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "criteria").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_criterion_can_be_built_by_name(path):
+    more = []
+    if path.stem == "intermediate_layers":
+        more = ["criteria.intermediate_layers.layer_mappings=[[a,b]]"]
+    cfg = config(f"criteria=[{path.stem}]", *more)
+    assert list(build_objective(cfg).terms) == [path.stem]
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "metrics").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_metric_can_be_built_by_name(path):
+    assert instantiate(config(f"metrics=[{path.stem}]").metrics[path.stem]) is not None
+
+
+@pytest.mark.parametrize("name", ["hard_label", "agreement"])
+def test_the_task_decides_what_fits_it(name):
+    group = "criteria" if name == "hard_label" else "metrics"
+    for task, kind in (("multi_label", "binary_cross_entropy"), ("regression", "mse")):
+        node = config(f"{group}=[{name}]", f"task={task}")[group][name]
+        assert (node.criterion.kind if group == "criteria" else node.task) in (kind, task)
+
+
+def test_a_callback_is_switched_off_by_null():
+    from lightning_distill.jobs.build import build_trainer
+
+    cfg = config("callbacks.progress_bar=null", "monitor=val/accuracy", "mode=max")
+    names = [type(c).__name__ for c in build_trainer(cfg, Path("out")).callbacks]
+    assert "RichProgressBar" not in names and "FiniteLoss" in names
