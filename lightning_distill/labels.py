@@ -18,7 +18,8 @@ def label_order(student: Names, teacher: Names) -> list[int] | None:
 
     Returns:
         `order` such that `teacher_logits[..., order]` is in the student's order; `None` if they
-        agree, or if one side has only generic names (LABEL_0, or numbers).
+        agree, or if one side has only generic names (LABEL_0, or numbers). Case and spaces
+        around a name do not count, unless names differ by them alone.
 
     Raises:
         ValueError: if the names differ, or how many there are.
@@ -32,17 +33,23 @@ def label_order(student: Names, teacher: Names) -> list[int] | None:
             f"({_shown(theirs)}). Give the student as many labels as the teacher (num_labels), "
             "or choose a teacher of the same task."
         )
-    if len(ours) == 1 or ours == theirs or _generic(ours) or _generic(theirs):
+    if len(ours) == 1 or ours == theirs:
         return None
-    ours, theirs = ([name.strip().lower() for name in names] for names in (ours, theirs))
-    if sorted(ours) != sorted(theirs):
-        raise ValueError(
-            f"The student's labels ({_shown(ours)}) are not the teacher's ({_shown(theirs)}). If "
-            "they mean the same, rename them in the teacher's config.json (id2label) or in "
-            "data.label_names; else choose a teacher of the same task."
-        )
-    order = [theirs.index(name) for name in ours]
-    return None if order == list(range(len(order))) else order
+    for fold in (_folded, list):
+        a, b = fold(ours), fold(theirs)
+        if len(set(a)) == len(a) and sorted(a) == sorted(b):
+            order = [b.index(name) for name in a]
+            return None if order == list(range(len(order))) else order
+    if _generic(ours) or _generic(theirs):
+        return None
+    both = set(_folded(ours)) & set(_folded(theirs))
+    only = [[n for n in names if _folded([n])[0] not in both] for names in (ours, theirs)]
+    raise ValueError(
+        f"The student's labels ({_shown(ours)}) are not the teacher's ({_shown(theirs)}): "
+        f"{_shown(only[0]) or 'nothing'} against {_shown(only[1]) or 'nothing'}. If they mean the "
+        "same, rename them in the teacher's config.json (id2label) or in data.label_names; else "
+        "choose a teacher of the same task."
+    )
 
 
 def reordered(outputs: Any, order: Sequence[int]) -> Any:
@@ -61,6 +68,10 @@ def _names(names: Names) -> list[str] | None:
     if isinstance(names, Mapping):
         return [str(names[i]) for i in sorted(names, key=int)]
     return [str(name) for name in names]
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.strip().casefold() for name in names]
 
 
 def _generic(names: Sequence[str]) -> bool:

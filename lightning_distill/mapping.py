@@ -20,10 +20,11 @@ def pair_layers(
             Sun et al., 2019), `first` its first; `skip` every floor(teachers/students)-th from
             the bottom (PKD-skip); `every_2`, `every_3` and so on every k-th. Or pairs
             `[[student, teacher], ...]`, where negative numbers count from the top and a layer may
-            occur many times.
+            occur many times. With more students than teachers only `uniform` and pairs work.
 
     Raises:
-        ValueError: for an unknown strategy, or a layer that does not exist.
+        ValueError: for an unknown strategy, one that needs more layers than there are, or a
+            layer that does not exist.
     """
     if students < 1 or teachers < 1:
         raise ValueError(f"There are no layers to pair: {students} and {teachers}.")
@@ -32,7 +33,7 @@ def pair_layers(
         if max(chosen) >= teachers or min(chosen) < 0:
             raise ValueError(
                 f"Mapping {mapping!r} needs more layers than the teacher's {teachers} for the "
-                f"student's {students}; use uniform, or pairs."
+                f"student's {students}; use uniform, or list the layers."
             )
         return list(enumerate(chosen))
     pairs = []
@@ -40,7 +41,7 @@ def pair_layers(
         if isinstance(pair, str | int) or len(pair) != 2:
             raise ValueError(f"A pair of layers is [student, teacher], got {pair!r}.")
         s, t = (
-            _existing(int(number), count, role)
+            _existing(number, count, role)
             for number, count, role in zip(
                 pair, (students, teachers), ("student", "teacher"), strict=True
             )
@@ -51,22 +52,42 @@ def pair_layers(
     return pairs
 
 
-def kept_layers(kept: int, of: int, keep: str | Sequence[int] = "uniform") -> list[int]:
-    """Which of a model's `of` layers a smaller copy keeps, counted from 0 at the bottom.
+def kept_layers(kept: int | None, of: int, keep: str | Sequence[int] = "uniform") -> list[int]:
+    """Which of the teacher's `of` layers a smaller copy keeps, counted from 0 at the bottom.
 
     Args:
-        kept: how many; with a list, its length.
+        kept: how many; may be `None` if `keep` lists them.
         of: how many there are.
-        keep: a strategy of [`pair_layers`][], or the numbers.
+        keep: a strategy of [`pair_layers`][], or the numbers; negative ones count from the top.
+
+    Raises:
+        ValueError: if `kept` is not from 1 to `of`, or for a layer that does not exist or is
+            listed twice.
     """
+    if kept is not None and not 1 <= kept <= of:
+        raise ValueError(f"`layers` must be from 1 to {of}, as the teacher has, got {kept}.")
     if isinstance(keep, str):
+        if kept is None:
+            raise ValueError(
+                f"`layers` says how many of the teacher's {of} layers to keep; set it."
+            )
         return [t for _, t in pair_layers(kept, of, keep)]
-    return [t for _, t in pair_layers(len(keep), of, list(enumerate(keep)))]
+    numbers = [_existing(number, of, "teacher") for number in keep]
+    if not numbers:
+        raise ValueError("`keep` lists no layers; write their numbers, or uniform.")
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"`keep` lists a layer twice: {list(keep)} of {of} layers.")
+    if kept not in (None, len(numbers)):
+        raise ValueError(
+            f"`layers` is {kept}, but `keep` lists {len(numbers)}; set layers=null to keep these."
+        )
+    return numbers
 
 
 def _partner(i: int, students: int, teachers: int, mapping: str) -> int:
     if mapping == "uniform":
-        return (2 * (i + 1) * teachers + students) // (2 * students) - 1
+        # Half rounds up; a student with more layers starts on the teacher's first.
+        return max((2 * (i + 1) * teachers + students) // (2 * students) - 1, 0)
     if mapping == "last":
         return teachers - students + i
     if mapping == "first":
@@ -85,6 +106,8 @@ def _partner(i: int, students: int, teachers: int, mapping: str) -> int:
 
 
 def _existing(number: int, count: int, role: str) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"A layer is a whole number, got {number!r} for the {role}.")
     if not -count <= number < count:
         raise ValueError(
             f"The {role} has no layer {number}: it has {count}, numbered 0 to {count - 1}."

@@ -16,8 +16,14 @@ from torchmetrics import Metric
 from ..criteria import HardLabel
 from ..labels import label_order
 from ..objective import Objective, Term
+from ..teachers.pretrained import check_path
 
 log = logging.getLogger("lightning_distill")
+
+
+def group(cfg: DictConfig, name: str) -> Any:
+    """The members of a list of choices; an empty list leaves no such key behind."""
+    return OmegaConf.select(cfg, name) or {}
 
 
 def label_kind(task: str | None) -> str:
@@ -34,6 +40,9 @@ def build_data(cfg: DictConfig) -> Any:
     """
     with open_dict(cfg):
         paths = [OmegaConf.select(cfg, f"{role}.path") for role in ("student", "teacher")]
+        for path in paths:
+            if path is not None:
+                check_path(path)
         if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
             cfg.data.tokenizer = paths[0] or paths[1]
         if "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths):
@@ -124,11 +133,11 @@ def build_label_objective(cfg: DictConfig) -> Objective:
 
 
 def _terms(cfg: DictConfig) -> dict[str, Any]:
-    if not cfg.criteria:
+    if not group(cfg, "criteria"):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
     return {
         str(name): instantiate(node, _convert_="object")
-        for name, node in cfg.criteria.items()
+        for name, node in group(cfg, "criteria").items()
         if node is not None
     }
 
@@ -137,14 +146,14 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null."""
     metrics = {
         str(name): instantiate(node)
-        for name, node in (cfg.metrics or {}).items()
+        for name, node in group(cfg, "metrics").items()
         if node is not None
     }
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
     monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
     name = monitored.removeprefix("val/")
-    losses = ["loss", *[str(n) for n, node in cfg.criteria.items() if node is not None]]
+    losses = ["loss", *[str(n) for n, node in group(cfg, "criteria").items() if node is not None]]
     if not monitored.startswith("val/") or name not in [*metrics, *losses]:
         choices = ", ".join(f"val/{n}" for n in [*metrics, *losses])
         raise ValueError(f"`monitor` must be one of {choices}, got {monitored!r}.")
@@ -162,8 +171,8 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
     """A trainer that writes into `directory`, with the configured callbacks and loggers."""
     cfg = cfg.copy()
     cfg.output_dir = str(directory)
-    callbacks = [instantiate(node) for node in (cfg.callbacks or {}).values() if node is not None]
-    loggers = [instantiate(node) for node in (cfg.logger or {}).values() if node is not None]
+    callbacks = [instantiate(node) for node in group(cfg, "callbacks").values() if node is not None]
+    loggers = [instantiate(node) for node in group(cfg, "logger").values() if node is not None]
     # Without these Lightning would put its own in the place of what was switched off.
     implied = {
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
@@ -183,5 +192,5 @@ def optimization(cfg: DictConfig) -> dict[str, Any]:
 
 def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
-    if "agreement" in (cfg.metrics or {}):
+    if "agreement" in group(cfg, "metrics"):
         cfg.metrics.agreement = None

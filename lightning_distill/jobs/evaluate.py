@@ -30,8 +30,8 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         path: a folder that `save_pretrained` wrote, or a run's directory; the newest run if
             `None`.
     """
-    folder = newest_run() if path is None else Path(path)
-    folder = folder / "student" if (folder / "student").is_dir() else folder
+    given = str(newest_run()) if path is None else path
+    folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
     model = pretrained(str(folder))
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
@@ -50,16 +50,16 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
-    _show(found, folder, Path(str(cfg.output_dir)))
+    _show(found, str(folder), Path(str(cfg.output_dir)))
     return found[str(cfg.monitor).removeprefix("val/")]
 
 
 @rank_zero_only
-def _show(found: dict[str, float], folder: Path, directory: Path) -> None:
-    table = Table(title=str(folder))
+def _show(found: dict[str, float], folder: str, directory: Path) -> None:
+    table = Table(title=folder)
     table.add_column("on the test rows")
     table.add_column("value", justify="right")
     for name, value in sorted(found.items()):
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
-    (directory / "evaluation.json").write_text(json.dumps({"path": str(folder), **found}, indent=2))
+    (directory / "evaluation.json").write_text(json.dumps({"path": folder, **found}, indent=2))

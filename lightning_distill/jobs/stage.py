@@ -1,5 +1,6 @@
 """Train one model to its best, and measure it."""
 
+import csv
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -72,6 +73,8 @@ def train(
             load_checkpoint(module, directory / result.checkpoint)
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    # The logger begins its file anew.
+    logged_before = _rows(directory / "metrics.csv") if resuming else []
     trainer = build_trainer(cfg, directory, **trainer_changes)
     start = time.perf_counter()
     trainer.fit(
@@ -81,10 +84,11 @@ def train(
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
-    checkpoint = trainer.checkpoint_callback
     best = None
-    if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-        best = Path(checkpoint.best_model_path)
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
+            best = Path(checkpoint.best_model_path) if checkpoint.best_model_path else None
+    if best is not None:
         load_checkpoint(module, best)
     trainer.test(module, datamodule=data, verbose=False)
     metrics = {
@@ -92,10 +96,34 @@ def train(
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
+    _prepend(directory / "metrics.csv", logged_before)
     inside = None if best is None else str(best.relative_to(directory))
     result = Result(metrics, steps, epochs, seconds, inside)
     _write(done, result)
     return result
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@rank_zero_only
+def _prepend(path: Path, before: list[dict[str, str]]) -> None:
+    """Put rows of the part of a run that went before in front of those that follow it."""
+    after = _rows(path)
+    if not before or not after:
+        return
+    first = min(int(row["step"]) for row in after)
+    rows = [row for row in before if int(row["step"]) < first] + after
+    found = {name for row in rows for name in row} - {"epoch", "step"}
+    names = ["epoch", "step", *sorted(found)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @rank_zero_only

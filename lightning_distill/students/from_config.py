@@ -1,11 +1,12 @@
 """A fresh student of any architecture that transformers knows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..teachers.pretrained import find_auto_class
@@ -46,6 +47,9 @@ def from_config(
     Raises:
         ValueError: for an unknown model type or field, and sizes that do not fit.
     """
+    for name, size in (("num_labels", num_labels), ("vocab_size", vocab_size)):
+        if size < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {size}.")
     known = list(transformers.CONFIG_MAPPING)
     if model_type not in known:
         near = get_close_matches(str(model_type), known, n=3)
@@ -55,37 +59,66 @@ def from_config(
         )
     default = transformers.AutoConfig.for_model(model_type)
     for field in config:
-        if not hasattr(default, field):
-            near = get_close_matches(field, list(default.to_dict()), n=3)
+        # Methods are attributes too, and a field of their name would replace them.
+        if not hasattr(default, field) or callable(getattr(default, field)):
+            fields = [*default.to_dict(), *default.attribute_map]
+            near = get_close_matches(field, fields, n=3)
             raise ValueError(
                 f"A {model_type} has no configuration field {field!r}. "
                 f"Nearest: {', '.join(near) or '-'}."
             )
-    made = transformers.AutoConfig.for_model(model_type, **config)
+    _check_heads(default, config)
+    try:
+        made = transformers.AutoConfig.for_model(model_type, **config)
+    except StrictDataclassError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"This is no configuration of a {model_type}: {reason}") from error
     made.vocab_size = vocab_size
     if pad_token_id is not None:
         made.pad_token_id = pad_token_id
     set_labels(made, num_labels, label_names, task)
-    width = getattr(made, "hidden_size", None)
-    heads = getattr(made, "num_attention_heads", None)
-    if width and heads and width % heads:
-        raise ValueError(
-            f"`hidden_size` must be a multiple of `num_attention_heads`, got {width} and {heads}."
-        )
+    cls = find_auto_class(auto_class)
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return find_auto_class(auto_class).from_config(made, dtype=torch.float32, **options)
+        # Weights are drawn on the CPU; torch.manual_seed would also reset every GPU's generator.
+        torch.default_generator.manual_seed(seed)
+        try:
+            return cls.from_config(made, dtype=torch.float32, **options)
+        except ValueError as error:
+            # transformers goes on to list every model it has.
+            raise ValueError(
+                f"No {auto_class} can be made of a {model_type}: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def _check_heads(default: Any, given: Mapping[str, Any]) -> None:
+    """Refuse a width that does not divide among the heads, where their size follows from it."""
+    given = {default.attribute_map.get(name, name): value for name, value in given.items()}
+
+    def size(name: str) -> Any:
+        return given.get(default.attribute_map.get(name, name), getattr(default, name, None))
+
+    width, heads = size("hidden_size"), size("num_attention_heads")
+    if not (isinstance(width, int) and isinstance(heads, int)) or width % max(heads, 1) == 0:
+        return
+    usual = default.hidden_size // default.num_attention_heads
+    if "head_dim" in given or (getattr(default, "head_dim", None) or usual) != usual:
+        return
+    raise ValueError(
+        f"`hidden_size` must be a multiple of `num_attention_heads`, got {width} and {heads}."
+    )
 
 
 def set_labels(config: Any, num_labels: int, names: Sequence[str] | None, task: str) -> None:
     """Write the number of labels, their names and the kind of problem into a configuration."""
     if task not in PROBLEMS:
         raise ValueError(f"`task` must be one of {', '.join(PROBLEMS)}, got {task!r}.")
+    if task == "regression" and num_labels != 1:
+        raise ValueError(f"A regression predicts one number: num_labels=1, got {num_labels}.")
+    if names and len(names) != num_labels:
+        raise ValueError(f"There are {num_labels} labels, but {len(names)} names for them.")
     config.num_labels = num_labels
     config.problem_type = PROBLEMS[task]
     if names:
-        if len(names) != num_labels:
-            raise ValueError(f"There are {num_labels} labels, but {len(names)} names for them.")
         config.id2label = {i: str(name) for i, name in enumerate(names)}
         config.label2id = {str(name): i for i, name in enumerate(names)}

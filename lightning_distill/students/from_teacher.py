@@ -21,8 +21,13 @@ def from_teacher(
     Args:
         teacher: a Hugging Face encoder or decoder; it stays as it is.
         layers: how many layers to keep; not needed if `keep` lists them.
-        keep: which: `uniform`, `last`, `first`, `skip`, `every_2`, or numbers counted from 0.
-            DistilBERT (Sanh et al., 2019) takes every second, PKD (Sun et al., 2019) the first.
+        keep: which: `uniform`, `last`, `first`, `skip`, `every_2`, or numbers counted from 0, in
+            the order they shall have. DistilBERT (Sanh et al., 2019) takes every second, PKD (Sun
+            et al., 2019) the first.
+
+    Returns:
+        A model of the teacher's class that shares no memory with it, in train mode on the CPU.
+        It keeps the teacher's head and labels.
 
     Raises:
         ValueError: if the model has no list of layers that can be cut, or not as many.
@@ -43,18 +48,21 @@ def from_teacher(
     if field is None:
         raise ValueError(f"The configuration of {name} does not say how many layers it has.")
     of = getattr(config, field)
-    if isinstance(keep, str) and layers is None:
-        raise ValueError(f"`layers` says how many of the teacher's {of} layers to keep; set it.")
-    if layers is not None and not 1 <= layers <= of:
-        raise ValueError(f"`layers` must be from 1 to {of}, as the teacher has, got {layers}.")
-    numbers = kept_layers(layers or 0, of, keep)
-    if layers is not None and len(numbers) != layers:
-        raise ValueError(f"`layers` is {layers}, but `keep` lists {len(numbers)}; leave one out.")
+    numbers = kept_layers(layers, of, keep)
     path = _list_of_layers(teacher, of)
     smaller = _smaller_config(config, field, of, numbers)
     with torch.random.fork_rng(devices=[]):
         student = type(teacher)(smaller)
-    student.load_state_dict(_remapped(teacher.state_dict(), path, numbers))
+    loaded = student.load_state_dict(_remapped(teacher.state_dict(), path, numbers), strict=False)
+    unfit = [*loaded.missing_keys, *loaded.unexpected_keys]
+    if unfit:
+        # Such as the position bias of T5, which only the first layer has.
+        raise ValueError(
+            f"The layers of {name} are not alike, so {numbers} cannot be kept alone: "
+            f"{', '.join(unfit[:4])}. Keep others, or build the student with student=from_config."
+        )
+    if hasattr(teacher, "generation_config"):
+        student.generation_config = copy.deepcopy(teacher.generation_config)
     return student.float().requires_grad_(True).train()
 
 
@@ -77,10 +85,13 @@ def _list_of_layers(model: nn.Module, count: int) -> str:
 def _smaller_config(config: Any, field: str, of: int, numbers: Sequence[int]) -> Any:
     smaller = copy.deepcopy(config)
     for name, value in config.to_dict().items():
-        # Per-layer settings, such as layer_types, are cut with the layers.
-        if isinstance(value, list | tuple) and len(value) == of and name != "architectures":
+        # Per-layer settings, such as layer_types, are cut with the layers; other lists can be
+        # as long by chance.
+        other = name == "architectures" or name.endswith(("_token_id", "_token_ids"))
+        if isinstance(value, list | tuple) and len(value) == of and not other:
             setattr(smaller, name, [value[i] for i in numbers])
     setattr(smaller, field, len(numbers))
+    smaller.dtype = torch.float32
     return smaller
 
 

@@ -1,14 +1,15 @@
 """A pretrained Hugging Face model as the student, with a fresh head where it needs one."""
 
+import copy
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from ..labels import label_order
-from ..teachers.pretrained import load
+from ..teachers.pretrained import find_auto_class, load
 from .from_config import set_labels
 
 log = logging.getLogger("lightning_distill")
@@ -26,7 +27,8 @@ def pretrained(
 
     Args:
         path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
-        num_labels: size of the head; another size than the file's makes a fresh head.
+        num_labels: size of the head; another size than the file's makes a fresh head. By default
+            that of `label_names`, 1 for a regression, or else the file's.
         label_names: in order; a head that was trained for the same names in another order, or
             for others, is replaced by a fresh one.
         task: `classification`, `multi_label` or `regression`.
@@ -37,32 +39,57 @@ def pretrained(
         FileNotFoundError: if there is no such folder or model.
         ValueError: if weights other than the head's are missing.
     """
-    options = {"dtype": torch.float32, "attn_implementation": attn_implementation}
-    model, info = load(path, auto_class, **options)
-    stored = model.config.id2label
-    fresh_head = False
-    if num_labels is not None:
-        try:
-            moved = label_order(label_names or stored, stored) is not None
-        except ValueError:
-            moved = True
-        if model.config.num_labels != num_labels or moved:
-            config = AutoConfig.from_pretrained(path)
-            set_labels(config, num_labels, label_names, task)
-            model, info = load(
-                path, auto_class, config=config, ignore_mismatched_sizes=True, **options
-            )
-            fresh_head = True
-        else:
-            set_labels(model.config, num_labels, label_names, task)
-    missing = sorted(info["missing_keys"])
-    body = model.base_model_prefix + "."
-    lost = [name for name in missing if name.startswith(body) and ".pooler." not in f".{name}"]
+    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    # No code that comes with a model is run, nor the user asked about it at a terminal.
+    model, info = load(path, auto_class, dtype=torch.float32, trust_remote_code=False, **options)
+    new = set(info["missing_keys"])
+    lost = sorted(name for name in new if _in_body(name, model))
     if lost:
         raise ValueError(
             f"The student {path} lacks {', '.join(lost[:4])}{', ...' if len(lost) > 4 else ''}: "
             f"its weights do not belong to a {type(model).__name__}."
         )
-    if missing or fresh_head:
-        log.info("student: the head is fresh (%s)", ", ".join(missing) or f"{num_labels} labels")
+    stored = model.config.id2label
+    if num_labels is None:
+        num_labels = 1 if task == "regression" else len(label_names or stored)
+    config = copy.deepcopy(model.config)
+    set_labels(config, num_labels, label_names, task)
+    if _same_labels(config.id2label, stored):
+        set_labels(model.config, num_labels, label_names, task)
+    else:
+        model, sized = _with_fresh_head(model, config, find_auto_class(auto_class), options)
+        new |= sized
+    if new:
+        log.info("student: new weights, not in %s: %s", path, ", ".join(sorted(new)))
     return model.train()
+
+
+def _in_body(name: str, model: Any) -> bool:
+    """Whether a weight belongs to what lies below the head and the pooler that comes with it."""
+    if ".pooler." in f".{name}":
+        return False
+    body = next(path for path, module in model.named_modules() if module is model.base_model)
+    return not body or name.startswith(f"{body}.")
+
+
+def _same_labels(wanted: dict[int, str], stored: dict[int, str]) -> bool:
+    try:
+        return label_order(wanted, stored) is None
+    except ValueError:
+        return False
+
+
+def _with_fresh_head(
+    model: Any, config: Any, cls: Any, options: dict[str, Any]
+) -> tuple[Any, set[str]]:
+    """The model with random numbers where the labels count, and the names of these weights."""
+    fresh = cls.from_config(config, dtype=torch.float32, **options)
+    wider = copy.deepcopy(config)
+    wider.num_labels = config.num_labels + 1
+    with torch.device("meta"):
+        probe = cls.from_config(wider, dtype=torch.float32, **options)
+    shapes = {name: tensor.shape for name, tensor in probe.state_dict().items()}
+    sized = {n for n, tensor in fresh.state_dict().items() if tensor.shape != shapes[n]}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in sized}
+    fresh.load_state_dict(kept, strict=False)
+    return fresh, sized

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,6 +24,8 @@ def pretrained(
 ) -> nn.Module:
     """Load a trained model; every one of its weights must be there.
 
+    It comes in eval mode and keeps no cache of keys and values, which training never reads.
+
     Args:
         path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
         auto_class: the class of transformers that knows the task.
@@ -32,7 +35,8 @@ def pretrained(
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
-        ValueError: if weights are missing, such as the head of a model never trained for the task.
+        ValueError: if weights are missing, such as the head of a model never trained for the
+            task, or have other sizes than the configuration says.
     """
     model, info = load(
         path,
@@ -49,6 +53,8 @@ def pretrained(
             "the task first (lightning-distill job=finetune student=pretrained student.path=...), "
             "or name another auto_class."
         )
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False
     return model.eval()
 
 
@@ -61,19 +67,41 @@ def check_dtype(dtype: str | None) -> torch.dtype:
 
 
 def load(path: str, auto_class: str, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """A model and what transformers says of its loading; used for teachers and students."""
+    """A model and what transformers says of its loading; used for teachers and students.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or model.
+        ValueError: if it cannot be read, or its weights do not fit its configuration.
+    """
     path = str(path)
     cls = find_auto_class(auto_class)
-    _check_path(path)
+    check_path(path)
     options = {k: v for k, v in options.items() if v is not None}
     try:
         with quiet():
-            return cls.from_pretrained(path, output_loading_info=True, **options)
+            # Without this flag transformers raises, but says only in its log which sizes differ.
+            model, info = cls.from_pretrained(
+                path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     except OSError as error:
         raise FileNotFoundError(
             f"No model could be loaded from {path!r}: {str(error).splitlines()[0]} "
             "Name a folder that holds config.json and weights, or a model on the Hugging Face hub."
         ) from error
+    except (ValueError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        trust = " Only teacher=pretrained with trust_remote_code=true runs such code."
+        trust = trust if "custom code" in first else ""
+        raise ValueError(f"{path!r} cannot be loaded as {auto_class}: {first}{trust}") from error
+    wrong = sorted(info["mismatched_keys"])
+    if wrong:
+        name, stored, expected = wrong[0]
+        raise ValueError(
+            f"The weights of {path} do not fit its config.json: {name} is {tuple(stored)}, "
+            f"expected {tuple(expected)}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}. "
+            "Save model and configuration together, with save_pretrained."
+        )
+    return model, info
 
 
 def find_auto_class(name: str) -> Any:
@@ -88,7 +116,8 @@ def find_auto_class(name: str) -> Any:
     return getattr(transformers, name)
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Refuse a path that cannot be a model's folder, and leave names on the hub alone."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -1,0 +1,255 @@
+import copy
+
+import pytest
+import torch
+from tiny import bert
+from torch import nn
+from torch.testing import assert_close
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForSequenceClassification,
+)
+
+from lightning_distill.students import from_teacher
+
+LAYERS = 4
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+SIZES = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+FAMILIES = {
+    "bert": (SIZES | {"intermediate_size": 48}, "bert.encoder.layer"),
+    "roberta": (SIZES | {"intermediate_size": 48}, "roberta.encoder.layer"),
+    "electra": (SIZES | {"intermediate_size": 48, "embedding_size": 16}, "electra.encoder.layer"),
+    "deberta-v2": (
+        SIZES
+        | {"intermediate_size": 48, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+        "deberta.encoder.layer",
+    ),
+    "distilbert": (
+        {"dim": 32, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 48},
+        "distilbert.transformer.layer",
+    ),
+    "gpt2": ({"n_embd": 32, "n_layer": LAYERS, "n_head": 4}, "transformer.h"),
+    "llama": (SIZES | {"intermediate_size": 48, "num_key_value_heads": 2}, "model.layers"),
+    "qwen3": (
+        SIZES
+        | {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 2}
+        | {"use_sliding_window": True}
+        | {"layer_types": ["full_attention", "sliding_attention"] * 2},
+        "model.layers",
+    ),
+}
+
+
+def build(family, auto_class=AutoModelForSequenceClassification):
+    sizes, path = FAMILIES[family]
+    more = {"num_labels": 3} if auto_class is AutoModelForSequenceClassification else {}
+    config = AutoConfig.for_model(
+        family, vocab_size=60, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes, **more
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = auto_class.from_config(config)
+        for p in model.parameters():
+            # The usual small numbers would make every layer nearly the identity.
+            nn.init.normal_(p, std=0.2) if p.dim() > 1 else None
+    return model.eval().requires_grad_(False), path
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits
+
+
+def skipping(model, path, kept):
+    """The model's logits with all layers but these passed over, by the model's own forward."""
+    model = copy.deepcopy(model)
+    for i, layer in enumerate(model.get_submodule(path)):
+        if i not in kept:
+            # In a call of a layer the states it should change come first, by whatever name.
+            layer.forward = lambda hidden_states, *args, **kwargs: hidden_states
+    return logits(model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_with_all_layers_answers_as_the_teacher(family):
+    teacher, _ = build(family)
+    student = from_teacher(teacher, layers=LAYERS)
+    assert type(student) is type(teacher)
+    assert torch.equal(logits(student), logits(teacher))
+
+
+@pytest.mark.parametrize("kept", [[0], [1, 3], [0, 2, 3]], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_answers_as_the_teacher_with_the_other_layers_passed_over(family, kept):
+    teacher, path = build(family)
+    student = from_teacher(teacher, keep=kept)
+    assert len(student.get_submodule(path)) == len(kept) == student.config.num_hidden_layers
+    found = logits(student)
+    assert_close(found, skipping(teacher, path, kept))
+    assert (found - logits(teacher)).abs().max() > 1e-3
+
+
+def test_the_first_layers_compute_the_teachers_hidden_states():
+    teacher, _ = build("bert")
+    student = from_teacher(teacher, 2, "first").eval()
+    with torch.no_grad():
+        ours = student(input_ids=IDS, output_hidden_states=True).hidden_states
+        theirs = teacher(input_ids=IDS, output_hidden_states=True).hidden_states
+    assert len(ours) == 3
+    for state, expected in zip(ours, theirs[:3], strict=True):
+        assert torch.equal(state, expected)
+
+
+@pytest.mark.parametrize(
+    ("keep", "numbers"),
+    [
+        ("uniform", [1, 3]),
+        ("first", [0, 1]),
+        ("last", [2, 3]),
+        ("skip", [1, 3]),
+        ("every_1", [0, 1]),
+        ([-1, 0], [3, 0]),
+    ],
+)
+def test_each_strategy_copies_its_layers(keep, numbers):
+    teacher, _ = build("bert")
+    student = from_teacher(teacher, layers=2, keep=keep)
+    for layer, number in zip(student.bert.encoder.layer, numbers, strict=True):
+        original = teacher.bert.encoder.layer[number].state_dict()
+        assert all(torch.equal(t, original[n]) for n, t in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_student_is_trainable_and_shares_no_memory_with_the_teacher(family):
+    teacher, _ = build(family)
+    before = {n: t.clone() for n, t in teacher.state_dict().items()}
+    config = teacher.config.to_dict()
+    student = from_teacher(teacher, layers=2)
+    assert all(module.training for module in student.modules())
+    assert all(p.requires_grad for p in student.parameters())
+    with torch.no_grad():
+        for p in student.parameters():
+            p.fill_(7.0)
+    student.config.num_labels = 9
+    assert all(torch.equal(t, before[n]) for n, t in teacher.state_dict().items())
+    assert teacher.config.to_dict() == config
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not teacher.training
+
+
+def test_a_half_precision_teacher_gives_a_float32_student():
+    teacher, _ = build("llama")
+    student = from_teacher(teacher.bfloat16(), layers=2)
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    assert student.config.dtype == torch.float32
+    assert torch.equal(student.score.weight.bfloat16(), teacher.score.weight)
+
+
+def test_settings_per_layer_are_cut_with_the_layers():
+    teacher, _ = build("qwen3")
+    # As long as the layers by chance, and none of their business.
+    teacher.config.eos_token_id = [2, 3, 4, 5]
+    student = from_teacher(teacher, keep=[1, 2, 3])
+    kept = ["sliding_attention", "full_attention", "sliding_attention"]
+    assert student.config.layer_types == kept
+    assert student.config.eos_token_id == [2, 3, 4, 5]
+
+
+def test_a_tied_head_stays_tied_and_generation_stays_as_it_was():
+    teacher, _ = build("gpt2", AutoModelForCausalLM)
+    teacher.generation_config.max_new_tokens = 3
+    student = from_teacher(teacher, layers=2)
+    assert student.lm_head.weight is student.transformer.wte.weight
+    assert student.generation_config.max_new_tokens == 3
+    assert student.generation_config is not teacher.generation_config
+
+
+def test_labels_and_attention_stay_as_the_teachers():
+    names = {0: "a", 1: "b", 2: "c"}
+    teacher = bert(3, 32, id2label=names, label2id={n: i for i, n in names.items()})
+    teacher.set_attn_implementation("eager")
+    student = from_teacher(teacher, layers=1)
+    assert student.config.id2label == names
+    assert student(input_ids=IDS, output_attentions=True).attentions[0].shape == (2, 2, 4, 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_student_is_loaded_by_transformers_alone(family, tmp_path):
+    teacher, _ = build(family)
+    student = from_teacher(teacher, layers=2)
+    student.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(again), logits(student))
+
+
+def test_cutting_draws_no_random_number_of_the_run():
+    teacher, _ = build("bert")
+    torch.manual_seed(1)
+    expected = torch.randn(3)
+    torch.manual_seed(1)
+    from_teacher(teacher, layers=2)
+    assert torch.equal(torch.randn(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "`layers` says how many of the teacher's 4 layers to keep"),
+        ({"layers": 0}, "`layers` must be from 1 to 4, as the teacher has, got 0"),
+        ({"layers": 5}, "`layers` must be from 1 to 4, as the teacher has, got 5"),
+        ({"layers": 2, "keep": "lats"}, "Did you mean 'last'"),
+        ({"layers": 2, "keep": [0, 1, 2]}, "`layers` is 2, but `keep` lists 3"),
+        ({"keep": [0, 4]}, "The teacher has no layer 4: it has 4, numbered 0 to 3"),
+        ({"keep": []}, "`keep` lists no layers"),
+    ],
+)
+def test_a_wrong_choice_of_layers_says_what_is_right(options, words):
+    teacher, _ = build("bert")
+    with pytest.raises(ValueError, match=words):
+        from_teacher(teacher, **options)
+
+
+def test_a_plain_module_is_refused():
+    with pytest.raises(ValueError, match="cuts Hugging Face models, got a Sequential.*_target_"):
+        from_teacher(nn.Sequential(nn.Linear(2, 2)), layers=1)
+
+
+def test_an_encoder_with_a_decoder_is_refused():
+    config = BartConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=60
+    )
+    config.decoder_attention_heads, config.encoder_ffn_dim, config.decoder_ffn_dim = 2, 32, 32
+    with pytest.raises(ValueError, match="BartForSeq.* has an encoder and a decoder"):
+        from_teacher(BartForSequenceClassification(config), layers=1)
+
+
+def test_a_model_that_runs_one_layer_many_times_is_refused():
+    config = AlbertConfig(
+        vocab_size=60,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    with pytest.raises(ValueError, match=r"Albert.* has 0 lists of 3 layers \(none\)"):
+        from_teacher(AlbertForSequenceClassification(config), layers=1)
+
+
+def test_two_lists_of_as_many_layers_are_refused():
+    teacher, _ = build("bert")
+    teacher.more = nn.ModuleList(nn.Linear(1, 1) for _ in range(LAYERS))
+    with pytest.raises(ValueError, match=r"2 lists of 4 layers \(bert.encoder.layer, more\)"):
+        from_teacher(teacher, layers=2)
+
+
+def test_layers_that_are_not_alike_are_refused():
+    teacher, _ = build("bert")
+    teacher.bert.encoder.layer[3].extra = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"not alike, so \[0, 3\] .* layer\.1\.extra\.weight"):
+        from_teacher(teacher, keep=[0, 3])
