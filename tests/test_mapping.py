@@ -63,7 +63,7 @@ def test_a_strategy_refuses_a_student_with_more_layers(mapping):
 
 
 def test_every_k_refuses_to_step_over_the_top():
-    with pytest.raises(ValueError, match="'every_3' needs more .* 12 .* 5; use uniform"):
+    with pytest.raises(ValueError, match=r"'every_3' needs more .* 12 .* 5; use uniform"):
         pair_layers(5, 12, "every_3")
 
 

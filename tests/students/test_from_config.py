@@ -124,5 +124,5 @@ def test_a_wrong_configuration_says_what_is_right(changes, words):
 
 
 def test_a_gpt2_by_its_common_names_has_heads_that_fit():
-    with pytest.raises(ValueError, match="`hidden_size` must be a multiple .* got 32 and 5"):
+    with pytest.raises(ValueError, match=r"`hidden_size` must be a multiple .* got 32 and 5"):
         from_config("gpt2", 3, 60, n_embd=32, num_attention_heads=5)
