@@ -22,7 +22,7 @@ log = logging.getLogger("lightning_distill")
 
 def distill(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     data: Any,
     objective: Objective | Mapping[str, nn.Module] | None = None,
     trainer: L.Trainer | None = None,
@@ -36,7 +36,7 @@ def distill(
 
     Args:
         student: trained in place.
-        teacher: frozen in place; never changed.
+        teacher: frozen in place; never changed. `None` if the objective reads none.
         data: a LightningDataModule, a train DataLoader, or a pair of train and validation
             DataLoaders. Batches are dicts such as Hugging Face collators make, with `labels`,
             or pairs (inputs, labels).

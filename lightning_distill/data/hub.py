@@ -1,11 +1,14 @@
 """Text and labels from the Hugging Face hub, or a folder in its layout; GLUE by task name."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from .text import TextDataModule
+
+log = logging.getLogger("lightning_distill")
 
 # Text columns, split names where they differ, and the task: Wang et al., 2019,
 # https://arxiv.org/abs/1804.07461.
@@ -30,16 +33,17 @@ GLUE: dict[str, dict[str, Any]] = {
 class Hub(TextDataModule):
     """Rows of a data set on the hub, or of a local folder that `datasets` can load.
 
-    A class of -1 is a hidden label, as in the test rows of GLUE; a test split without any
-    label is left out.
+    A named class of -1 is a hidden label, as in the test rows of GLUE; a test split without any
+    label, or with nothing but -1, is left out.
 
     Args:
         path: the data set's name, or a folder; `nyu-mll/glue` with `glue`.
         name: its configuration, if it has several.
         revision: a commit or tag, so that the data stay what they were.
         train: name of the split.
-        validation: name of the split; `None` cuts it from the training rows.
-        test: name of the split; `None` uses the validation rows.
+        validation: name of the split; `None`, or no split `validation`, cuts it from the
+            training rows.
+        test: name of the split; `None`, or no split `test`, uses the validation rows.
         glue: a task of GLUE, which sets `name`, the text columns, the splits and the task.
         options: those of [`TextDataModule`][].
 
@@ -82,19 +86,22 @@ class Hub(TextDataModule):
             if name is None:
                 continue
             if name not in found:
-                if split == "train":
+                # The defaults of validation and test may be absent; a name that was chosen not.
+                if split == "train" or name != split:
                     raise ValueError(
-                        f"{self.path} has no split {name!r} (data.train); it has "
+                        f"{self.path} has no split {name!r} (data.{split}); it has "
                         f"{', '.join(found)}."
                     )
                 continue
             splits[split] = self._without_hidden_labels(found[name])
-        test = splits.get("test")
-        if test is not None and self.label in test.column_names:
-            hidden = {None, float("-100"), -1.0} if self.task == "regression" else {None}
-            if all(value in hidden for value in test[self.label]):
-                del splits["test"]
+        if "test" in splits and self._all_hidden(splits["test"]):
+            log.info("%s: the labels of the test split are hidden; it is left out", self.path)
+            del splits["test"]
         return splits
+
+    def _all_hidden(self, split: datasets.Dataset) -> bool:
+        hidden = (None, -1, -100)
+        return self.label in split.column_names and all(v in hidden for v in split[self.label])
 
     def _load_all(self) -> Any:
         folder = Path(self.path).expanduser()
@@ -114,9 +121,12 @@ class Hub(TextDataModule):
         feature = split.features[self.label]
         if not isinstance(feature, datasets.ClassLabel):
             return split
-        values = [None if v == -1 else v for v in split[self.label]]
-        if None not in values:
+        values = split[self.label]
+        if -1 not in values:
             return split
+        if self.label_names is None:
+            self.label_names = list(feature.names)
+        names = [None if v is None or v == -1 else feature.int2str(v) for v in values]
         return split.remove_columns(self.label).add_column(
-            self.label, values, feature=datasets.Value("int64")
+            self.label, names, feature=datasets.Value("string")
         )

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,8 @@ log = logging.getLogger("lightning_distill")
 
 TASKS = ("classification", "multi_label", "regression")
 UNLABELLED = -100
+# "007" and "nan" are words.
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
 Tokenizer = str | PreTrainedTokenizerBase | None
 
 
@@ -88,6 +91,7 @@ class TextDataModule(L.LightningDataModule):
         self.drop_unlabelled, self.validation_fraction = drop_unlabelled, validation_fraction
         self.num_workers, self.seed = num_workers, seed
         self.num_labels: int | None = None
+        self._cut_validation = False
         self.splits: dict[str, Rows] = {}
         self._check_options()
 
@@ -114,6 +118,8 @@ class TextDataModule(L.LightningDataModule):
         for name, value in changes.items():
             setattr(changed, name, value)
         changed._check_options()
+        if changed.splits:
+            changed._check_labels()
         return changed
 
     def setup(self, stage: str | None = None) -> None:
@@ -194,12 +200,19 @@ class TextDataModule(L.LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        if self.label_names and len(set(self.label_names)) < len(self.label_names):
+            raise ValueError(f"`label_names` names a class twice: {', '.join(self.label_names)}.")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"`validation_fraction` lies between 0 and 1, got {self.validation_fraction}."
             )
 
     def _with_all_splits(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+        if "train" not in splits:
+            raise ValueError(
+                f"{type(self).__name__}.load() must give a split `train`, got "
+                f"{', '.join(splits) or 'none'}."
+            )
         for name, split in splits.items():
             if len(split) == 0:
                 raise ValueError(f"The {name} data has no rows.")
@@ -211,6 +224,7 @@ class TextDataModule(L.LightningDataModule):
                     f"There is no validation data, and {self.validation_fraction:.0%} of the "
                     f"{total} training rows is {held}: name a validation file, or bring more rows."
                 )
+            self._cut_validation = True
             order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
             log.info("no validation data: %d training rows are held out for it", held)
             train = splits["train"]
@@ -238,18 +252,22 @@ class TextDataModule(L.LightningDataModule):
                     f"{', '.join(columns)}.{hint} A file without a header needs "
                     "data.columns=[text,label]."
                 )
+            empty = 0
             for i, value in enumerate(split[wanted]):
                 if not isinstance(value, str):
                     raise ValueError(
                         f"Column {wanted!r} of the {name} data must hold text, but row {i} holds "
                         f"{value!r} ({type(value).__name__})."
                     )
+                empty += not value.strip()
+            if empty:
+                log.warning("%d texts of the %s data are empty (column %r)", empty, name, wanted)
 
     def _read_labels(self, splits: Mapping[str, datasets.Dataset]) -> dict[str, torch.Tensor]:
         columns = {}
         for name, split in splits.items():
             if self.label in split.column_names:
-                columns[name] = [_label_or_none(v) for v in split[self.label]]
+                columns[name] = self._values(split)
             elif name == "train" and self.labelled_rows is None and not self.drop_unlabelled:
                 near = get_close_matches(self.label, split.column_names, n=1)
                 hint = f" Did you mean label={near[0]}?" if near else ""
@@ -281,17 +299,34 @@ class TextDataModule(L.LightningDataModule):
         read = self._classes if self.task == "classification" else self._label_sets
         return {name: read(values, name) for name, values in columns.items()}
 
+    def _values(self, split: datasets.Dataset) -> list[Any]:
+        """Labels of every row, by name where the data set numbers them; None without."""
+        values = [_label_or_none(v) for v in split[self.label]]
+        feature = _class_label(split, self.label)
+        if feature is None or self.task == "regression":
+            return values
+
+        def name(value: Any) -> Any:
+            if isinstance(value, list):
+                return [name(v) for v in value]
+            return feature.int2str(value) if isinstance(value, int) else value
+
+        return [name(v) for v in values]
+
     def _names_of(
         self, splits: Mapping[str, datasets.Dataset], columns: Mapping[str, list[Any]]
     ) -> list[str]:
-        feature = splits["train"].features.get(self.label)
-        feature = getattr(feature, "feature", feature)
-        if isinstance(feature, datasets.ClassLabel):
-            return list(feature.names)
+        for split in splits.values():
+            feature = _class_label(split, self.label)
+            if feature is not None:
+                return list(feature.names)
         found: set[Any] = set()
         for name in ("train", "validation"):
+            # Validation rows that were cut from these may hold all rows of a rare class.
+            if name == "validation" and found and not self._cut_validation:
+                continue
             for value in columns[name]:
-                if value is not None and not (found and name == "validation"):
+                if value is not None:
                     found.update(_as_set(value) if self.task == "multi_label" else [value])
         found = {_plain(value) for value in found}
         for value in found:
@@ -311,7 +346,8 @@ class TextDataModule(L.LightningDataModule):
 
     def _classes(self, values: list[Any], split: str) -> torch.Tensor:
         assert self.label_names is not None
-        numbers = {name: i for i, name in enumerate(self.label_names)}
+        # Given names are normalised like the labels: 1 and "1.0" are the same class.
+        numbers = {_name(name): i for i, name in enumerate(self.label_names)}
         found = []
         for i, value in enumerate(values):
             if value is None:
@@ -329,7 +365,8 @@ class TextDataModule(L.LightningDataModule):
 
     def _label_sets(self, values: list[Any], split: str) -> torch.Tensor:
         assert self.label_names is not None
-        numbers = {name: i for i, name in enumerate(self.label_names)}
+        # Given names are normalised like the labels: 1 and "1.0" are the same class.
+        numbers = {_name(name): i for i, name in enumerate(self.label_names)}
         found = torch.zeros(len(values), len(numbers))
         for i, value in enumerate(values):
             if value is None:
@@ -357,6 +394,13 @@ class TextDataModule(L.LightningDataModule):
                 f"`labelled_rows` is {self.labelled_rows}, but only {available} training rows "
                 "have a label."
             )
+        classes = self.num_labels if self.task == "classification" else None
+        if self.labelled_rows is not None and self.labelled_rows < (classes or 0):
+            log.warning(
+                "`labelled_rows` is %d: not every one of the %d classes has a labelled row",
+                self.labelled_rows,
+                classes,
+            )
         if self.drop_unlabelled and available == 0:
             raise ValueError("No training row has a label, and drop_unlabelled leaves them out.")
 
@@ -376,7 +420,15 @@ class TextDataModule(L.LightningDataModule):
             texts.append(list(split[self.text_pair]))
 
         def tokens(tokenizer: Any) -> dict[str, list[list[int]]]:
-            return dict(tokenizer(*texts, truncation=True, max_length=self.max_length).items())
+            found = dict(tokenizer(*texts, truncation=True, max_length=self.max_length).items())
+            for i, row in enumerate(found["input_ids"]):
+                if not row:
+                    # An empty text, and no special tokens: attention to nothing would be NaN.
+                    for name in found:
+                        found[name][i] = [0]
+                    found["input_ids"][i] = [tokenizer.pad_token_id]
+                    found["attention_mask"][i] = [1]
+            return found
 
         own = tokens(self.tokenizer)
         other = None if self.teacher_tokenizer is None else tokens(self.teacher_tokenizer)
@@ -523,17 +575,20 @@ def _plain(value: Any) -> Any:
     """A number, where text or a float stands for a whole one; files do not agree on this."""
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return _plain(number) if str(number) == value or value.lstrip("-").isdigit() else value
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value) if "." in value else int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _name(value: Any) -> str:
     return str(_plain(value))
+
+
+def _class_label(split: datasets.Dataset, column: str) -> datasets.ClassLabel | None:
+    """The names of a column's numbers, or of the numbers in its lists, if it has any."""
+    feature = split.features.get(column)
+    feature = getattr(feature, "feature", feature)
+    return feature if isinstance(feature, datasets.ClassLabel) else None
 
 
 def _as_set(value: Any) -> list[Any]:
@@ -548,6 +603,8 @@ def _numbers(values: list[Any], split: str) -> torch.Tensor:
     for i, value in enumerate(values):
         try:
             found.append(math.nan if value is None else float(value))
+            if value is not None and not math.isfinite(found[-1]):
+                raise ValueError
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Label {value!r} in row {i} of the {split} data is no number, which "

@@ -2,9 +2,10 @@
 
 import csv
 import gzip
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class TextFiles(TextDataModule):
 
     Raises:
         FileNotFoundError: for files that are not there.
-        ValueError: for files that cannot be read as what their name says.
+        ValueError: for files that cannot be read as what their name says, and rows with more or
+            fewer cells than there are columns.
     """
 
     def __init__(
@@ -64,18 +66,19 @@ class TextFiles(TextDataModule):
         options: dict[str, Any] = {}
         if suffix in (".csv", ".tsv"):
             # Everything is read as text: "none" and "007" are words like any other.
-            columns = self.columns or _header(files[0], suffix)
+            columns = self.columns or _header(files[0])
+            for file in files:
+                _check_cells(file, columns, has_header=self.columns is None)
             features = datasets.Features({name: datasets.Value("string") for name in columns})
             options = {"features": features, "keep_default_na": False, "na_filter": False}
+            options["encoding"] = "utf-8-sig"
             if suffix == ".tsv":
                 options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
             if self.columns:
-                for file in files:
-                    _check_width(file, self.columns, suffix)
                 options |= {"names": self.columns, "header": None}
         try:
             read = datasets.load_dataset(
-                READERS[suffix], data_files=files, split="train", **options
+                READERS[suffix], data_files=[escape(f) for f in files], split="train", **options
             )
         except (
             datasets.exceptions.DatasetGenerationError,
@@ -106,6 +109,8 @@ def _find(split: str, given: Files) -> list[str]:
             listed = f" {path.parent} has: {', '.join(near)}." if near else ""
             raise FileNotFoundError(f"There is no file {name} (data.{split}).{listed}")
         found.append(str(path))
+    if not found:
+        raise FileNotFoundError(f"data.{split} is an empty list: name at least one file.")
     for file in found:
         if _suffix(file) not in READERS:
             raise ValueError(
@@ -122,19 +127,54 @@ def _suffix(file: str) -> str:
     return Path(file.removesuffix(".gz")).suffix.lower()
 
 
-def _header(file: str, suffix: str) -> list[str]:
-    """The cells of a file's first line."""
+def _cells(file: str) -> Iterator[list[str]]:
+    """The cells of each line that is not blank."""
     opener = gzip.open if file.endswith(".gz") else open
-    with opener(file, "rt", newline="") as lines:
-        if suffix == ".tsv":
-            return lines.readline().rstrip("\r\n").split("\t")
-        return next(csv.reader(lines))
-
-
-def _check_width(file: str, columns: list[str], suffix: str) -> None:
-    cells = _header(file, suffix)
-    if len(cells) != len(columns):
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
+            if _suffix(file) == ".tsv":
+                rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            else:
+                rows = csv.reader(lines)
+            yield from filter(None, rows)
+    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise ValueError(
-            f"`columns` names {len(columns)} columns ({', '.join(columns)}), but the first line of "
-            f"{file} has {len(cells)}."
+            f"{file} cannot be read as {_suffix(file)[1:]} in UTF-8: {error}. Save it as UTF-8."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _header(file: str) -> list[str]:
+    """The cells of a file's first line."""
+    columns = next(_cells(file), [])
+    if len(set(columns)) < len(columns):
+        raise ValueError(
+            f"The header of {file} names a column twice: {', '.join(columns)}. Rename one; if it "
+            "has no header, name the columns: data.columns=[text,label]."
         )
+    return columns
+
+
+def _check_cells(file: str, columns: list[str], has_header: bool) -> None:
+    """Refuse rows that would be read shifted, or with an empty cell that nobody wrote."""
+    count = 0
+    for count, cells in enumerate(_cells(file), 1):
+        if len(cells) != len(columns):
+            whence = "its header" if has_header else "`columns`"
+            raise ValueError(
+                f"Row {count} of {file} has {len(cells)} cells, but {whence} names "
+                f"{len(columns)} columns ({', '.join(columns)})."
+            )
+        if count == 1 and has_header and cells != columns:
+            raise ValueError(
+                f"The header of {file} is {', '.join(cells)}, but another file of the same split "
+                f"has {', '.join(columns)}."
+            )
+        if count == 1 and not has_header and cells == columns:
+            raise ValueError(
+                f"The first row of {file} is its header ({', '.join(cells)}): leave out `columns`."
+            )
+    if count <= has_header:
+        raise ValueError(f"{file} has no rows.")

@@ -25,6 +25,9 @@ def train_word_pieces(
         texts: to learn from.
         vocab_size: at most so many pieces, the five special ones included.
         max_length: what the tokenizer says of itself, in tokens.
+
+    Raises:
+        ValueError: if the texts have more characters than the vocabulary has room for.
     """
     texts = list(texts)
     normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -41,6 +44,11 @@ def train_word_pieces(
     )
     trained.train_from_iterator(texts, trainer)
     vocabulary = trained.get_vocab()
+    if len(vocabulary) > vocab_size:
+        raise ValueError(
+            f"`vocab_size` is {vocab_size}, but the texts have {len(characters)} different "
+            f"characters, which need {len(vocabulary)} pieces. Raise it, or name a tokenizer."
+        )
     # Built anew, because the characters are no special tokens.
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer

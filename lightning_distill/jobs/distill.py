@@ -1,6 +1,7 @@
 """The main job: teacher, student without it, student with it, and the comparison."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,23 @@ def distill(cfg: DictConfig) -> float:
             untrained, teacher, build_label_objective(cfg), metrics, **optimization(cfg)
         )
         labelled = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
-        budget = same_budget(cfg, result)
+        budget = same_budget(cfg, result, labelled)
         baseline = train(cfg, baseline_module, labelled, directory / "baseline", **budget)
     report(cfg, directory, data, module, result, baseline_module, baseline)
     return result.metrics[name]
 
 
-def same_budget(cfg: DictConfig, result: Result) -> dict[str, Any]:
+def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
     """Trainer arguments for as many steps and validations as another model had.
 
     Equally many validations, because the best of many checkpoints is better than of few.
     """
-    every = result.steps * cfg.trainer.accumulate_grad_batches // max(result.epochs, 1)
+    accumulated = cfg.trainer.accumulate_grad_batches
+    per_epoch = math.ceil(len(data.train_dataloader()) / accumulated)
     return {
         "max_steps": result.steps,
-        "max_epochs": -1,
-        "val_check_interval": max(every, 1),
+        "max_epochs": math.ceil(result.steps / per_epoch),
+        "val_check_interval": max(result.steps * accumulated // max(result.epochs, 1), 1),
         "check_val_every_n_epoch": None,
     }
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import lightning as L
+import transformers
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -68,8 +69,16 @@ def _runs(root: Path) -> list[Path]:
 
 def _quiet() -> None:
     """Keep what a user can act on; hide notices about defaults that are meant so."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.fabric.utilities.distributed",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        # What the data has to say, once is enough.
+        logging.getLogger("lightning_distill").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for message in (
         ".*does not have many workers.*",

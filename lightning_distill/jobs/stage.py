@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from rich.console import Console
 from torch import nn
 
 from ..module import DistillationModule
 from .build import build_trainer
+
+log = logging.getLogger("lightning_distill")
 
 
 @dataclass
@@ -38,9 +40,10 @@ class Result:
     checkpoint: str | None
 
 
+@rank_zero_only
 def say(title: str, text: str) -> None:
-    """A heading on the console of the first process."""
-    rank_zero_only(Console().print)(f"[bold]{title}[/bold]  {text}", highlight=False)
+    """A line on the console and in `log.txt`, from the first process."""
+    log.info("%s: %s", title, text)
 
 
 def train(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -137,9 +138,12 @@ class Comparison:
     def show(self) -> None:
         """Print the table and what it says."""
         heads, cells = self._cells()
-        table = Table(title=f"On {self.facts.get('test rows', 'the')} test rows")
-        for i, head in enumerate(heads):
-            table.add_column(head, justify="left" if i == 0 else "right")
+        title = f"On {self.facts.get('test rows', 'the')} test rows"
+        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for head in heads:
+            # Narrow heads, and names on one line, so that it fits into 80 columns.
+            narrow = head.replace(" ", "\n")
+            table.add_column(narrow, justify="right" if head else "left", no_wrap=not head)
         for cells_of_row in cells:
             table.add_row(*cells_of_row)
         console = Console()

@@ -257,3 +257,11 @@ def test_layers_that_are_not_alike_are_refused():
     teacher.bert.encoder.layer[3].extra = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=r"not alike, so \[0, 3\] .*layer\.1\.extra\.weight"):
         from_teacher(teacher, keep=[0, 3])
+
+
+def test_lists_inside_a_layer_are_not_taken_for_the_layers():
+    teacher, _ = build("bert")
+    for layer in teacher.bert.encoder.layer:
+        layer.experts = nn.ModuleList(nn.Identity() for _ in range(LAYERS))
+    student = from_teacher(teacher, layers=2)
+    assert len(student.bert.encoder.layer) == 2

@@ -81,6 +81,8 @@ def test_memory_layout_does_not_matter():
     second.load_state_dict(first.state_dict())
     second.weight.data = second.weight.data.t().contiguous().t()
     assert not second.weight.is_contiguous()
+    second.bias.data = torch.stack([second.bias.data, torch.zeros(4)], dim=1)[:, 0]
+    assert not second.bias.is_contiguous()
     assert fingerprint(second) == fingerprint(first)
 
 

@@ -150,19 +150,29 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_users_logging_is_as_it_was_before(tmp_path, fails, capfd):
-    loggers = [logging.getLogger(n) for n in ("transformers", "transformers.modeling_utils")]
-    before = [logger.level for logger in loggers]
-    bars = transformers.utils.logging.is_progress_bar_enabled()
+def test_nothing_is_printed_and_the_users_logging_is_as_it_was(tmp_path, fails, caplog, capfd):
     model = BertModel(bert(1, 32).config) if fails else bert(1, 32)
     model.save_pretrained(tmp_path)
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
+    logger.setLevel(logging.INFO)
+    # Its records do not reach the root, where caplog listens.
+    logger.addHandler(caplog.handler)
+    transformers.utils.logging.enable_progress_bar()
     capfd.readouterr()
-    if fails:
-        with pytest.raises(ValueError, match="lacks"):
+    try:
+        if fails:
+            with pytest.raises(ValueError, match="lacks"):
+                pretrained(str(tmp_path))
+        else:
             pretrained(str(tmp_path))
-    else:
-        pretrained(str(tmp_path))
-    printed = capfd.readouterr()
-    assert printed.out + printed.err == ""
-    assert [logger.level for logger in loggers] == before
-    assert transformers.utils.logging.is_progress_bar_enabled() == bars
+        assert caplog.messages == []
+        printed = capfd.readouterr()
+        assert printed.out + printed.err == ""
+        assert logger.level == logging.INFO
+        assert transformers.utils.logging.is_progress_bar_enabled()
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(level)
+        if not bars:
+            transformers.utils.logging.disable_progress_bar()
