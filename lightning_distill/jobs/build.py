@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torchmetrics import Metric
 
-from ..criteria import HardLabel
+from ..criteria import HardLabel, KnowledgeDistillation, SoftCrossEntropy, SoftTarget
 from ..labels import label_order
 from ..objective import Objective, Term
 from ..teachers.pretrained import check_path
 
 log = logging.getLogger("lightning_distill")
+
+SOFTMAX = (SoftTarget, SoftCrossEntropy, KnowledgeDistillation)
 
 
 def group(cfg: DictConfig, name: str) -> Any:
@@ -114,8 +116,24 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
 
 
 def build_objective(cfg: DictConfig) -> Objective:
-    """All terms of `cfg.criteria`."""
-    return Objective(_terms(cfg))
+    """All terms of `cfg.criteria`.
+
+    Raises:
+        ValueError: if there are none, or one is not meant for the task.
+    """
+    terms = _terms(cfg)
+    for name, term in terms.items():
+        criterion = getattr(term, "criterion", None)
+        if (
+            cfg.task in ("multi_label", "regression")
+            and isinstance(criterion, SOFTMAX)
+            and term.active
+        ):
+            raise ValueError(
+                f"{name} compares a softmax over the classes, which data.task={cfg.task} does not "
+                "have. Take another, as in criteria=[hard_label,logit_mse]."
+            )
+    return Objective(terms)
 
 
 def build_label_objective(cfg: DictConfig) -> Objective:

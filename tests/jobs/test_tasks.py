@@ -1,0 +1,189 @@
+"""Whole runs on other tasks and with other models than the default's."""
+
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from tiny import bert
+from transformers import AutoModelForSequenceClassification
+
+from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.main import main
+
+SMALL = [
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "data.batch_size=8",
+    "callbacks=[best_checkpoint,last_checkpoint,finite_loss]",
+]
+SMALL_STUDENT = [
+    "student.hidden_size=16",
+    "student.num_attention_heads=2",
+    "student.intermediate_size=16",
+]
+SMALL_TEACHER = [
+    "teacher.max_epochs=2",
+    "teacher.model.hidden_size=16",
+    "teacher.model.num_hidden_layers=1",
+    "teacher.model.intermediate_size=16",
+]
+WORDS = ["fine", "poor", "long", "loud"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    def run_(*arguments: str) -> Path:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(tmp_path / "cache"))
+        folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        monkeypatch.setattr(sys, "argv", ["x", *SMALL, *arguments, f"hydra.run.dir={folder}"])
+        main()
+        return folder
+
+    return run_
+
+
+def text(i: int) -> str:
+    return f"a {WORDS[i % 4]} film number {i % 5} {WORDS[(i // 4) % 4]}"
+
+
+def files(folder: Path, labels: list) -> list[str]:
+    for name in ("train", "dev"):
+        lines = [json.dumps({"text": text(i), "label": label}) for i, label in enumerate(labels)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return ["data=text_files", "data.train=train.jsonl", "data.validation=dev.jsonl"]
+
+
+def saved(folder: Path, layers: int, names: list[str], texts: list[str], size: int = 300) -> str:
+    """A model and a tokenizer of its own."""
+    tokenizer = train_word_pieces(texts, size, 32)
+    model = bert(layers, 16, seed=layers, num_labels=len(names), vocab_size=len(tokenizer))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_independent_labels(run, tmp_path):
+    labels = [sorted({WORDS[i % 4], WORDS[(i // 4) % 4]}) for i in range(48)]
+    arguments = [*files(tmp_path, labels), "data.task=multi_label", "metrics=[multilabel_f1]"]
+    folder = run(*arguments, "criteria=[hard_label,logit_mse]", *SMALL_STUDENT, *SMALL_TEACHER)
+    assert report(folder)["metric"] == "multilabel_f1"
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert sorted(config["label2id"]) == sorted(WORDS)
+
+
+def test_a_softmax_over_independent_labels_is_refused(run, tmp_path, capsys):
+    labels = [[WORDS[i % 4]] for i in range(48)]
+    arguments = [*files(tmp_path, labels), "data.task=multi_label", "metrics=[multilabel_f1]"]
+    with pytest.raises(SystemExit):
+        run(*arguments, *SMALL_STUDENT, *SMALL_TEACHER)
+    assert "soft_target compares a softmax over the classes" in capsys.readouterr().err
+
+
+def test_numbers(run, tmp_path):
+    labels = [(i % 4) + 0.1 * (i % 5) for i in range(48)]
+    arguments = [*files(tmp_path, labels), "data.task=regression"]
+    arguments += ["metrics=[pearson,mean_squared_error]", "criteria=[hard_label,logit_mse]"]
+    folder = run(*arguments, *SMALL_STUDENT, *SMALL_TEACHER)
+    found = report(folder)
+    assert found["metric"] == "pearson" and found["higher_is_better"]
+    assert set(found["student"]["metrics"]) == {"pearson", "mean_squared_error"}
+    # The teacher is measured in the same units.
+    assert found["teacher"]["metrics"]["mean_squared_error"] > 0
+
+
+def test_the_smaller_error_is_better(run, tmp_path):
+    labels = [(i % 4) + 0.1 * (i % 5) for i in range(48)]
+    arguments = [*files(tmp_path, labels), "data.task=regression", "metrics=[mean_squared_error]"]
+    arguments += ["criteria=[hard_label]", "monitor=val/mean_squared_error"]
+    found = report(run("job=finetune", *arguments, *SMALL_STUDENT))
+    assert found["higher_is_better"] is False
+
+
+def test_student_and_teacher_each_read_with_their_own_tokenizer(run, tmp_path):
+    texts = [text(i) for i in range(48)]
+    student = saved(tmp_path / "s", 1, ["bad", "good"], texts)
+    letters = saved(tmp_path / "t", 2, ["good", "bad"], ["abcdefghijklmnopqrstuvwxyz 0123456789"])
+    arguments = files(tmp_path, ["good" if i % 4 in (0, 2) else "bad" for i in range(48)])
+    models = [f"student.path={student}", f"teacher.path={letters}"]
+    models += ["student=pretrained", "teacher=pretrained"]
+    folder = run(*arguments, *models)
+    found = report(folder)
+    # The teacher's classes are in another order; its accuracy is that of a plain loop.
+    model = AutoModelForSequenceClassification.from_pretrained(letters).eval()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(letters)
+    with torch.no_grad():
+        predicted = [
+            model(**tokenizer(t, return_tensors="pt", truncation=True, max_length=32))
+            .logits.argmax()
+            .item()
+            for t in texts
+        ]
+    right = sum(model.config.id2label[p] == ("good" if i % 4 in (0, 2) else "bad")
+                for i, p in enumerate(predicted))  # fmt: skip
+    assert found["teacher"]["metrics"]["accuracy"] == pytest.approx(right / 48)
+    tokens = json.loads((folder / "student" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert "fine" in tokens
+
+
+def test_evaluate_puts_the_classes_of_a_model_into_the_order_of_the_data(run, tmp_path):
+    texts = [text(i) for i in range(48)]
+    arguments = files(tmp_path, ["good" if i % 3 == 0 else "bad" for i in range(48)])
+    found = {}
+    for name, order in (("same", ["bad", "good"]), ("other", ["good", "bad"])):
+        path = saved(tmp_path / name, 1, order, texts)
+        folder = run("job=evaluate", f"job.path={path}", *arguments)
+        found[name] = json.loads((folder / "evaluation.json").read_text())["accuracy"]
+    # One network, whose outputs are called the other way round.
+    assert found["same"] == pytest.approx(1 - found["other"])
+    assert found["same"] != 0.5
+
+
+def test_a_teacher_with_other_classes_is_refused(run, tmp_path, capsys):
+    path = saved(tmp_path / "t", 1, ["cat", "dog"], [text(i) for i in range(48)])
+    with pytest.raises(SystemExit):
+        run(*files(tmp_path, ["good", "bad"] * 24), "teacher=pretrained", f"teacher.path={path}",
+            *SMALL_STUDENT)  # fmt: skip
+    shown = capsys.readouterr().err
+    assert "cat" in shown and "good" in shown
+
+
+def test_a_data_set_of_the_hub_and_a_limit_on_the_drop(run, tmp_path):
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    rows = {"sentence": [text(i) for i in range(48)], "label": [i % 4 // 2 for i in range(48)]}
+    split = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": split, "validation": split}).save_to_disk(tmp_path / "hub")
+    limit = ["max_metric_drop=0.25", "metric_drop=absolute"]
+    folder = run("data=hub", "data.path=hub", "data.text=sentence", *limit, *SMALL_STUDENT,
+                 *SMALL_TEACHER, "baseline=false")  # fmt: skip
+    assert "max_metric_drop: it drops" in (folder / "report.md").read_text()
+    assert "(absolute; allowed 0.2500)" in (folder / "report.md").read_text()
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["id2label"] == {"0": "no", "1": "yes"}
+
+
+def test_an_average_of_the_weights_is_what_is_kept(run, tmp_path):
+    arguments = files(tmp_path, ["good" if i % 4 in (0, 2) else "bad" for i in range(48)])
+    average = ["callbacks.weight_average.decay=0.5", "optimizer.lr=1e-2"]
+    callbacks = "callbacks=[best_checkpoint,last_checkpoint,weight_average]"
+    folder = run(*arguments, *average, callbacks, *SMALL_STUDENT, *SMALL_TEACHER)
+    checkpoint = torch.load(next(folder.glob("checkpoints/best-*.ckpt")), weights_only=True)
+    assert not [name for name in checkpoint["state_dict"] if "teacher" in name]
+    assert "current_model_state" in checkpoint
+    assert report(folder)["student"]["metrics"]["accuracy"] > 0

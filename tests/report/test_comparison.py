@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from lightning_distill.report import Comparison, Row
+
+
+def row(name: str, value: float, agreement: float | None = None, metric: str = "accuracy") -> Row:
+    return Row(name, 1234567, 4.94, 1.5, {metric: value}, agreement)
+
+
+def compared(student: float, teacher=0.9, baseline=0.7, **options) -> Comparison:
+    higher = options.pop("higher_is_better", True)
+    return Comparison(
+        metric="accuracy",
+        higher_is_better=higher,
+        student=row("student distilled", student, 0.95),
+        teacher=None if teacher is None else row("teacher", teacher),
+        baseline=None if baseline is None else row("student alone", baseline, 0.75),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "baseline", "higher", "share"),
+    [
+        (0.85, 0.9, 0.7, True, 0.75),
+        (0.6, 0.9, 0.7, True, -0.5),
+        (0.95, 0.9, 0.7, True, 1.25),
+        (0.2, 0.1, 0.5, False, 0.75),
+        (0.8, 0.7, 0.7, True, None),
+        (0.8, 0.6, 0.7, True, None),
+        (0.8, None, 0.7, True, None),
+        (0.8, 0.9, None, True, None),
+    ],
+)
+def test_the_share_of_the_gap_that_is_closed(student, teacher, baseline, higher, share):
+    found = compared(student, teacher, baseline, higher_is_better=higher).gap_closed
+    assert found == (share if share is None else pytest.approx(share))
+
+
+@pytest.mark.parametrize(
+    ("student", "limit", "relative", "higher", "words"),
+    [
+        (0.89, 0.02, True, True, "is within max_metric_drop: it drops 1.1% (of the teacher's"),
+        (0.89, 0.01, True, True, "is NOT within max_metric_drop: it drops 1.1%"),
+        (0.89, 0.0101, False, True, "is within max_metric_drop: it drops 0.0100 (absolute"),
+        (0.89, 0.005, False, True, "is NOT within max_metric_drop: it drops 0.0100"),
+        (0.95, 0.0, True, True, "is within max_metric_drop: it drops -5.6%"),
+        # A loss: more is worse.
+        (0.99, 0.05, True, False, "is NOT within max_metric_drop: it drops 10.0%"),
+        (0.89, 0.05, True, False, "is within max_metric_drop: it drops -1.1%"),
+    ],
+)
+def test_the_report_says_whether_the_drop_is_allowed(student, limit, relative, higher, words):
+    made = compared(student, max_drop=limit, relative=relative, higher_is_better=higher)
+    assert words in " ".join(made.verdict())
+
+
+def test_nothing_is_said_of_a_drop_that_nobody_limited():
+    assert "max_metric_drop" not in " ".join(compared(0.8).verdict())
+    assert "max_metric_drop" not in " ".join(compared(0.8, teacher=None, max_drop=0.1).verdict())
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "words"),
+    [
+        (0.8, 0.9, "The teacher's help is worth 0.1000 accuracy in this run. It closes 50%"),
+        (0.6, 0.9, "Distillation did not help in this run: accuracy is 0.1000 worse"),
+        (0.7, 0.9, "Distillation made no difference to accuracy"),
+        (0.8, 0.6, "no gap to close"),
+    ],
+)
+def test_the_report_says_what_came_out(student, teacher, words):
+    assert words in " ".join(compared(student, teacher).verdict())
+
+
+def test_what_is_written_is_what_is_shown(tmp_path, capsys):
+    made = compared(0.85, max_drop=0.01, facts={"seed": "3", "test rows": "892"})
+    made.show()
+    made.save(tmp_path)
+    shown, written = capsys.readouterr().out, (tmp_path / "report.md").read_text()
+    for words in ("student distilled", "1,234,567", "0.8500", "0.7000", "0.9500", "75%"):
+        assert words in shown, words
+        assert words in written, words
+    for sentence in made.verdict():
+        assert sentence in written
+        assert sentence in " ".join(shown.split())
+    assert "On 892 test rows" in shown
+    assert "- seed: 3" in written
+    table = [line for line in written.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1, "a broken table"
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["gap_closed"] == pytest.approx(0.75)
+    assert found["teacher"]["metrics"]["accuracy"] == 0.9
+
+
+def test_the_table_fits_into_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    compared(0.85).show()
+    shown = capsys.readouterr().out
+    assert "parameters" in shown and "agreement" in shown
+    assert "…" not in shown
