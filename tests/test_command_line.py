@@ -1,5 +1,6 @@
 """The sentences of the command line, from an installed wheel, in another folder."""
 
+import copy
 import json
 import os
 import re
@@ -70,6 +71,21 @@ def work(tmp_path_factory) -> Path:
     teacher.config.label2id = {"bad": 0, "good": 1}
     teacher.save_pretrained(folder / "teacher")
     tokenizer.save_pretrained(folder / "teacher")
+    broken = {"undefined": teacher, "animals": bert(1, 16, num_labels=2, vocab_size=len(tokenizer))}
+    broken["few_words"] = bert(1, 16, num_labels=2, vocab_size=9)
+    broken["headless"] = bert(1, 16, num_labels=2, vocab_size=len(tokenizer)).bert
+    for name, model in broken.items():
+        model = copy.deepcopy(model)
+        if name == "undefined":
+            model.classifier.bias.data.fill_(float("nan"))
+        if name == "animals":
+            model.config.id2label = {0: "cat", 1: "dog"}
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    (folder / "empty.tsv").write_text("")
+    (folder / "header.tsv").write_text("text\tlabel\n")
+    (folder / "one.tsv").write_text("text\tlabel\nfine\tgood\n")
+    (folder / "wide.tsv").write_text("text\tlabel\nfine\tgood\nso\tso\tgood\n")
     (folder / "mine.py").write_text(
         "from torch import nn\n\n\n"
         "class Mine(nn.Module):\n"
@@ -377,6 +393,28 @@ BAD = [
     (["student=from_teacher", "student.layers=9"], "`layers` must be from 1 to 3"),
     (["student=from_teacher", "student.keep=unifrm"], "Did you mean 'uniform'"),
     (["data.train=trian.tsv"], "There is no file trian.tsv (data.train). . has: train.tsv"),
+    (["data.train=empty.tsv"], "empty.tsv (data.train) is empty"),
+    (["data.train=header.tsv"], "header.tsv has no rows"),
+    (["data.train=one.tsv"], "There is only one class (good)"),
+    (["data.train=one.tsv", "data.validation=null"], "10% of the 1 training rows is 0"),
+    (["data.train=wide.tsv"], "Row 3 of wide.tsv has 3 cells, but its header names 2 columns"),
+    (["teacher.path=animals"], "cat"),
+    (["teacher.path=few_words"], "The teacher knows 9 token ids, but the batch holds id"),
+    (["teacher.path=headless"], "lacks"),
+    (["teacher.path=undefined"], "soft_target"),
+    (["data.task=multi_label", "metrics=[multilabel_f1]"], "compares a softmax over the classes"),
+    (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number, got 'many'"),
+    (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
+    (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches must be at least 1, got 0"),
+    (["trainer.gradient_clip_val=tight"], "trainer.gradient_clip_val must be a number"),
+    (["seed=x"], "seed must be a whole number, got 'x'"),
+    (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
+    (["data.batch_size=large"], "batch_size"),
+    (["criteria.soft_target.weight=much"], "much"),
+    (["criteria.soft_target.criterion.temperature=hot"], "hot"),
+    (["trainer.precision=float7"], "float7"),
+    (["trainer.accelerator=gpu"], "gpu"),
+    (["criteria.soft_target.inputs.student=student.logit"], "logit"),
     (["data.train=mine.py"], "must end in .csv, .tsv"),
     (["data.text=txt"], "no column 'txt' (text); it has text, label. Did you mean text=text"),
     (["data.label=lable", "data.labelled_rows=4"], "Did you mean label=label"),
@@ -406,7 +444,7 @@ BAD = [
     ),
     (["data=hub"], "Name a data set"),
     (["data=hub", "data.glue=sst3"], "`glue` must be one of"),
-    (["optimizer.lr=fast"], "fast"),
+    (["optimizer.lr=fast"], "optimizer.lr must be a number, got 'fast'"),
     (["-m", "trainer=ddp", "trainer.devices=2"], "A sweep (-m) cannot start several processes"),
 ]
 

@@ -198,6 +198,8 @@ class TextDataModule(L.LightningDataModule):
             ("labelled_rows", 1),
         ):
             value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
             if value is not None and value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}.")
         if self.label_names and len(set(self.label_names)) < len(self.label_names):
