@@ -208,8 +208,9 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
             "criteria.hint.inputs.teacher='teacher.hidden_states[*]'",
         ],
         ["--config-dir", "configs", "criteria=[hard_label,mine]"],
+        ["hydra.searchpath=[file://configs]", "criteria=[hard_label,mine]"],
     ],
-    ids=["soft", "kd", "layers", "baseline", "hint", "mine"],
+    ids=["soft", "kd", "layers", "baseline", "hint", "mine", "searchpath"],
 )
 def test_criteria_are_chosen_in_one_line(command, tmp_path, arguments):
     command(*arguments, *FILES, *FROM_FOLDER, *TINY, "baseline=false", *out(tmp_path))

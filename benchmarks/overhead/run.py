@@ -5,14 +5,18 @@
 
 One thread, process CPU time; every round runs all arms, in a rotated order. Printed are the
 minimum over rounds of the time per step, and the median of the ratio to the bare loop of the same
-round. The arms train equal copies of one student on the same random tokens.
+round. The arms train equal copies of one student on the same random tokens. Peak memory is that
+of a process of its own for each arm.
 """
 
 import argparse
 import copy
 import logging
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -128,11 +132,19 @@ def ours(student, teacher, loader, everything: bool) -> float:
     return clock.seconds / len(loader)
 
 
+def peak(arm: str, tiny: bool) -> float:
+    """Largest resident memory of a process that runs one arm, in megabytes."""
+    command = [sys.executable, __file__, "--peak", arm, *(["--tiny"] if tiny else [])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.strip().splitlines()[-1]) / 1000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -150,6 +162,10 @@ def main() -> None:
         "ours": lambda s, t: ours(s, t, loader, everything=False),
         "ours, bar + CSV every step": lambda s, t: ours(s, t, loader, everything=True),
     }
+    if options.peak:
+        arms[options.peak](student, teacher)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
     times: dict[str, list[float]] = {name: [] for name in arms}
     for round_ in range(options.rounds + 1):
         names = list(arms)
@@ -159,13 +175,17 @@ def main() -> None:
             if round_:  # the first round warms up
                 times[name].append(1000 * seconds)
     base = times["bare loop"]
-    print(f"{'':28}{'min ms':>9}{'+ ms':>8}{'ratio':>8}{'median ratio':>14}{'range':>16}")
+    peaks = {name: peak(name, options.tiny) for name in arms}
+    print(
+        f"{'':28}{'min ms':>9}{'+ ms':>8}{'ratio':>8}{'median ratio':>14}{'range':>16}{'peak':>9}"
+    )
     for name, found in times.items():
         ratios = sorted(t / b for t, b in zip(found, base, strict=True))
         span = f"{ratios[0]:.3f}..{ratios[-1]:.3f}"
         print(
             f"{name:28}{min(found):9.2f}{min(found) - min(base):8.2f}"
             f"{min(found) / min(base):8.3f}{statistics.median(ratios):14.3f}{span:>16}"
+            f"{peaks[name]:6.0f} MB"
         )
 
 
