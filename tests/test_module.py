@@ -54,6 +54,11 @@ class CallsTrain(L.Callback):
         pl_module.apply(lambda m: m.train())
 
 
+class CallsTrainOfTheTeacher(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pl_module.teacher.train()
+
+
 class BatchNormTeacher(nn.Module):
     def __init__(self):
         super().__init__()
@@ -83,8 +88,9 @@ def assert_untouched(model, before):
         lambda: EMAWeightAveraging(decay=0.9),
         lambda: StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1),
         CallsTrain,
+        CallsTrainOfTheTeacher,
     ],
-    ids=["plain", "ema", "swa", "train-calls"],
+    ids=["plain", "ema", "swa", "train-calls", "train-calls-of-the-teacher"],
 )
 @pytest.mark.parametrize("kind", ["transformer", "batch-norm"])
 def test_the_teacher_is_bit_equal_after_fit(tmp_path, callback, kind, teacher, student):
@@ -128,6 +134,13 @@ def test_the_dry_run_leaves_modes_buffers_and_randomness_alone(tmp_path, teacher
     assert torch.equal(torch.rand(1), expected)
     assert [m.training for m in student.modules()] == modes
     assert all(p.grad is None for p in student.parameters())
+
+
+def test_the_teacher_goes_where_the_module_goes(student, teacher):
+    made = module(student, teacher).to(torch.float64)
+    assert {p.dtype for p in teacher.parameters()} == {torch.float64}
+    made.to("meta")
+    assert {p.device.type for p in teacher.parameters()} == {"meta"}
 
 
 def test_the_teacher_is_in_no_optimizer_checkpoint_or_parameter_list(
