@@ -356,6 +356,13 @@ def test_the_default_runs_and_finds_its_teacher_again(command, tmp_path):
             report_[row].pop("latency_ms")
         report_.pop("facts")
     assert reports[0] == reports[1]
+    student, alone = (
+        json.loads((tmp_path / "run" / name / "result.json").read_text())
+        for name in ("", "baseline")
+    )
+    assert student["steps"] == alone["steps"] > 10
+    # Thirty labelled rows are one batch.
+    assert alone["epochs"] == alone["steps"]
 
 
 def test_the_sst2_experiment(command, tmp_path, work):

@@ -63,6 +63,11 @@ def saved(folder: Path, layers: int, names: list[str], texts: list[str], size: i
     """A model and a tokenizer of its own."""
     tokenizer = train_word_pieces(texts, size, 32)
     model = bert(layers, 16, seed=layers, num_labels=len(names), vocab_size=len(tokenizer))
+    # What it says shall depend on what it reads.
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight.mul_(50)
+        rows = tokenizer([text(i) for i in range(48)], padding=True, return_tensors="pt")
+        model.classifier.bias -= model.eval()(**rows).logits.mean(0)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: i for i, name in enumerate(names)}
     model.save_pretrained(folder)
@@ -135,6 +140,7 @@ def test_student_and_teacher_each_read_with_their_own_tokenizer(run, tmp_path):
         ]
     right = sum(model.config.id2label[p] == ("good" if i % 4 in (0, 2) else "bad")
                 for i, p in enumerate(predicted))  # fmt: skip
+    assert 4 < sum(predicted) < 44
     assert found["teacher"]["metrics"]["accuracy"] == pytest.approx(right / 48)
     tokens = json.loads((folder / "student" / "tokenizer.json").read_text())["model"]["vocab"]
     assert "fine" in tokens
