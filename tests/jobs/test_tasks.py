@@ -148,7 +148,7 @@ def test_student_and_teacher_each_read_with_their_own_tokenizer(run, tmp_path):
 
 def test_evaluate_puts_the_classes_of_a_model_into_the_order_of_the_data(run, tmp_path):
     texts = [text(i) for i in range(48)]
-    arguments = files(tmp_path, ["good" if i % 3 == 0 else "bad" for i in range(48)])
+    arguments = files(tmp_path, ["good" if i % 5 == 0 else "bad" for i in range(48)])
     found = {}
     for name, order in (("same", ["bad", "good"]), ("other", ["good", "bad"])):
         path = saved(tmp_path / name, 1, order, texts)
