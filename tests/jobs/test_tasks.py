@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import bert
 from transformers import AutoModelForSequenceClassification
 
@@ -193,3 +194,26 @@ def test_an_average_of_the_weights_is_what_is_kept(run, tmp_path):
     assert not [name for name in checkpoint["state_dict"] if "teacher" in name]
     assert "current_model_state" in checkpoint
     assert report(folder)["student"]["metrics"]["accuracy"] > 0
+
+
+def test_training_stops_when_the_metric_gets_no_better(run, tmp_path):
+    arguments = files(tmp_path, ["good" if i % 4 in (0, 2) else "bad" for i in range(48)])
+    stop = ["callbacks=[best_checkpoint,last_checkpoint,early_stopping]"]
+    stop += ["callbacks.early_stopping.patience=2", "trainer.max_epochs=30", "optimizer.lr=1e-9"]
+    folder = run("job=finetune", *arguments, *stop, *SMALL_STUDENT)
+    # The first epoch is the best at this rate, and two more bring nothing.
+    assert json.loads((folder / "result.json").read_text())["epochs"] == 3
+
+
+def test_adapters_are_in_the_checkpoint_and_not_in_what_is_exported(run, tmp_path):
+    arguments = files(tmp_path, ["good" if i % 4 in (0, 2) else "bad" for i in range(48)])
+    hint = ["criteria=[hard_label,soft_target,hint]", "teacher.model.hidden_size=32"]
+    folder = run(*arguments, *SMALL_STUDENT, *SMALL_TEACHER, *hint, "baseline=false")
+    saved_weights = torch.load(next(folder.glob("checkpoints/best-*.ckpt")), weights_only=True)
+    names = list(saved_weights["state_dict"])
+    assert any("adapters" in name for name in names)
+    run("job=export", f"job.run={folder}", f"job.to={tmp_path / 'out'}")
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    assert sorted(f"student.{name}" for name in exported) == sorted(
+        name for name in names if name.startswith("student.")
+    )
