@@ -1,6 +1,7 @@
 """Distillation in one call, for use in Python."""
 
 import logging
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ def distill(
         mode: `max` or `min`; by default what the monitored metric says of itself.
 
     Raises:
-        ValueError: before the first step, if models, data and objective do not fit.
+        ValueError: before the first step, if models, data and objective do not fit, or the
+            trainer or the objective was used before.
     """
     if objective is None:
         objective = Objective(
@@ -74,23 +76,46 @@ def distill(
     with tempfile.TemporaryDirectory() as scratch:
         if trainer is None:
             trainer = L.Trainer(max_epochs=3, logger=False, default_root_dir=scratch)
-        best = None
+        elif trainer.global_step > 0:
+            raise ValueError(
+                f"This trainer has run already ({trainer.global_step} steps) and would stop where "
+                "it stopped then; make a new one."
+            )
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        theirs = list(callbacks)
+        best = None
         if isinstance(data, L.LightningDataModule) or "val_dataloaders" in loaders:
             monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
+            _check_monitor(monitor, metrics, objective)
             mode = mode or _mode(metrics, monitor)
             best = _best_checkpoint(callbacks, monitor, mode, Path(scratch))
         if not any(isinstance(c, FiniteLoss) for c in callbacks):
             callbacks.append(FiniteLoss())
-        trainer.fit(module, **loaders)
-        if trainer.interrupted:
-            log.warning("stopped by the user: the best weights so far are returned")
-        if best is not None and best.best_model_path:
-            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            module.load_state_dict(state["state_dict"])
-        # Every rank reads the file before the first one to finish removes it.
-        trainer.strategy.barrier()
+        try:
+            fit(trainer, module, **loaders)
+            if trainer.interrupted:
+                log.warning("stopped by the user: the best weights so far are returned")
+            if best is not None and best.best_model_path:
+                state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+                module.load_state_dict(state["state_dict"])
+            # Every rank reads the file before the first one to finish removes it.
+            trainer.strategy.barrier()
+        finally:
+            # The trainer is the caller's, and the folder of ours is gone.
+            callbacks[:] = theirs
     return module.student.eval()
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, **options: Any) -> None:
+    """`trainer.fit`, but a run that the user stops returns, with `trainer.interrupted` set."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, **options)
+    except SystemExit:
+        # Lightning ends the whole process, and ignores further signals.
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
 
 
 def _loaders(data: Any) -> dict[str, Any]:
@@ -99,6 +124,14 @@ def _loaders(data: Any) -> dict[str, Any]:
     if isinstance(data, tuple | list) and len(data) == 2:
         return {"train_dataloaders": data[0], "val_dataloaders": data[1]}
     return {"train_dataloaders": data}
+
+
+def _check_monitor(
+    monitor: str, metrics: Mapping[str, Metric] | None, objective: Objective
+) -> None:
+    names = [f"val/{name}" for name in [*(metrics or {}), "loss", *objective.terms]]
+    if monitor not in names:
+        raise ValueError(f"`monitor` must be one of {', '.join(names)}, got {monitor!r}.")
 
 
 def _mode(metrics: Mapping[str, Metric] | None, monitor: str) -> str:
@@ -112,8 +145,12 @@ def _best_checkpoint(
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
             return callback
-    # The one that Lightning adds by itself watches nothing.
-    callbacks[:] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    # The one that Lightning adds by itself watches nothing, and has no folder.
+    callbacks[:] = [
+        c
+        for c in callbacks
+        if not (isinstance(c, ModelCheckpoint) and c.dirpath is None and c.filename is None)
+    ]
     callback = ModelCheckpoint(scratch / "checkpoints", monitor=monitor, mode=mode)
     callbacks.append(callback)
     return callback

@@ -20,7 +20,8 @@ log = logging.getLogger("lightning_distill")
 
 def run_dir(resume: str | None, job: str) -> str:
     """One directory per run, the same in each of its processes."""
-    if resume:
+    # A directory that is no run gets nothing written into it, nor is it made.
+    if resume and (Path(resume) / "config.yaml").is_file():
         return str(resume)
     return f"runs/{job}/{_run_id()}"
 
@@ -46,6 +47,9 @@ def _label_kind(task: str | None) -> str:
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver(
     "learning_rate", lambda student: 2e-3 if student == "from_config" else 5e-5, replace=True
+)
+OmegaConf.register_new_resolver(
+    "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
 OmegaConf.register_new_resolver(

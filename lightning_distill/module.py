@@ -65,6 +65,11 @@ class DistillationModule(L.LightningModule):
                 raise ValueError(
                     f"`{name}` must be a torch.nn.Module, got a {type(model).__name__}."
                 )
+        if objective.prepared:
+            raise ValueError(
+                "This objective was used before: its layers were paired and its adapters built, "
+                "and maybe trained, for that model. Make a new one for each module."
+            )
         self.student = student
         self.teacher = teacher
         self.objective = objective
@@ -77,6 +82,7 @@ class DistillationModule(L.LightningModule):
                 for stage in ("val", "test", "teacher")
             }
         )
+        self._sums: Tensor | None = None
         self.optimizer = optimizer or _adamw
         self.scheduler = scheduler
         self.teacher_fingerprint: str | None = None
@@ -162,8 +168,9 @@ class DistillationModule(L.LightningModule):
                 batch = self.example_batch()
             if batch is not None:
                 self.prepare(batch, check=stage == "fit")
-        if stage == "fit":
-            # Models from from_pretrained come in eval mode, and Lightning leaves them so.
+        # Models from from_pretrained come in eval mode, and Lightning leaves them so; where only
+        # parts are in eval mode, such as frozen batch norms, someone meant it.
+        if stage == "fit" and not any(m.training for m in self.student.modules()):
             self.student.train()
 
     def prepare(self, batch: Any, check: bool = True) -> None:
@@ -183,12 +190,14 @@ class DistillationModule(L.LightningModule):
                 values, student, teacher = self._values(batch, check_inputs=True)
                 if teacher is not None:
                     self._check_predictions(student, teacher)
+                    self._check_label_order(values)
                 self.objective.prepare(values, self._layers())
                 if check:
                     # Layers are paired now, which changes what is read.
                     values, _, _ = self._values(batch)
                     losses = self.objective(values)
                     self.objective.check(losses, _trainable(self.student))
+                    self._check_unused(losses["loss"])
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -226,48 +235,81 @@ class DistillationModule(L.LightningModule):
         """Feed the metrics, of the teacher too (`test/teacher_NAME`), and log every term."""
         self._evaluate(batch, "test")
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums of the terms anew."""
+        self._sums = torch.zeros(2, len(self.objective.terms))
+
+    def on_test_epoch_start(self) -> None:
+        """Begin the sums of the terms anew."""
+        self._sums = torch.zeros(2, len(self.objective.terms))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of every term over all validation rows that count in it."""
+        self._log_losses("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the mean of every term over all test rows that count in it."""
+        self._log_losses("test")
+
     def _evaluate(self, batch: Any, stage: str) -> None:
         compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
         values, student, teacher = self._values(
             batch, with_teacher=compared and self.teacher is not None
         )
         rows = _counted_rows(batch)
-        if rows is not None:
-            values = {s: _take(v, rows) for s, v in values.items()}
-        size = _size(batch) if rows is None else int(rows.sum())
-        if size == 0:
-            return
-        predicted = _take(self.predictions(student), rows)
-        if self.objective.prepared:
-            losses = self.objective(values)
-            logged = {f"{stage}/{name}": loss for name, loss in losses.items()}
-            self.log_dict(logged, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
-        labels = _take(_labels(batch), rows)
-        self._update_metrics(stage, f"{stage}/", predicted, labels)
-        if teacher is not None:
-            of_teacher = _take(self.predictions(teacher), rows)
-            for name, metric in self._metrics(stage).items():
-                if _needs_teacher(metric):
-                    metric.update(predicted, of_teacher)
-                    self._log_metric(f"{stage}/{name}", metric)
-            if stage == "test":
-                self._update_metrics("teacher", "test/teacher_", of_teacher, labels)
+        if rows is None or rows.any():
+            if rows is not None:
+                values = {s: _take(v, rows) for s, v in values.items()}
+            if self.objective.prepared:
+                self._add_losses(self.objective(values), self.objective.counts(values))
+            self._update_metrics(stage, batch, rows, student, teacher)
+        # On every rank, whatever its rows are: the others wait for it.
+        self._log_metrics(stage, _labels(batch) is not None, teacher is not None)
 
     def _update_metrics(
-        self, stage: str, prefix: str, predicted: Tensor, labels: Tensor | None
+        self, stage: str, batch: Any, rows: Tensor | None, student: Any, teacher: Any
     ) -> None:
-        if labels is None or not (labelled := _labelled(labels)).any():
-            return
-        target = labels[labelled]
-        if target.dim() > 1:
-            target = target.long()
+        predicted = _take(self.predictions(student), rows)
+        of_teacher = None if teacher is None else _take(self.predictions(teacher), rows)
+        labels = _take(_labels(batch), rows)
         for name, metric in self._metrics(stage).items():
             if not _needs_teacher(metric):
-                metric.update(predicted[labelled].float(), target)
-                self._log_metric(f"{prefix}{name}", metric)
+                _update(metric, predicted, labels)
+                if stage == "test" and of_teacher is not None:
+                    _update(self._metrics("teacher")[name], of_teacher, labels)
+            elif of_teacher is not None:
+                metric.update(predicted, of_teacher)
+
+    def _log_metrics(self, stage: str, with_labels: bool, with_teacher: bool) -> None:
+        for name, metric in self._metrics(stage).items():
+            if with_teacher if _needs_teacher(metric) else with_labels:
+                self._log_metric(f"{stage}/{name}", metric)
+        if stage == "test" and with_teacher and with_labels:
+            for name, metric in self._metrics("teacher").items():
+                if not _needs_teacher(metric):
+                    self._log_metric(f"test/teacher_{name}", metric)
 
     def _log_metric(self, name: str, metric: Metric) -> None:
         self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name.startswith("val/"))
+
+    def _add_losses(self, losses: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+        means = torch.stack([losses[name].detach().float() for name in counts])
+        counted = torch.tensor(list(counts.values()), device=means.device, dtype=means.dtype)
+        sums = torch.zeros(2, len(counts)) if self._sums is None else self._sums
+        self._sums = sums.to(means) + torch.stack([means * counted, counted])
+
+    def _log_losses(self, stage: str) -> None:
+        if not self.objective.prepared or self._sums is None:
+            return
+        sums = self.trainer.strategy.reduce(self._sums.to(self.device), reduce_op="sum")
+        weights = self.objective.weights()
+        total = torch.zeros((), device=sums.device)
+        for name, (value, count) in zip(weights, sums.T, strict=True):
+            # Not one that no row counts in.
+            if count > 0:
+                self.log(f"{stage}/{name}", value / count)
+                total += weights[name] * value / count
+        self.log(f"{stage}/loss", total)
 
     def configure_optimizers(self) -> Any:
         """An optimizer over what is trainable: student, adapters and criteria."""
@@ -361,6 +403,36 @@ class DistillationModule(L.LightningModule):
                 f"student and teacher predict different classes: their logits have shapes "
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
             )
+
+    def _check_unused(self, loss: Tensor) -> None:
+        """Refuse early what DDP refuses in the second step, without saying why."""
+        strategy = None if self._trainer is None else self.trainer.strategy
+        if type(strategy).__name__ != "DDPStrategy":
+            return
+        if getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
+            return
+        named = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+        unused = [n for (n, _), g in zip(named, found, strict=True) if g is None]
+        if unused:
+            raise ValueError(
+                f"{len(unused)} parameters of the student get no gradient from any term "
+                f"({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''}), and DDP waits for "
+                "all. Add a term that uses them, such as hard_label, freeze them, or set "
+                "trainer.strategy=ddp_find_unused_parameters_true."
+            )
+
+    def _check_label_order(self, values: Mapping[Source, Any]) -> None:
+        """Refuse layers whose outputs are labels in the teacher's own order."""
+        for source, value in values.items():
+            inside = source.role == "teacher" and source.kind != "output"
+            if self._label_order is None or not inside or not isinstance(value, Tensor):
+                continue
+            if value.dim() and value.shape[-1] == len(self._label_order):
+                raise ValueError(
+                    f"{source} has one entry per label, in the teacher's order, which is not the "
+                    "student's. Compare teacher.logits, which are put into the student's order."
+                )
 
     def _compares_logits(self) -> bool:
         return any(
@@ -482,11 +554,17 @@ def _labels(batch: Any) -> Tensor | None:
     return batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
 
 
-def _labelled(labels: Tensor) -> Tensor:
-    """Which rows have a label, shape (batch,)."""
+def _update(metric: Metric, predicted: Tensor, labels: Tensor | None) -> None:
+    """Feed what has a label: rows, or tokens where each token has one."""
+    if labels is None:
+        return
     known = ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels).bool()
     known &= labels != -100
-    return known if known.dim() == 1 else known.flatten(1).all(1)
+    if labels.dim() > 1 and labels.shape == predicted.shape:
+        known = known.flatten(1).all(1)
+    if known.any():
+        target = labels[known]
+        metric.update(predicted[known].float(), target.long() if target.dim() > 1 else target)
 
 
 def _counted_rows(batch: Any) -> Tensor | None:
@@ -512,6 +590,18 @@ def _size(batch: Any) -> int:
     return next((e.shape[0] for e in entries if isinstance(e, Tensor) and e.dim()), 1)
 
 
+def longest_input(model: nn.Module) -> int | None:
+    """How many tokens a Hugging Face model can read, if it says so."""
+    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(longest, int):
+        return None
+    for name, layer in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None:
+            # RoBERTa counts positions from behind that of padding.
+            return longest - layer.padding_idx - 1  # type: ignore[operator,return-value]
+    return longest
+
+
 def _check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
     """Refuse token ids that the embedding does not have; torch's own error names none."""
     if model is None or not isinstance(batch, Mapping):
@@ -526,8 +616,8 @@ def _check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
             "tokenizer is another one. Give each model its own tokenizer "
             "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
         )
-    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if isinstance(ids, Tensor) and isinstance(longest, int) and ids.shape[-1] > longest:
+    longest = longest_input(model)
+    if isinstance(ids, Tensor) and longest is not None and ids.shape[-1] > longest:
         raise ValueError(
             f"The {role} reads at most {longest} tokens, but the batch has rows of "
             f"{ids.shape[-1]}. Lower data.max_length."
@@ -537,9 +627,14 @@ def _check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
 def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
     bound = getattr(scheduler, "keywords", {})
     parameters = inspect.signature(scheduler).parameters
+    steps = int(trainer.estimated_stepping_batches)
+    warmup = bound.get("pct_start")
+    if warmup and steps * warmup <= 1:
+        # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
+        steps = int(1 / warmup) + 1
     for name in ("num_training_steps", "total_steps"):
         if name in parameters and bound.get(name) is None:
-            return scheduler(optimizer, **{name: int(trainer.estimated_stepping_batches)})
+            return scheduler(optimizer, **{name: steps})
     return scheduler(optimizer)
 
 

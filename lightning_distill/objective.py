@@ -167,6 +167,28 @@ class Term(nn.Module):
         return f"{inputs}{weight}"
 
 
+def _count(term: Any, values: Mapping[Source, Any]) -> int:
+    """Entries of the term's labels and mask that count, or rows if it reads neither."""
+    inputs = getattr(term, "inputs", {})
+    read = {name: values.get(inputs[name]) for name in ("labels", "mask") if name in inputs}
+    counted = None
+    labels, mask = read.get("labels"), read.get("mask")
+    if isinstance(labels, Tensor):
+        counted = labels != -100
+        if labels.is_floating_point():
+            counted = counted & ~labels.isnan()
+            # Several labels of one row, of which one is unknown.
+            counted = counted if labels.dim() < 2 else counted.flatten(1).all(1)
+    if isinstance(mask, Tensor):
+        counted = (
+            mask != 0 if counted is None or counted.shape != mask.shape else counted & (mask != 0)
+        )
+    if counted is not None:
+        return int(counted.sum())
+    tensors = [v for s in term.sources() if isinstance(v := values.get(s), Tensor) and v.dim()]
+    return tensors[0].shape[0] if tensors else 1
+
+
 def _check_arguments(criterion: nn.Module, names: list[str]) -> None:
     signature = inspect.signature(criterion.forward)
     name = type(criterion).__name__
@@ -255,13 +277,21 @@ class Objective(nn.Module):
             if isinstance(module, Schedule):
                 module.progress = progress
 
+    def weights(self) -> dict[str, float]:
+        """The weight of every term now."""
+        return {
+            name: float(term.weight() if isinstance(term.weight, Schedule) else term.weight)  # type: ignore[arg-type]
+            for name, term in self.terms.items()
+        }
+
+    def counts(self, values: Mapping[Source, Any]) -> dict[str, int]:
+        """Over how many samples or tokens each term's value on these tensors is a mean."""
+        return {name: _count(term, values) for name, term in self.terms.items()}
+
     def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
         """Every term under its name, unweighted, and their weighted sum as `loss`; scalars."""
         losses = {name: term(values) for name, term in self.terms.items()}
-        weights = {
-            name: term.weight() if isinstance(term.weight, Schedule) else term.weight
-            for name, term in self.terms.items()
-        }
+        weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
         return {"loss": total, **losses}
 

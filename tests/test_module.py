@@ -1,5 +1,7 @@
 import copy
+import signal
 import warnings
+from functools import partial
 
 import lightning as L
 import pytest
@@ -479,3 +481,155 @@ def test_no_warning_about_modules_in_eval_mode(tmp_path, student, teacher, batch
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*eval mode.*")
         trainer(tmp_path).fit(module(student, teacher), loader(batches))
+
+
+def test_terms_of_validation_are_means_over_the_rows_that_count(tmp_path, student, teacher):
+    batches = text_batches(3, rows=4)
+    batches[0]["labels"][:] = -100
+    batches[1]["labels"][1:] = -100
+    made = module(student, teacher, hard=Term(HardLabel(), LABELS, weight=2.0))
+    fit = trainer(tmp_path, max_epochs=1, limit_train_batches=1)
+    fit.fit(made, loader(batches[2:]), loader(batches))
+    student.eval()
+    losses = []
+    with torch.no_grad():
+        for batch in batches:
+            logits = student(batch["input_ids"], batch["attention_mask"]).logits
+            known = batch["labels"] != -100
+            losses += nn.functional.cross_entropy(
+                logits[known], batch["labels"][known], reduction="none"
+            ).tolist()
+    assert len(losses) == 5
+    expected = sum(losses) / 5
+    assert float(fit.callback_metrics["val/hard"]) == pytest.approx(expected, rel=1e-5)
+    assert float(fit.callback_metrics["val/loss"]) == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_token_terms_of_validation_are_means_over_the_tokens_that_count(tmp_path, batches):
+    teacher, student = bert(1, 8, seed=1), bert(1, 8, seed=2)
+    batches[0]["attention_mask"][:, 2:] = 0
+    fit = trainer(tmp_path, max_epochs=1, limit_train_batches=1)
+    fit.fit(module(student, teacher, hint=hidden(None)), loader(batches), loader(batches))
+    total = count = 0.0
+    student.eval()
+    with torch.no_grad():
+        for batch in batches:
+            inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+            hiddens = [
+                m(**inputs, output_hidden_states=True).hidden_states[-1] for m in (student, teacher)
+            ]
+            values = (hiddens[0] - hiddens[1]).square().mean(-1)[batch["attention_mask"] == 1]
+            total, count = total + float(values.sum()), count + len(values)
+    assert float(fit.callback_metrics["val/hint"]) == pytest.approx(total / count, rel=1e-5)
+
+
+class TokenTagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(60, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids):
+        return {"logits": self.head(self.embedding(input_ids))}
+
+
+def test_every_labelled_token_counts_in_a_metric(tmp_path, batches):
+    for batch in batches:
+        batch["labels"] = torch.randint(0, 3, (4, 7))
+        batch["labels"][:, -1] = -100
+    student = TokenTagger()
+    fit = trainer(tmp_path)
+    fit.fit(module(student, TokenTagger()), loader(batches), loader(batches))
+    right = [
+        (student(b["input_ids"])["logits"].argmax(-1) == b["labels"])[b["labels"] != -100]
+        for b in batches
+    ]
+    expected = float(torch.cat(right).float().mean())
+    assert len(torch.cat(right)) == 4 * 4 * 6
+    assert float(fit.callback_metrics["val/accuracy"]) == pytest.approx(expected)
+
+
+def test_a_part_of_the_student_that_was_put_into_eval_mode_stays_there(tmp_path):
+    student = BatchNormTeacher()
+    student.train().layers[1].eval()
+    before = student.layers[1].running_mean.clone()
+    data = [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)]
+    trainer(tmp_path).fit(module(student, BatchNormTeacher()), loader(data), loader(data))
+    assert torch.equal(student.layers[1].running_mean, before)
+    assert student.layers[2].training
+
+
+def test_layers_in_another_order_of_labels_are_refused(tmp_path, student, teacher, batches):
+    for model, names in ((student, "abc"), (teacher, "cba")):
+        model.config.id2label = dict(enumerate(names))
+    heads = {"student": "student.layer:classifier", "teacher": "teacher.layer:classifier"}
+    with pytest.raises(ValueError, match=r"teacher.layer:classifier has one entry per label, in"):
+        trainer(tmp_path).fit(
+            module(student, teacher, heads=Term(nn.MSELoss(), {
+                "input": heads["student"], "target": heads["teacher"]})),
+            loader(batches),
+        )  # fmt: skip
+
+
+def test_an_objective_serves_one_module(tmp_path, student, teacher, batches):
+    made = module(student, teacher, hint=hidden())
+    made.prepare(batches[0])
+    with pytest.raises(ValueError, match="This objective was used before"):
+        DistillationModule(bert(1, 4), teacher, made.objective)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10, 11, 30])
+def test_the_usual_schedule_works_for_few_steps(tmp_path, student, teacher, steps):
+    made = DistillationModule(
+        student,
+        teacher,
+        Objective({"soft": Term(SoftTarget(), LOGITS)}),
+        scheduler=partial(
+            torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-3, pct_start=0.1, cycle_momentum=False
+        ),
+    )
+    before = snapshot(student)
+    trainer(tmp_path).fit(made, loader(text_batches(steps)))
+    assert any(not torch.equal(v, before[n]) for n, v in student.state_dict().items())
+
+
+def test_distill_leaves_the_trainer_as_it_was(tmp_path, student, teacher, batches):
+    own = ModelCheckpoint(tmp_path / "own", every_n_train_steps=2, save_top_k=-1)
+    fit = trainer(tmp_path, callbacks=[own], enable_checkpointing=True)
+    before = list(fit.callbacks)
+    distill(student, teacher, (loader(batches), loader(batches)), trainer=fit)
+    assert fit.callbacks == before
+    assert len(list((tmp_path / "own").glob("*.ckpt"))) == 2
+    with pytest.raises(ValueError, match=r"has run already \(4 steps\).*make a new one"):
+        distill(student, teacher, loader(batches), trainer=fit)
+
+
+def test_distill_knows_what_can_be_monitored(tmp_path, student, teacher, batches):
+    with pytest.raises(
+        ValueError, match="must be one of val/acc, val/loss, val/hard_label, val/so"
+    ):
+        distill(
+            student,
+            teacher,
+            (loader(batches), loader(batches)),
+            trainer=trainer(tmp_path),
+            metrics={"acc": MulticlassAccuracy(3)},
+            monitor="acc",
+        )
+
+
+def test_a_stopped_distill_returns_the_best_so_far(tmp_path, student, teacher, batches, caplog):
+    class Stop(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    found = distill(
+        student,
+        teacher,
+        (loader(batches), loader(batches)),
+        trainer=trainer(tmp_path, max_epochs=5, callbacks=[Stop()]),
+    )
+    assert found is student
+    assert "stopped by the user" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is handler

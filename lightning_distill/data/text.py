@@ -293,7 +293,7 @@ class TextDataModule(L.LightningDataModule):
         if self.label_names is None:
             self.label_names = self._names_of(splits, columns)
         self.num_labels = len(self.label_names)
-        if self.num_labels < 2 and self.task == "classification":
+        if self.num_labels < 2:
             raise ValueError(
                 f"There is only one class ({', '.join(self.label_names) or 'none'}): nothing to "
                 "tell apart. Is data.label the right column?"

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from ..criteria import HardLabel, KnowledgeDistillation, SoftCrossEntropy, SoftTarget
 from ..labels import label_order
+from ..module import longest_input
 from ..objective import Objective, Term
 from ..teachers.pretrained import check_path
 
@@ -183,6 +184,41 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
     cfg.monitor, cfg.mode = monitored, mode
     return metrics
+
+
+def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objective) -> DictConfig:
+    """The configuration for a stage that may not measure what the run monitors.
+
+    A teacher's training has no agreement, and a baseline no teacher term; they choose their best by
+    the first metric they have.
+    """
+    watched = str(cfg.monitor).removeprefix("val/")
+    if watched in metrics or watched in [*objective.terms, "loss"]:
+        return cfg
+    cfg = cfg.copy()
+    cfg.monitor = f"val/{next(iter(metrics), 'loss')}"
+    higher = getattr(metrics.get(cfg.monitor.removeprefix("val/")), "higher_is_better", False)
+    cfg.mode = "min" if higher is False else "max"
+    return cfg
+
+
+def check_lengths(data: Any, **models: nn.Module | None) -> None:
+    """Refuse rows that are longer than what a model reads, which would stop the run at that row.
+
+    Raises:
+        ValueError: naming the model, the longest row and what to do.
+    """
+    for role, model in models.items():
+        own = role == "teacher" and getattr(data, "teacher_tokenizer", None) is not None
+        side = "teacher" if own else "student"
+        rows = [getattr(s, side)["input_ids"] for s in getattr(data, "splits", {}).values()]
+        longest = max((len(row) for split in rows for row in split), default=0)
+        limit = None if model is None else longest_input(model)
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"The {role} reads at most {limit} tokens, but the data has rows of {longest}. Set "
+                f"data.max_length={limit}."
+            )
 
 
 def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:

@@ -18,7 +18,9 @@ from .build import (
     build_objective,
     build_student,
     build_teacher,
+    check_lengths,
     optimization,
+    watching,
 )
 from .save import save_student
 from .stage import Result, say, train
@@ -37,6 +39,7 @@ def distill(cfg: DictConfig) -> float:
     _check_drop(cfg)
     teacher = build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
+    check_lengths(data, student=student, teacher=teacher)
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)
@@ -48,12 +51,14 @@ def distill(cfg: DictConfig) -> float:
     baseline_module, baseline = None, None
     if cfg.baseline and objective.sources("teacher"):
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
+        labels_only = build_label_objective(cfg)
         baseline_module = DistillationModule(
-            untrained, teacher, build_label_objective(cfg), metrics, **optimization(cfg)
+            untrained, teacher, labels_only, metrics, **optimization(cfg)
         )
         labelled = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
         budget = same_budget(cfg, result, labelled)
-        baseline = train(cfg, baseline_module, labelled, directory / "baseline", **budget)
+        stage = watching(cfg, metrics, labels_only)
+        baseline = train(stage, baseline_module, labelled, directory / "baseline", **budget)
     report(cfg, directory, data, module, result, baseline_module, baseline)
     return result.metrics[name]
 
@@ -91,7 +96,7 @@ def report(
     baseline: Result | None = None,
 ) -> None:
     """Show and write the comparison and the curves of a run."""
-    name = str(cfg.monitor).removeprefix("val/")
+    name, higher_is_better = _compared(cfg, module)
     batch = _one_row(data)
     module.eval()
     terms = set(module.objective.terms) | {"loss"}
@@ -132,7 +137,7 @@ def report(
     title = "student distilled" if module.objective.sources("teacher") else "student"
     comparison = Comparison(
         metric=name,
-        higher_is_better=cfg.mode == "max",
+        higher_is_better=higher_is_better,
         student=row(title, module.student, result.metrics, module.student_forward),
         teacher=teacher,
         baseline=alone,
@@ -147,6 +152,17 @@ def report(
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     say("Written", f"{_short(directory)}: student/, report.md, curves.png, metrics.csv")
+
+
+def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
+    """The metric that the report compares, and whether more of it is better."""
+    name = str(cfg.monitor).removeprefix("val/")
+    metrics = dict(module.metrics["test"].items())  # type: ignore[union-attr,operator]
+    comparable = [n for n, m in metrics.items() if not getattr(m, "needs_teacher", False)]
+    if name in comparable or not comparable:
+        return name, cfg.mode == "max"
+    # Losses are made of other terms in each model, and nobody agrees with the teacher as it does.
+    return comparable[0], getattr(metrics[comparable[0]], "higher_is_better", True) is not False
 
 
 def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:

@@ -32,6 +32,11 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     """
     given = str(newest_run()) if path is None else path
     folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
+    if (Path(given) / "config.yaml").is_file() and not (Path(given) / "report.json").is_file():
+        raise ValueError(
+            f"The run {given} has not ended: go on with resume={given}, or write what it has "
+            f"learnt so far with job=export job.run={given}."
+        )
     model = pretrained(str(folder))
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None

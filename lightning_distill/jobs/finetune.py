@@ -11,6 +11,7 @@ from .build import (
     build_metrics,
     build_student,
     build_teacher,
+    check_lengths,
     optimization,
     without_agreement,
 )
@@ -35,6 +36,7 @@ def finetune(cfg: DictConfig) -> float:
     objective = build_label_objective(cfg)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
+    check_lengths(data, student=student, teacher=teacher)
     save_student(student, data, directory / "student", with_weights=False)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg))
     rows = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data

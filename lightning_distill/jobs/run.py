@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import transformers
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +29,11 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
                 f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
                 f"not. Newest runs here: {near}."
             )
+        _refuse_overrides()
         cfg = OmegaConf.load(saved)  # type: ignore[assignment]
         cfg.resume = str(saved.parent)
+        # The run may have been moved since.
+        cfg.output_dir = cfg.resume
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
     _check_numbers(cfg)
@@ -39,6 +43,17 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     _write(cfg, directory)
     return cfg
+
+
+def _refuse_overrides() -> None:
+    if not HydraConfig.initialized():
+        return
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    if given:
+        raise ValueError(
+            f"`resume` goes on with the run's own configuration; leave out {' '.join(given)}, or "
+            "start a new run."
+        )
 
 
 def _check_numbers(cfg: DictConfig) -> None:
@@ -69,7 +84,7 @@ def _write(cfg: DictConfig, directory: Path) -> None:
         (directory / CONFIG).write_text(text)
 
 
-def newest_run(root: Path = Path("runs"), holding: str = "student") -> Path:
+def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:
     """The directory of the newest run that holds a file or folder of this name.
 
     Raises:
@@ -85,7 +100,8 @@ def newest_run(root: Path = Path("runs"), holding: str = "student") -> Path:
 
 
 def _runs(root: Path) -> list[Path]:
-    return sorted((p.parent for p in root.glob(f"**/{CONFIG}")), key=lambda p: p.stat().st_mtime)
+    found = [p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"]
+    return sorted(found, key=lambda p: p.stat().st_mtime)
 
 
 def _quiet() -> None:

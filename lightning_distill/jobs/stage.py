@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from ..distillation import fit
 from ..module import DistillationModule
 from .build import build_trainer
 
@@ -30,14 +31,14 @@ class Result:
         steps: optimizer steps taken in all.
         epochs: passes over the data, begun or finished.
         seconds: wall time of training.
-        checkpoint: the best one's path within the run, or `None`.
+        checkpoint: path within the run of the weights that were tested.
     """
 
     metrics: dict[str, float]
     steps: int
     epochs: int
     seconds: float
-    checkpoint: str | None
+    checkpoint: str
 
 
 @rank_zero_only
@@ -70,19 +71,16 @@ def train(
     resuming = bool(cfg.resume)
     if resuming and done.is_file():
         result = Result(**json.loads(done.read_text()))
-        if result.checkpoint is not None:
-            # Adapters are sized by a batch, and the checkpoint holds them.
-            module.prepare(next(iter(data.train_dataloader())), check=False)
-            load_checkpoint(module, directory / result.checkpoint)
+        # Adapters are sized by a batch, and the checkpoint holds them.
+        module.prepare(next(iter(data.train_dataloader())), check=False)
+        load_checkpoint(module, directory / result.checkpoint)
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     # The logger begins its file anew.
     logged_before = _rows(directory / "metrics.csv") if resuming else []
     trainer = build_trainer(cfg, directory, **trainer_changes)
     start = time.perf_counter()
-    trainer.fit(
-        module, datamodule=data, ckpt_path=str(last) if resuming and last.is_file() else None
-    )
+    fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
@@ -91,7 +89,11 @@ def train(
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
             best = Path(checkpoint.best_model_path) if checkpoint.best_model_path else None
-    if best is not None:
+    if best is None:
+        # Nothing was monitored: the last weights are the result, and a resumed run needs them.
+        best = directory / "checkpoints" / "final.ckpt"
+        trainer.save_checkpoint(best, weights_only=True)
+    else:
         load_checkpoint(module, best)
     trainer.test(module, datamodule=data, verbose=False)
     metrics = {
@@ -100,8 +102,7 @@ def train(
         if name.startswith("test/")
     }
     _prepend(directory / "metrics.csv", logged_before)
-    inside = None if best is None else str(best.relative_to(directory))
-    result = Result(metrics, steps, epochs, seconds, inside)
+    result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
     _write(done, result)
     return result
 
@@ -131,6 +132,7 @@ def _prepend(path: Path, before: list[dict[str, str]]) -> None:
 
 @rank_zero_only
 def _write(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(result), indent=2))
 
 

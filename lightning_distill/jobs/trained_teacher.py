@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ..criteria import HardLabel
 from ..module import DistillationModule
 from ..objective import Objective, Term
 from ..teachers import pretrained
-from .build import build_metrics, call, known, label_kind, optimization
+from .build import (
+    build_metrics,
+    call,
+    check_lengths,
+    known,
+    label_kind,
+    optimization,
+    watching,
+)
 from .stage import say, train
 
 
@@ -57,6 +65,7 @@ def trained_teacher(
     """
     build_metrics(cfg)
     recipe = {
+        **_settings(cfg),
         "model": model,
         "max_epochs": max_epochs,
         "learning_rate": learning_rate,
@@ -64,7 +73,7 @@ def trained_teacher(
         "batch_size": batch_size,
         "seed": cfg.seed,
         "data": data.fingerprint(),
-        "monitor": cfg.monitor,
+        "labels": getattr(data, "label_names", None),
         "versions": {name: version(name) for name in ("lightning-distill", "transformers")},
     }
     text = json.dumps(recipe, sort_keys=True)
@@ -88,11 +97,29 @@ def trained_teacher(
         metrics,
         **optimization(stage),
     )
+    check_lengths(data, teacher=teacher)
+    stage = watching(stage, metrics, module.objective)
     rows = data.replace(labelled_rows=None, drop_unlabelled=True, batch_size=batch_size)
     directory = Path(str(cfg.output_dir)) / "teacher"
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
     _keep(module.student, data.tokenizer, kept, text)
     return module.student.eval()
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What else makes a teacher: everything but where it runs and what it shows."""
+    groups: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(
+            cfg, ["optimizer", "scheduler", "callbacks", "metrics", "trainer", "monitor", "mode"]
+        )
+    )
+    where = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")
+    shown = ("log_every_n_steps", "enable_model_summary", "max_epochs", "max_steps")
+    groups["trainer"] = {k: v for k, v in groups["trainer"].items() if k not in where + shown}
+    groups["optimizer"] = {k: v for k, v in (groups["optimizer"] or {}).items() if k != "lr"}
+    callbacks = groups["callbacks"] or {}
+    groups["callbacks"] = {k: v for k, v in callbacks.items() if k != "progress_bar"}
+    return groups
 
 
 @rank_zero_only

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..labels import label_order
 from ..mapping import kept_layers
+from .from_config import set_labels
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def from_teacher(
-    teacher: nn.Module, layers: int | None = None, keep: str | Sequence[int] = "uniform"
+    teacher: nn.Module,
+    layers: int | None = None,
+    keep: str | Sequence[int] = "uniform",
+    label_names: Sequence[str] | None = None,
 ) -> nn.Module:
     """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
 
@@ -25,9 +30,11 @@ def from_teacher(
             the order they shall have. DistilBERT (Sanh et al., 2019) takes every second, PKD (Sun
             et al., 2019) the first.
 
+        label_names: in the order that the student shall have; that of the teacher by default.
+
     Returns:
-        A model of the teacher's class that shares no memory with it, in train mode on the CPU.
-        It keeps the teacher's head and labels.
+        A model of the teacher's class that shares no memory with it, in train mode on the CPU,
+        with the teacher's head.
 
     Raises:
         ValueError: if the model has no list of layers that can be cut, or not as many.
@@ -53,7 +60,12 @@ def from_teacher(
     smaller = _smaller_config(config, field, of, numbers)
     with torch.random.fork_rng(devices=[]):
         student = type(teacher)(smaller)
-    loaded = student.load_state_dict(_remapped(teacher.state_dict(), path, numbers), strict=False)
+    state = _remapped(teacher.state_dict(), path, numbers)
+    order = label_order(label_names, getattr(config, "id2label", None))
+    if order is not None and label_names is not None:
+        state = _with_labels_in_order(state, type(teacher), smaller, order)
+        set_labels(student.config, len(order), label_names, _task(config))
+    loaded = student.load_state_dict(state, strict=False)
     unfit = [*loaded.missing_keys, *loaded.unexpected_keys]
     if unfit:
         # Such as the position bias of T5, which only the first layer has.
@@ -64,6 +76,27 @@ def from_teacher(
     if hasattr(teacher, "generation_config"):
         student.generation_config = copy.deepcopy(teacher.generation_config)
     return student.float().requires_grad_(True).train()
+
+
+def _with_labels_in_order(
+    state: dict[str, torch.Tensor], cls: Any, config: Any, order: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """The weights, with those that count the labels in another order."""
+    wider = copy.deepcopy(config)
+    wider.num_labels = len(order) + 1
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in cls(wider).state_dict().items()}
+    found = dict(state)
+    for name, value in state.items():
+        for dim, (ours, theirs) in enumerate(zip(value.shape, shapes[name], strict=True)):
+            if ours != theirs:
+                found[name] = value.index_select(dim, torch.tensor(order, device=value.device))
+    return found
+
+
+def _task(config: Any) -> str:
+    kinds = {"multi_label_classification": "multi_label", "regression": "regression"}
+    return kinds.get(str(config.problem_type), "classification")
 
 
 def _list_of_layers(model: nn.Module, count: int) -> str:
