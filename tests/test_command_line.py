@@ -260,6 +260,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
+DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 EXACT = [
     "+student.hidden_dropout_prob=0.0",
     "+student.attention_probs_dropout_prob=0.0",
@@ -280,8 +281,7 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
     common = [*FILES, *FROM_FOLDER, *TINY[:-1], *EXACT]
     one, two = tmp_path / "one", tmp_path / "two"
     command(*common, "data.batch_size=8", f"hydra.run.dir={one}")
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=4"]
-    command(*common, *ddp, f"hydra.run.dir={two}")
+    command(*common, *DDP, "data.batch_size=4", f"hydra.run.dir={two}")
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()].count("two") == 1
     expected, found = weights(one), weights(two)
     assert expected.keys() == found.keys()
@@ -293,6 +293,26 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
     results = [json.loads((run / "result.json").read_text())["metrics"] for run in (one, two)]
     for name in ("accuracy", "teacher_accuracy", "agreement"):
         assert results[0][name] == pytest.approx(results[1][name]), name
+
+
+def test_a_process_without_a_labelled_row_keeps_nobody_waiting(command, tmp_path, work):
+    # One validation row for two processes, and test rows that are labelled on one of them only.
+    (work / "first.tsv").write_text("text\tlabel\nfine\tgood\n")
+    half = "".join(f"fine film\t{'good' if i % 2 else ''}\n" for i in range(12))
+    (work / "half.tsv").write_text("text\tlabel\n" + half)
+    files = [*FILES[:2], "data.validation=first.tsv", "data.test=half.tsv"]
+    command(*files, *FROM_FOLDER, *TINY, *DDP, "baseline=false", *out(tmp_path))
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    assert {"accuracy", "teacher_accuracy", "agreement", "hard_label", "loss"} <= set(found)
+
+
+def test_processes_that_would_wait_for_unused_weights_are_refused(command, tmp_path):
+    arguments = [*FILES, *FROM_FOLDER, *TINY, *DDP, "criteria=[hint]", "baseline=false"]
+    done = command(*arguments, *out(tmp_path), fails=True)
+    assert "4 parameters of the student get no gradient from any term" in " ".join(
+        done.stderr.split()
+    )
+    command(*arguments, "trainer.strategy=ddp_find_unused_parameters_true", *out(tmp_path))
 
 
 def test_processes_started_by_torchrun_share_one_directory(command, installed, work, tmp_path):

@@ -78,6 +78,8 @@ def train(
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     # The logger begins its file anew.
     logged_before = _rows(directory / "metrics.csv") if resuming else []
+    if resuming and last.is_file():
+        _follow_a_move(last)
     trainer = build_trainer(cfg, directory, **trainer_changes)
     start = time.perf_counter()
     fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
@@ -105,6 +107,27 @@ def train(
     result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
     _write(done, result)
     return result
+
+
+@rank_zero_only
+def _follow_a_move(last: Path) -> None:
+    """Let a checkpoint know its folder: one that was moved would forget which weights were best."""
+    state = torch.load(last, map_location="cpu", weights_only=True)
+    moved = False
+    for callback in state.get("callbacks", {}).values():
+        old = callback.get("dirpath") if isinstance(callback, dict) else None
+        if old is None or Path(old) == last.parent:
+            continue
+        moved = True
+        for name, value in callback.items():
+            if isinstance(value, str):
+                callback[name] = value.replace(old, str(last.parent))
+            elif name == "best_k_models":
+                callback[name] = {k.replace(old, str(last.parent)): v for k, v in value.items()}
+    if moved:
+        aside = last.with_suffix(".moved")
+        torch.save(state, aside)
+        aside.rename(last)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

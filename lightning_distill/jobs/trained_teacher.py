@@ -108,17 +108,18 @@ def trained_teacher(
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """What else makes a teacher: everything but where it runs and what it shows."""
-    groups: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(
-            cfg, ["optimizer", "scheduler", "callbacks", "metrics", "trainer", "monitor", "mode"]
-        )
-    )
+    names = ["optimizer", "scheduler", "callbacks", "metrics", "trainer", "monitor", "mode"]
+    # Not resolved: the student's learning rate and the run's folder are no part of a recipe.
+    everything: Any = OmegaConf.to_container(cfg)
+    groups: dict[str, Any] = {name: everything.get(name) or {} for name in names}
     where = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")
     shown = ("log_every_n_steps", "enable_model_summary", "max_epochs", "max_steps")
-    groups["trainer"] = {k: v for k, v in groups["trainer"].items() if k not in where + shown}
-    groups["optimizer"] = {k: v for k, v in (groups["optimizer"] or {}).items() if k != "lr"}
-    callbacks = groups["callbacks"] or {}
-    groups["callbacks"] = {k: v for k, v in callbacks.items() if k != "progress_bar"}
+    for name, left_out in (
+        ("trainer", where + shown),
+        ("optimizer", ("lr",)),
+        ("callbacks", ("progress_bar",)),
+    ):
+        groups[name] = {k: v for k, v in groups[name].items() if k not in left_out}
     return groups
 
 

@@ -217,3 +217,140 @@ def test_adapters_are_in_the_checkpoint_and_not_in_what_is_exported(run, tmp_pat
     assert sorted(f"student.{name}" for name in exported) == sorted(
         name for name in names if name.startswith("student.")
     )
+
+
+GOOD = ["good" if i % 4 in (0, 2) else "bad" for i in range(48)]
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def test_a_student_cut_from_the_teacher_has_the_labels_of_the_data(run, tmp_path):
+    data = files(tmp_path, GOOD)
+    other = ["data.label_names=[good,bad]", "trainer.max_epochs=8", "optimizer.lr=5e-3"]
+    made = run("job=finetune", *data, *SMALL_STUDENT, *other, "student.num_hidden_layers=2")
+    assert report(made)["student"]["metrics"]["accuracy"] > 0.9
+    teacher = ["teacher=pretrained", f"teacher.path={made / 'student'}"]
+    cut = ["student=from_teacher", "student.layers=1", "optimizer.lr=1e-5", "baseline=false"]
+    found = run(*data, *teacher, *cut)
+    assert report(found)["teacher"]["metrics"]["accuracy"] > 0.9
+    config = json.loads((found / "student" / "config.json").read_text())
+    assert config["id2label"] == {"0": "bad", "1": "good"}
+    # Evaluated by its own configuration it is as good as the report says.
+    again = run("job=evaluate", f"job.path={found}", *data)
+    accuracy = json.loads((again / "evaluation.json").read_text())["accuracy"]
+    assert accuracy == pytest.approx(report(found)["student"]["metrics"]["accuracy"])
+    # It begins with the teacher's head, in the data's order.
+    head = load_file(made / "student" / "model.safetensors")["classifier.weight"]
+    assert torch.allclose(weights(found)["classifier.weight"], head[[1, 0]], atol=1e-3)
+
+
+def test_resuming_a_run_that_has_ended_changes_nothing(run, tmp_path):
+    data = files(tmp_path, GOOD)
+    for callbacks in ("[last_checkpoint]", "[]"):
+        folder = run(*data, *SMALL_STUDENT, *SMALL_TEACHER, f"callbacks={callbacks}")
+        before = weights(folder), report(folder)["student"]["metrics"]
+        resumed(run, folder)
+        for name, value in weights(folder).items():
+            assert torch.equal(value, before[0][name]), name
+        assert report(folder)["student"]["metrics"] == before[1]
+
+
+def resumed(run, folder: Path, *more: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["x", f"resume={folder}", *more])
+        main()
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(run, tmp_path):
+    folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
+    moved = folder.rename(tmp_path / "elsewhere")
+    (moved / "result.json").unlink()
+    (moved / "report.json").unlink()
+    resumed(run, moved)
+    assert (moved / "report.json").is_file() and not folder.exists()
+
+
+def test_a_resumed_run_takes_no_overrides(run, tmp_path, capsys):
+    folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
+    with pytest.raises(SystemExit):
+        resumed(run, folder, "trainer.max_epochs=9")
+    assert "leave out trainer.max_epochs=9, or start a new run" in capsys.readouterr().err
+
+
+def test_another_recipe_is_another_teacher(run, tmp_path, capsys):
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false"]
+    run(*data)
+    for same in ([], ["trainer.max_epochs=1"], ["optimizer.lr=1e-3"], ["data.labelled_rows=20"]):
+        capsys.readouterr()
+        run(*data, *same)
+        assert "Teacher: found in" in capsys.readouterr().out, same
+    others = [
+        ["optimizer.weight_decay=0.5"],
+        ["scheduler=cosine"],
+        ["+trainer.limit_train_batches=1"],
+        ["teacher.model.hidden_size=32"],
+        ["teacher.max_epochs=1"],
+        ["seed=1"],
+        ["data.label_names=[good,bad]"],
+    ]
+    for other in others:
+        run(*data, *other)
+        assert "Teacher: training once" in capsys.readouterr().out, other
+
+
+@pytest.mark.parametrize("monitor", ["soft_target", "agreement", "loss"])
+def test_what_only_the_student_has_can_be_monitored(run, tmp_path, monitor):
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER]
+    folder = run(*data, f"monitor=val/{monitor}")
+    found = report(folder)
+    # Losses of different terms are not compared, nor agreement.
+    assert found["metric"] == "accuracy" and found["higher_is_better"]
+    assert found["baseline"] is not None and found["teacher"] is not None
+
+
+def test_a_row_too_long_for_a_model_is_found_before_training(run, tmp_path, capsys):
+    data = files(tmp_path, GOOD)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "fine " * 90, "label": "good"}) + "\n")
+    small = ["student.max_position_embeddings=40", "teacher.model.max_position_embeddings=40"]
+    with pytest.raises(SystemExit):
+        run(*data, *SMALL_STUDENT, *SMALL_TEACHER, *small)
+    shown = capsys.readouterr()
+    assert "The teacher reads at most 40 tokens, but the data has rows of 92. Set" in shown.err
+    roberta = ["student.model_type=roberta", "student.max_position_embeddings=92"]
+    with pytest.raises(SystemExit):
+        run("job=finetune", *data, *SMALL_STUDENT, *roberta)
+    assert "The student reads at most 91 tokens, but the data has rows of 92" in (
+        capsys.readouterr().err
+    )
+
+
+def test_few_steps_and_less_precision(run, tmp_path):
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false"]
+    run(*data, "trainer.max_steps=10", "trainer.max_epochs=5", "trainer.precision=bf16-mixed")
+    run(*data, "scheduler=cosine", "trainer.max_steps=1")
+    run(*data, "+trainer.fast_dev_run=true")
+
+
+def test_a_run_that_has_not_ended_is_no_model_yet(run, tmp_path, capsys):
+    folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
+    (folder / "report.json").unlink()
+    with pytest.raises(SystemExit):
+        run("job=evaluate", f"job.path={folder}", *files(tmp_path, GOOD))
+    assert f"The run {folder} has not ended: go on with resume=" in capsys.readouterr().err
+
+
+def test_a_stopped_run_says_how_to_go_on(run, tmp_path, capsys):
+    (tmp_path / "stopping.py").write_text(
+        "import lightning as L\n\n\n"
+        "class Stop(L.Callback):\n"
+        "    def on_train_epoch_start(self, trainer, pl_module):\n"
+        "        raise KeyboardInterrupt\n"
+    )
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT, "+callbacks.stop._target_=stopping.Stop"]
+    with pytest.raises(SystemExit) as exit_:
+        run("job=finetune", *data)
+    assert exit_.value.code == 130
+    assert "Stopped. Go on with: lightning-distill resume=" in capsys.readouterr().out
