@@ -5,6 +5,7 @@ capitals that takes the mean over those that count. Arguments come in the order 
 """
 
 from ._check import masked_mean
+from .correlation_congruence import correlation_congruence, CorrelationCongruence
 from .dist import DIST, dist
 from .dkd import DKD, dkd
 from .hard_label import hard_label, HardLabel
@@ -18,7 +19,10 @@ from .margin_mse import margin_mse, MarginMSE
 from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
 from .ofa import OFA, ofa
+from .pkt import PKT, pkt
 from .reverse_kl import reverse_kl, ReverseKL
+from .rkd import RKD, rkd
+from .similarity_preserving import similarity_preserving, SimilarityPreserving
 from .skew_kl import skew_kl, SkewKL
 from .skew_reverse_kl import skew_reverse_kl, SkewReverseKL
 from .soft_cross_entropy import soft_cross_entropy, SoftCrossEntropy
@@ -35,8 +39,11 @@ __all__ = [
     "MLKD",
     "NKD",
     "OFA",
+    "PKT",
+    "RKD",
     "TAID",
     "WSLD",
+    "CorrelationCongruence",
     "HardLabel",
     "Hint",
     "KnowledgeDistillation",
@@ -45,12 +52,14 @@ __all__ = [
     "LogitStandardization",
     "MarginMSE",
     "ReverseKL",
+    "SimilarityPreserving",
     "SkewKL",
     "SkewReverseKL",
     "SoftCrossEntropy",
     "SoftTarget",
     "TfKD",
     "TotalVariation",
+    "correlation_congruence",
     "dist",
     "dkd",
     "hard_label",
@@ -64,7 +73,10 @@ __all__ = [
     "mlkd",
     "nkd",
     "ofa",
+    "pkt",
     "reverse_kl",
+    "rkd",
+    "similarity_preserving",
     "skew_kl",
     "skew_reverse_kl",
     "soft_cross_entropy",

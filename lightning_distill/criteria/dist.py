@@ -5,9 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, Number, positive
-from ._gather import gather_rows
 from ._log_probabilities import log_probabilities
-from ._rows import counted_rows
+from ._rows import logit_rows
 
 
 def dist(
@@ -71,9 +70,7 @@ class DIST(nn.Module):
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
         temperature = positive("temperature", self.temperature)
-        student, teacher = counted_rows(student, teacher, mask)
-        if self.gather:
-            student, teacher = gather_rows(student), gather_rows(teacher)
+        student, teacher = logit_rows(student, teacher, mask, self.gather)
         if len(student) == 0:
             return student.sum()
         return dist(student, teacher, self.beta, self.gamma, temperature)

@@ -6,9 +6,8 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, in_full_precision, without_autocast
-from ._gather import gather_rows
 from ._log_probabilities import kl, log_probabilities
-from ._rows import counted_rows
+from ._rows import logit_rows
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 
@@ -64,9 +63,7 @@ class MLKD(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
-        student, teacher = counted_rows(student, teacher, mask)
-        if self.gather:
-            student, teacher = gather_rows(student), gather_rows(teacher)
+        student, teacher = logit_rows(student, teacher, mask, self.gather)
         return student.sum() if len(student) == 0 else mlkd(student, teacher, self.temperatures)
 
     def extra_repr(self) -> str:  # noqa: D102

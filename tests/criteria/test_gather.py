@@ -5,11 +5,22 @@ import torch
 import torch.multiprocessing as mp
 from torch.testing import assert_close
 
-from lightning_distill.criteria import DIST, MLKD
+from lightning_distill.criteria import (
+    CorrelationCongruence,
+    DIST,
+    MLKD,
+    PKT,
+    RKD,
+    SimilarityPreserving,
+)
 
 CRITERIA = {
     "DIST": lambda gather: DIST(gather=gather),
     "MLKD": lambda gather: MLKD((2.0, 4.0), gather=gather),
+    "SimilarityPreserving": lambda gather: SimilarityPreserving(gather=gather),
+    "PKT": lambda gather: PKT(gather=gather),
+    "RKD": lambda gather: RKD(gather=gather),
+    "CorrelationCongruence": lambda gather: CorrelationCongruence(gather=gather),
 }
 # Unequal parts, some of them masked.
 ROWS = [slice(0, 5), slice(5, 8)]
