@@ -184,6 +184,8 @@ class DistillationModule(L.LightningModule):
         if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
             batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
         modes = {m: m.training for m in self.student.modules()}
+        # Criteria may keep what they saw last; this batch is no part of the training.
+        states = {b: b.clone() for b in self.objective.buffers()}
         self.student.eval()
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
@@ -201,6 +203,8 @@ class DistillationModule(L.LightningModule):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            for buffer, state in states.items():
+                buffer.copy_(state)
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""

@@ -20,7 +20,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
-from lightning_distill.criteria import HardLabel, Hint, SoftTarget
+from lightning_distill.criteria import HardLabel, Hint, SoftTarget, TAID
 from lightning_distill.teachers.fingerprint import fingerprint
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -128,7 +128,7 @@ def test_the_dry_run_leaves_modes_buffers_and_randomness_alone(tmp_path, teacher
     student = bert(1, 8)
     student.bert.embeddings.eval()
     modes = [m.training for m in student.modules()]
-    made = module(student, teacher, hint=hidden())
+    made = module(student, teacher, hint=hidden(), taid=Term(TAID(step=0.1), LOGITS))
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -136,6 +136,7 @@ def test_the_dry_run_leaves_modes_buffers_and_randomness_alone(tmp_path, teacher
     assert torch.equal(torch.rand(1), expected)
     assert [m.training for m in student.modules()] == modes
     assert all(p.grad is None for p in student.parameters())
+    assert made.objective.terms["taid"].criterion.previous.isnan()
 
 
 def test_the_teacher_goes_where_the_module_goes(student, teacher):
@@ -378,8 +379,8 @@ def test_distill_restores_the_best_weights_not_the_last(tmp_path, teacher, batch
         assert torch.equal(value, kept[0][name]), name
 
 
-def test_a_train_loader_alone_is_enough(teacher, batches):
-    fit = L.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, accelerator="cpu")
+def test_a_train_loader_alone_is_enough(tmp_path, teacher, batches):
+    fit = trainer(tmp_path, enable_checkpointing=True)
     distill(bert(1, 8), teacher, loader(batches), {"soft": Term(SoftTarget(), LOGITS)}, fit)
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Number = float | int | Callable[[], float]
+UNLABELLED = -100
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:
@@ -33,6 +35,19 @@ def positive(name: str, value: Number) -> float:
     return number
 
 
+def check_share(name: str, value: Number) -> None:
+    """Refuse a number outside of 0 to 1; a schedule is looked at when it is called."""
+    if not callable(value) and not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+
+
+def share(name: str, value: Number) -> float:
+    """The number now, if it is a schedule, checked to be a share."""
+    number = value() if callable(value) else value
+    check_share(name, number)
+    return number
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a word that is not among the choices."""
     if value not in choices:
@@ -47,6 +62,26 @@ def in_full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
         t if t.dtype in (torch.float32, torch.float64) or not t.is_floating_point() else t.float()
         for t in tensors
     )
+
+
+def without_autocast(tensor: Tensor) -> Any:
+    """A context in which matrix products keep the precision of what they are given."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def labelled(
+    labels: Int[Tensor, "*batch"], mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None
+) -> tuple[Int[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
+    """Labels to index with, and which samples have one (not -100) and count by `mask`."""
+    counted = labels != UNLABELLED
+    if mask is not None:
+        if mask.shape != labels.shape:
+            raise ValueError(
+                f"`mask` must have one entry per value, shape {tuple(labels.shape)}, got "
+                f"{tuple(mask.shape)}."
+            )
+        counted = counted & (mask != 0)
+    return labels.masked_fill(~counted, 0), counted
 
 
 def masked_mean(
@@ -78,14 +113,15 @@ def masked_mean(
         counted = mask != 0
         # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
         total, count = values.masked_fill(~counted, 0.0).sum(), counted.sum()
-    ranks = 1
-    if torch.is_grad_enabled() and _ranks() > 1:
-        ranks, count = _ranks(), count.clone()
+    world = 1
+    if torch.is_grad_enabled() and ranks() > 1:
+        world, count = ranks(), count.clone()
         torch.distributed.all_reduce(count)
-    return total * ranks / count.clamp(min=1)
+    return total * world / count.clamp(min=1)
 
 
-def _ranks() -> int:
+def ranks() -> int:
+    """How many processes train together."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torchmetrics import Metric
 
-from ..criteria import HardLabel, KnowledgeDistillation, SoftCrossEntropy, SoftTarget
+from .. import criteria
 from ..labels import label_order
 from ..module import longest_input
 from ..objective import Objective, Term
@@ -21,7 +21,25 @@ from ..teachers.pretrained import check_path
 
 log = logging.getLogger("lightning_distill")
 
-SOFTMAX = (SoftTarget, SoftCrossEntropy, KnowledgeDistillation)
+# Meant for labels of which exactly one is right.
+SOFTMAX = (
+    criteria.DIST,
+    criteria.DKD,
+    criteria.JSD,
+    criteria.KnowledgeDistillation,
+    criteria.MLKD,
+    criteria.NKD,
+    criteria.OFA,
+    criteria.ReverseKL,
+    criteria.SkewKL,
+    criteria.SkewReverseKL,
+    criteria.SoftCrossEntropy,
+    criteria.SoftTarget,
+    criteria.TAID,
+    criteria.TfKD,
+    criteria.TotalVariation,
+    criteria.WSLD,
+)
 
 
 def group(cfg: DictConfig, name: str) -> Any:
@@ -145,7 +163,7 @@ def build_label_objective(cfg: DictConfig) -> Objective:
         if term.active and all(source.role != "teacher" for source in term.sources())
     }
     if not terms:
-        criterion = HardLabel(label_kind(cfg.task))
+        criterion = criteria.HardLabel(label_kind(cfg.task))
         inputs = {"student": "student.logits", "labels": "batch.labels"}
         terms = {"hard_label": Term(criterion, inputs)}
     return Objective(terms)

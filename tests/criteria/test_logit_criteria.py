@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from jaxtyping import TypeCheckError
+from torch import nn
 from torch.testing import assert_close
 
+from lightning_distill import criteria
 from lightning_distill.criteria import (
     Hint,
     KnowledgeDistillation,
@@ -17,14 +19,90 @@ from lightning_distill.criteria import (
     SoftTarget,
 )
 
-FUNCTIONS = [soft_target, soft_cross_entropy, logit_mse]
-MODULES = [SoftTarget, SoftCrossEntropy, LogitMSE, Hint, lambda: Hint("cosine"), lambda: Hint("kl")]
+
+class WithLabels(nn.Module):
+    """A criterion that wants labels, given those that the teacher finds likeliest."""
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, student, teacher, mask=None):
+        labels = teacher.nan_to_num().argmax(-1)
+        if isinstance(self.criterion, criteria.TfKD):
+            if student.shape != teacher.shape:
+                raise ValueError("must have the same shape")
+            return self.criterion(student, labels, mask)
+        return self.criterion(student, teacher, labels, mask)
+
+
+DIVERGENCES = [
+    criteria.reverse_kl,
+    criteria.jsd,
+    criteria.skew_kl,
+    criteria.skew_reverse_kl,
+    criteria.total_variation,
+    criteria.listwise_kl,
+]
+FUNCTIONS = [soft_target, soft_cross_entropy, logit_mse, criteria.margin_mse, *DIVERGENCES]
+# WSLD's weight stops the gradient; its own test looks at that.
+LABELLED = [criteria.dkd, criteria.nkd, criteria.ofa]
+
+
+def with_labels(criterion):
+    return lambda temperature: WithLabels(criterion(temperature=temperature))
+
+
+TEMPERED = {
+    "SoftTarget": SoftTarget,
+    "SoftCrossEntropy": SoftCrossEntropy,
+    "ReverseKL": criteria.ReverseKL,
+    "JSD": lambda t: criteria.JSD(0.5, t),
+    "SkewKL": lambda t: criteria.SkewKL(0.1, t),
+    "SkewReverseKL": lambda t: criteria.SkewReverseKL(0.1, t),
+    "TotalVariation": criteria.TotalVariation,
+    "ListwiseKL": criteria.ListwiseKL,
+    "DKD": with_labels(criteria.DKD),
+    "NKD": with_labels(criteria.NKD),
+    "WSLD": with_labels(criteria.WSLD),
+    "TfKD": with_labels(criteria.TfKD),
+    "DIST": lambda t: criteria.DIST(temperature=t),
+    "MLKD": lambda t: criteria.MLKD([t]),
+}
+
+
+def at_two(build):
+    return lambda: build(2.0)
+
+
+PER_SAMPLE = {
+    **{name: at_two(build) for name, build in TEMPERED.items() if name not in ("DIST", "MLKD")},
+    "LogitMSE": LogitMSE,
+    "MarginMSE": criteria.MarginMSE,
+    "TAID": lambda: criteria.TAID(step=0.0),
+    "OFA": lambda: WithLabels(criteria.OFA()),
+    "LogitStandardization": criteria.LogitStandardization,
+    "Hint": Hint,
+    "Hint cosine": lambda: Hint("cosine"),
+    "Hint kl": lambda: Hint("kl"),
+}
+RELATIONAL = {"DIST": criteria.DIST, "MLKD": criteria.MLKD}
+MODULES = [pytest.param(build, id=name) for name, build in (PER_SAMPLE | RELATIONAL).items()]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_gradient(function, logits):
     student, teacher = logits[:, :3].requires_grad_()
     assert torch.autograd.gradcheck(function, (student, teacher))
+
+
+@pytest.mark.parametrize("function", LABELLED)
+def test_gradient_with_labels(function, logits):
+    student, teacher = logits[:, :3].requires_grad_()
+    labels = torch.tensor([0, 4, 9])
+    assert torch.autograd.gradcheck(
+        lambda s: function(s, teacher.detach(), labels), (student,)
+    ) or (function is criteria.wsld)
 
 
 @pytest.mark.parametrize("build", MODULES)
@@ -98,19 +176,19 @@ def test_degenerate_inputs_give_finite_values_and_gradients(build, case):
     assert loss.isfinite() and student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("build", [SoftTarget, SoftCrossEntropy])
+@pytest.mark.parametrize("name", TEMPERED)
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 100.0])
-def test_every_temperature_is_finite(build, temperature, logits):
+def test_every_temperature_is_finite(name, temperature, logits):
     student = logits[0].float().mul(100).requires_grad_()
-    loss = build(temperature)(student, logits[1].float().mul(100))
+    loss = TEMPERED[name](temperature)(student, logits[1].float().mul(100))
     loss.backward()
     assert loss.isfinite() and student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("build", [SoftTarget, SoftCrossEntropy, KnowledgeDistillation])
+@pytest.mark.parametrize("build", [*TEMPERED.values(), KnowledgeDistillation])
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_that_is_not_positive_is_refused(build, temperature):
-    with pytest.raises(ValueError, match=r"`temperature` must be positive, got"):
+    with pytest.raises(ValueError, match=r"`temperatures?` must be positive, got"):
         build(temperature)
 
 
@@ -151,7 +229,7 @@ def test_divergences_ignore_a_shift_and_follow_the_batch(seed, shift):
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
     order = torch.randperm(6, generator=generator)
-    for function in (soft_target, soft_cross_entropy):
+    for function in (soft_target, soft_cross_entropy, *DIVERGENCES):
         values = function(student, teacher)
         assert_close(function(student + shift, teacher - shift), values)
         assert_close(function(student[order], teacher[order]), values[order])

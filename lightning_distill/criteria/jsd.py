@@ -1,0 +1,69 @@
+"""Generalised Jensen-Shannon divergence: between forward and reverse KL."""
+
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_positive, check_share, masked_mean, Number, positive, share
+from ._log_probabilities import kl, log_mixture, log_probabilities
+
+
+def jsd(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    beta: float = 0.5,
+    temperature: float = 1.0,
+) -> Float[Tensor, "*batch"]:
+    r"""Divergence of both from their mixture per sample, in nats.
+
+    $$\tau^2 \big( \beta \, \mathrm{KL}(p \,\Vert\, m)
+    + (1 - \beta) \, \mathrm{KL}(q \,\Vert\, m) \big), \quad m = \beta p + (1 - \beta) q$$
+
+    with teacher $p$ and student $q$. Near both ends it is forward and reverse KL in form, but falls
+    to 0; so, as is usual, `beta=0` is forward KL and `beta=1` reverse KL themselves.
+
+    References:
+        Agarwal et al., *On-Policy Distillation of Language Models*, 2024,
+        https://arxiv.org/abs/2306.13649, section 2.
+    """
+    check_share("beta", beta)
+    log_q, log_p = log_probabilities(student, teacher, temperature)
+    if beta == 0:
+        value = kl(log_p, log_q)
+    elif beta == 1:
+        value = kl(log_q, log_p)
+    else:
+        log_m = log_mixture(log_p, log_q, beta)
+        value = beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+    return value * temperature**2
+
+
+class JSD(nn.Module):
+    """Mean of [`jsd`][] over the samples that count.
+
+    Args:
+        beta: share of the teacher in the mixture, from 0 (forward KL) to 1 (reverse KL); a number
+            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, beta: Number = 0.5, temperature: Number = 1.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        check_share("beta", beta)
+        self.temperature = temperature
+        self.beta = beta
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        temperature = positive("temperature", self.temperature)
+        beta = share("beta", self.beta)
+        return masked_mean(jsd(student, teacher, beta, temperature), mask)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"beta={self.beta}, temperature={self.temperature}"

@@ -1,0 +1,55 @@
+"""Reverse KL: the student is not rewarded for covering what the teacher finds unlikely."""
+
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_positive, masked_mean, Number, positive
+from ._log_probabilities import kl, log_probabilities
+
+
+def reverse_kl(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "*batch"]:
+    r"""KL from the student to the teacher per sample, in nats.
+
+    $$\tau^2 \, \mathrm{KL}\big(\sigma(s / \tau) \,\Vert\, \sigma(t / \tau)\big)$$
+
+    It is large where the student is sure of what the teacher finds unlikely, so a small student
+    settles on one of the teacher's modes where forward KL spreads over all.
+
+    References:
+        Gu et al., *MiniLLM: Knowledge Distillation of Large Language Models*, 2024,
+        https://arxiv.org/abs/2306.08543, section 2.1 (there on sequences that the student
+        generates; this is the divergence alone).
+    """
+    log_q, log_p = log_probabilities(student, teacher, temperature)
+    return kl(log_q, log_p) * temperature**2
+
+
+class ReverseKL(nn.Module):
+    """Mean of [`reverse_kl`][] over the samples that count.
+
+    Args:
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, temperature: Number = 1.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        temperature = positive("temperature", self.temperature)
+        return masked_mean(reverse_kl(student, teacher, temperature), mask)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"temperature={self.temperature}"

@@ -1,0 +1,60 @@
+"""Skewed KL: forward KL that stays bounded where the student rules out what the teacher likes."""
+
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_positive, check_share, masked_mean, Number, positive, share
+from ._log_probabilities import kl, log_mixture, log_probabilities
+
+
+def skew_kl(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    alpha: float = 0.1,
+    temperature: float = 1.0,
+) -> Float[Tensor, "*batch"]:
+    r"""KL from the teacher to a mixture of both per sample, in nats.
+
+    $$\tau^2 \, \mathrm{KL}\big(p \,\Vert\, \alpha p + (1 - \alpha) q\big)$$
+
+    with teacher $p$ and student $q$. `alpha=0` is [`soft_target`][]; above, no sample adds more
+    than $-\tau^2 \log \alpha$.
+
+    References:
+        Ko et al., *DistiLLM: Towards Streamlined Distillation for Large Language Models*, 2024,
+        https://arxiv.org/abs/2402.03898, section 3.1.
+    """
+    check_share("alpha", alpha)
+    log_q, log_p = log_probabilities(student, teacher, temperature)
+    return kl(log_p, log_mixture(log_p, log_q, alpha)) * temperature**2
+
+
+class SkewKL(nn.Module):
+    """Mean of [`skew_kl`][] over the samples that count.
+
+    Args:
+        alpha: share of the teacher in the mixture, from 0 to 1; a number or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, alpha: Number = 0.1, temperature: Number = 1.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        check_share("alpha", alpha)
+        self.temperature = temperature
+        self.alpha = alpha
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        temperature = positive("temperature", self.temperature)
+        alpha = share("alpha", self.alpha)
+        return masked_mean(skew_kl(student, teacher, alpha, temperature), mask)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"alpha={self.alpha}, temperature={self.temperature}"

@@ -1,0 +1,86 @@
+"""TAID: a teacher that moves from the student's own distribution to the real teacher's."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_share, in_full_precision, masked_mean, Number, ranks, share
+from ._log_probabilities import kl, log_probabilities
+
+
+def taid(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    alpha: float,
+) -> Float[Tensor, "*batch"]:
+    r"""KL from an intermediate teacher to the student per sample, in nats.
+
+    $$\mathrm{KL}\big(\sigma((1 - \alpha) \, \mathrm{sg}(s) + \alpha t) \,\Vert\, \sigma(s)\big)$$
+
+    where $\mathrm{sg}$ stops the gradient. With $\alpha = 1$ it is forward KL.
+
+    References:
+        Shing et al., *TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge
+        Transfer in Language Models*, 2025, https://arxiv.org/abs/2501.16937, section 3.
+    """
+    check_share("alpha", alpha)
+    student, teacher = in_full_precision(student, teacher)
+    intermediate = torch.lerp(student.detach(), teacher, alpha)
+    log_q, log_p = log_probabilities(student, intermediate, 1.0)
+    return kl(log_p, log_q)
+
+
+class TAID(nn.Module):
+    r"""Mean of [`taid`][] over the samples that count; the share of the teacher grows.
+
+    `alpha` says how far the intermediate teacher must be at least; where the loss falls quickly it
+    runs ahead, by $\delta \, \sigma(m) (1 - \alpha)$ a step, where $m$ is a moving mean of the
+    relative fall of the loss. The state is in the checkpoint and equal on every rank.
+
+    Args:
+        alpha: the teacher's least share: a schedule from 0.4 to 1 in the paper, or a number.
+        step: $\delta$; 0 follows `alpha` alone.
+        momentum: of the moving mean.
+    """
+
+    position: Tensor
+    trend: Tensor
+    previous: Tensor
+
+    def __init__(self, alpha: Number = 0.4, step: float = 5e-4, momentum: float = 0.99):
+        super().__init__()
+        check_share("alpha", alpha)
+        check_share("step", step)
+        check_share("momentum", momentum)
+        self.alpha, self.step, self.momentum = alpha, step, momentum
+        self.register_buffer("position", torch.zeros(()))
+        self.register_buffer("trend", torch.zeros(()))
+        self.register_buffer("previous", torch.tensor(torch.nan))
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples for which `mask` is true, in nats."""
+        now = max(share("alpha", self.alpha), float(self.position))
+        loss = masked_mean(taid(student, teacher, now), mask)
+        if self.training and torch.is_grad_enabled() and self.step:
+            self._advance(loss.detach(), now)
+        return loss
+
+    @torch.no_grad()
+    def _advance(self, loss: Tensor, now: float) -> None:
+        if ranks() > 1:
+            loss = loss.clone()
+            torch.distributed.all_reduce(loss)
+            loss = loss / ranks()
+        if not self.previous.isnan():
+            fall = (self.previous - loss) / (self.previous + 1e-15)
+            self.trend.mul_(self.momentum).add_((1 - self.momentum) * fall)
+            self.position.fill_(now + self.step * float(self.trend.sigmoid()) * (1 - now))
+        self.previous.copy_(loss)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"alpha={self.alpha}, step={self.step}, momentum={self.momentum}"

@@ -1,0 +1,63 @@
+"""Weighted soft labels: samples that the student masters already are weighed down."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._check import check_positive, labelled, masked_mean, Number, positive
+from ._log_probabilities import log_probabilities
+from .soft_cross_entropy import soft_cross_entropy
+
+
+def wsld(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    labels: Int[Tensor, "*batch"],
+    temperature: float = 2.0,
+) -> Float[Tensor, "*batch"]:
+    r"""Soft cross-entropy, weighed by how far the student is behind, per sample, in nats.
+
+    $$-\tau^2 \Big( 1 - e^{-L_s / L_t} \Big) \sum_c \sigma(t / \tau)_c \log \sigma(s / \tau)_c$$
+
+    where $L$ is the cross-entropy with the label at temperature 1. The weight has no gradient.
+
+    References:
+        Zhou et al., *Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff
+        Perspective*, 2021, https://arxiv.org/abs/2102.00650, eq. 9.
+    """
+    with torch.no_grad():
+        log_q, log_p = log_probabilities(student, teacher, 1.0)
+        index = labels.unsqueeze(-1)
+        # A teacher that is right to the last bit has no loss to divide by.
+        ratio = log_q.gather(-1, index) / log_p.gather(-1, index).clamp(max=-1e-7)
+        weight = -torch.expm1(-ratio.squeeze(-1))
+    return weight * soft_cross_entropy(student, teacher, temperature)
+
+
+class WSLD(nn.Module):
+    """Mean of [`wsld`][] over the labelled samples that count.
+
+    Args:
+        temperature: flattens both distributions before they are compared; a positive number
+            or a schedule.
+    """
+
+    def __init__(self, temperature: Number = 2.0):
+        super().__init__()
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        labels: Int[Tensor, "*batch"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the samples with a label (not -100) for which `mask` is true, in nats."""
+        labels, counted = labelled(labels, mask)
+        temperature = positive("temperature", self.temperature)
+        return masked_mean(wsld(student, teacher, labels, temperature), counted)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"temperature={self.temperature}"

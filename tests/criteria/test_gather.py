@@ -1,0 +1,68 @@
+"""Criteria that compare samples with each other, over two processes."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch.testing import assert_close
+
+from lightning_distill.criteria import (
+    CorrelationCongruence,
+    DIST,
+    MLKD,
+    PKT,
+    RKD,
+    SimilarityPreserving,
+)
+
+CRITERIA = {
+    "DIST": lambda gather: DIST(gather=gather),
+    "MLKD": lambda gather: MLKD((2.0, 4.0), gather=gather),
+    "SimilarityPreserving": lambda gather: SimilarityPreserving(gather=gather),
+    "PKT": lambda gather: PKT(gather=gather),
+    "RKD": lambda gather: RKD(gather=gather),
+    "CorrelationCongruence": lambda gather: CorrelationCongruence(gather=gather),
+}
+# Unequal parts, some of them masked.
+ROWS = [slice(0, 5), slice(5, 8)]
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([True, True, False, True, True, True, False, True])
+    return x, teacher, weight, mask
+
+
+def _worker(rank, store, name, gather, results):
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+    x, teacher, weight, mask = inputs()
+    rows = ROWS[rank]
+    loss = CRITERIA[name](gather)(x[rows] @ weight, teacher[rows], mask[rows])
+    loss.backward()
+    # What DDP does.
+    torch.distributed.all_reduce(weight.grad)
+    results[rank] = (loss.item(), (weight.grad / 2).tolist())
+    torch.distributed.destroy_process_group()
+
+
+def two_processes(name, gather, tmp_path):
+    with mp.Manager() as manager:
+        results = manager.dict()
+        store = str(tmp_path / f"store-{gather}")
+        mp.spawn(_worker, (store, name, gather, results), nprocs=2)
+        return dict(results)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_two_processes_are_one_with_all_rows(name, tmp_path):
+    x, teacher, weight, mask = inputs()
+    expected = CRITERIA[name](False)(x @ weight, teacher, mask)
+    expected.backward()
+    found = two_processes(name, True, tmp_path)
+    for value, gradient in found.values():
+        assert value == pytest.approx(expected.item())
+        assert_close(torch.tensor(gradient, dtype=torch.float64), weight.grad)
+    apart = two_processes(name, False, tmp_path)
+    assert apart[0][0] != pytest.approx(expected.item())
