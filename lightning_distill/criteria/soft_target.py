@@ -1,18 +1,10 @@
 """Soft targets: match the teacher's class distribution at a raised temperature."""
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import (
-    check_positive,
-    check_same_shape,
-    in_full_precision,
-    masked_mean,
-    Number,
-    positive,
-)
+from ._check import check_positive, masked_mean, Number, positive
+from ._log_probabilities import kl, log_probabilities
 
 
 def soft_target(
@@ -32,19 +24,8 @@ def soft_target(
         Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
         https://arxiv.org/abs/1503.02531, section 2.
     """
-    check_same_shape(student, teacher)
-    check_positive("temperature", temperature)
-    student, teacher = in_full_precision(student, teacher)
-    log_p = F.log_softmax(teacher / temperature, dim=-1)
-    log_q = F.log_softmax(student / temperature, dim=-1)
-    ruled_out = torch.isneginf(log_p)
-    terms = F.kl_div(
-        log_q.masked_fill(ruled_out, 0.0),
-        log_p.masked_fill(ruled_out, 0.0),
-        reduction="none",
-        log_target=True,
-    )
-    return terms.sum(dim=-1) * temperature**2
+    log_q, log_p = log_probabilities(student, teacher, temperature)
+    return kl(log_p, log_q) * temperature**2
 
 
 class SoftTarget(nn.Module):
