@@ -92,7 +92,7 @@ def test_importing_the_package_or_the_command_imports_no_torch():
 
 
 def snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 @pytest.mark.parametrize("name", CRITERIA)

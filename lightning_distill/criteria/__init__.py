@@ -5,7 +5,13 @@ capitals that takes the mean over those that count. Arguments come in the order 
 """
 
 from ._check import masked_mean
+from .attention_kl import attention_kl, AttentionKL
+from .attention_mse import attention_mse, AttentionMSE
+from .attention_transfer import attention_transfer, AttentionTransfer
+from .cka import CKA, cka
 from .correlation_congruence import correlation_congruence, CorrelationCongruence
+from .cosine_hidden import cosine_hidden, CosineHidden
+from .cwd import CWD, cwd
 from .dist import DIST, dist
 from .dkd import DKD, dkd
 from .hard_label import hard_label, HardLabel
@@ -16,9 +22,12 @@ from .listwise_kl import listwise_kl, ListwiseKL
 from .logit_mse import logit_mse, LogitMSE
 from .logit_standardization import logit_standardization, LogitStandardization
 from .margin_mse import margin_mse, MarginMSE
+from .mini_lm_relation import mini_lm_relation, MiniLMRelation
 from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
+from .nst import NST, nst
 from .ofa import OFA, ofa
+from .patient_hidden import patient_hidden, PatientHidden
 from .pkt import PKT, pkt
 from .reverse_kl import reverse_kl, ReverseKL
 from .rkd import RKD, rkd
@@ -33,17 +42,24 @@ from .total_variation import total_variation, TotalVariation
 from .wsld import WSLD, wsld
 
 __all__ = [
+    "CKA",
+    "CWD",
     "DIST",
     "DKD",
     "JSD",
     "MLKD",
     "NKD",
+    "NST",
     "OFA",
     "PKT",
     "RKD",
     "TAID",
     "WSLD",
+    "AttentionKL",
+    "AttentionMSE",
+    "AttentionTransfer",
     "CorrelationCongruence",
+    "CosineHidden",
     "HardLabel",
     "Hint",
     "KnowledgeDistillation",
@@ -51,6 +67,8 @@ __all__ = [
     "LogitMSE",
     "LogitStandardization",
     "MarginMSE",
+    "MiniLMRelation",
+    "PatientHidden",
     "ReverseKL",
     "SimilarityPreserving",
     "SkewKL",
@@ -59,7 +77,13 @@ __all__ = [
     "SoftTarget",
     "TfKD",
     "TotalVariation",
+    "attention_kl",
+    "attention_mse",
+    "attention_transfer",
+    "cka",
     "correlation_congruence",
+    "cosine_hidden",
+    "cwd",
     "dist",
     "dkd",
     "hard_label",
@@ -70,9 +94,12 @@ __all__ = [
     "logit_standardization",
     "margin_mse",
     "masked_mean",
+    "mini_lm_relation",
     "mlkd",
     "nkd",
+    "nst",
     "ofa",
+    "patient_hidden",
     "pkt",
     "reverse_kl",
     "rkd",

@@ -6,6 +6,7 @@ import torch.multiprocessing as mp
 from torch.testing import assert_close
 
 from lightning_distill.criteria import (
+    CKA,
     CorrelationCongruence,
     DIST,
     MLKD,
@@ -19,6 +20,7 @@ CRITERIA = {
     "MLKD": lambda gather: MLKD((2.0, 4.0), gather=gather),
     "SimilarityPreserving": lambda gather: SimilarityPreserving(gather=gather),
     "PKT": lambda gather: PKT(gather=gather),
+    "CKA": lambda gather: CKA(gather=gather),
     "RKD": lambda gather: RKD(gather=gather),
     "CorrelationCongruence": lambda gather: CorrelationCongruence(gather=gather),
 }

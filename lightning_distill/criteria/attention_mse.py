@@ -1,0 +1,45 @@
+"""Attention maps, entry by entry."""
+
+from jaxtyping import Bool, Float, Int
+from torch import nn, Tensor
+
+from ._attention import check_heads, pairs
+from ._check import in_full_precision, masked_mean
+
+
+def attention_mse(
+    student: Float[Tensor, "batch heads queries keys"],
+    teacher: Float[Tensor, "batch heads queries keys"],
+) -> Float[Tensor, "batch queries keys"]:
+    r"""Squared difference of the attention per query and key, mean over the heads.
+
+    $$\frac{1}{h} \sum_{i=1}^{h} (A^s_i - A^t_i)^2$$
+
+    on scores before the softmax in the paper, or on probabilities.
+
+    References:
+        Jiao et al., *TinyBERT: Distilling BERT for Natural Language Understanding*, 2020,
+        https://arxiv.org/abs/1909.10351, eq. 7.
+    """
+    check_heads(student, teacher)
+    student, teacher = in_full_precision(student, teacher)
+    return (student - teacher).square().mean(dim=1)
+
+
+class AttentionMSE(nn.Module):
+    """Mean of [`attention_mse`][] over the pairs of tokens that count."""
+
+    def forward(
+        self,
+        student: Float[Tensor, "batch heads queries keys"],
+        teacher: Float[Tensor, "batch heads queries keys"],
+        mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean over the pairs of which `mask` is true for both tokens."""
+        counted = None if mask is None else pairs(mask)
+        if counted is not None:
+            # Scores of padding are often minus infinity in both, and their difference NaN.
+            hidden = ~counted.unsqueeze(1)
+            student, teacher = (x.masked_fill(hidden, 0.0) for x in (student, teacher))
+        values = attention_mse(student, teacher)
+        return masked_mean(values, counted)

@@ -1,0 +1,103 @@
+"""What every criterion between features must do, whatever its formula."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lightning_distill.criteria import (
+    AttentionKL,
+    AttentionMSE,
+    AttentionTransfer,
+    CKA,
+    CosineHidden,
+    CWD,
+    MiniLMRelation,
+    NST,
+    PatientHidden,
+)
+
+HIDDEN, MAPS, ATTENTION = (6, 4, 8), (6, 3, 4, 4), (6, 2, 4, 4)
+CASES = {
+    "CosineHidden": (CosineHidden, HIDDEN),
+    "PatientHidden": (PatientHidden, HIDDEN),
+    "MiniLMRelation": (lambda: MiniLMRelation(2), HIDDEN),
+    "CKA": (CKA, HIDDEN),
+    "AttentionMSE": (AttentionMSE, ATTENTION),
+    "AttentionKL": (AttentionKL, ATTENTION),
+    "AttentionTransfer": (AttentionTransfer, MAPS),
+    "AttentionTransfer code": (lambda: AttentionTransfer(variant="code"), MAPS),
+    "NST": (NST, MAPS),
+    "CWD": (CWD, MAPS),
+}
+EACH = pytest.mark.parametrize("name", CASES)
+
+
+def given(name, scale=1.0, dtype=torch.float64):
+    build, shape = CASES[name]
+    generator = torch.Generator().manual_seed(0)
+    pair = scale * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    if name == "AttentionKL":
+        pair = pair.softmax(-1)
+    student, teacher = pair.to(dtype)
+    return build(), student, teacher
+
+
+@EACH
+def test_gradient(name):
+    criterion, student, teacher = given(name)
+    student, teacher = student[:3], teacher[:3]
+    check = torch.autograd.gradcheck
+    assert check(lambda s: criterion(s, teacher), (student.requires_grad_(),), atol=1e-4)
+
+
+@EACH
+def test_the_order_of_the_batch_does_not_matter(name):
+    criterion, student, teacher = given(name)
+    order = torch.tensor([3, 1, 5, 0, 4, 2])
+    assert_close(criterion(student[order], teacher[order]), criterion(student, teacher))
+
+
+@EACH
+def test_equal_features_are_zero(name):
+    criterion, student, _ = given(name)
+    found = criterion(student, student.clone())
+    assert_close(found, torch.zeros((), dtype=torch.float64), atol=1e-10, rtol=0.0)
+
+
+@EACH
+def test_a_mask_of_samples_or_tokens_is_dropping_them(name):
+    criterion, student, teacher = given(name)
+    keep = torch.tensor([True, False, True, True, False, True])
+    mask = keep if CASES[name][1] == MAPS else keep[:, None].expand(6, 4)
+    # With a mask, tokens are the samples of CKA.
+    expected = criterion(student[keep], teacher[keep], mask[keep])
+    student[~keep] = torch.nan
+    assert_close(criterion(student, teacher, mask), expected)
+
+
+@EACH
+def test_all_masked_is_zero_with_a_finite_gradient(name):
+    criterion, student, teacher = given(name)
+    mask = torch.zeros(CASES[name][1][:1] if CASES[name][1] == MAPS else (6, 4), dtype=torch.bool)
+    loss = criterion(student.requires_grad_(), teacher, mask)
+    loss.backward()
+    assert loss == 0 and student.grad.isfinite().all()
+
+
+@EACH
+@pytest.mark.parametrize("scale", [0.0, 1e-10, 1e4])
+def test_extreme_features_give_finite_gradients(name, scale):
+    criterion, student, teacher = given(name, scale, torch.float32)
+    loss = criterion(student.requires_grad_(), teacher)
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
+@EACH
+def test_sixteen_bits_are_computed_in_thirty_two(name):
+    criterion, student, teacher = given(name, dtype=torch.bfloat16)
+    expected = criterion(student.double(), teacher.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = criterion(student, teacher)
+    assert loss.dtype == torch.float32
+    assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
