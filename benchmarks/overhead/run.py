@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 
 import lightning as L
 import torch
@@ -132,6 +133,13 @@ def ours(student, teacher, loader, everything: bool) -> float:
     return clock.seconds / len(loader)
 
 
+ARMS = {
+    "bare loop": bare,
+    "ours": partial(ours, everything=False),
+    "ours, bar + CSV every step": partial(ours, everything=True),
+}
+
+
 def peak(arm: str, tiny: bool) -> float:
     """Largest resident memory of a process that runs one arm, in megabytes."""
     command = [sys.executable, __file__, "--peak", arm, *(["--tiny"] if tiny else [])]
@@ -146,6 +154,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # Before anything is built here: a process begins with the peak of the one that started it.
+    peaks = {} if options.peak else {name: peak(name, options.tiny) for name in ARMS}
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -157,11 +167,7 @@ def main() -> None:
     else:
         teacher, student, rows, tokens, steps = bert(12, 384, 12), bert(3, 384, 12), 32, 64, 5
     loader = DataLoader(Tokens(options.steps or steps, rows, tokens), batch_size=None)
-    arms = {
-        "bare loop": lambda s, t: bare(s, t, loader),
-        "ours": lambda s, t: ours(s, t, loader, everything=False),
-        "ours, bar + CSV every step": lambda s, t: ours(s, t, loader, everything=True),
-    }
+    arms = {name: partial(arm, loader=loader) for name, arm in ARMS.items()}
     if options.peak:
         arms[options.peak](student, teacher)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -175,7 +181,6 @@ def main() -> None:
             if round_:  # the first round warms up
                 times[name].append(1000 * seconds)
     base = times["bare loop"]
-    peaks = {name: peak(name, options.tiny) for name in arms}
     print(
         f"{'':28}{'min ms':>9}{'+ ms':>8}{'ratio':>8}{'median ratio':>14}{'range':>16}{'peak':>9}"
     )
