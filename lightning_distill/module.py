@@ -11,13 +11,19 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from .features import accepts, capture, check_layers, forward_options, read, Source
+from .batches import (
+    batch_size,
+    call_model,
+    check_vocabulary,
+    counted_rows,
+    labels_of,
+    model_inputs,
+    take_rows,
+)
+from .features import capture, check_layers, forward_options, read, Source
 from .labels import label_order, reordered
 from .objective import Objective
 from .teachers.fingerprint import fingerprint
-
-# Entries of a batch that are for the loss or for bookkeeping, never for a model.
-NOT_INPUTS = ("labels", "label", "row", "teacher")
 
 
 class DistillationModule(L.LightningModule):
@@ -113,22 +119,22 @@ class DistillationModule(L.LightningModule):
 
     def student_inputs(self, batch: Any) -> Any:
         """What the student is given: a dict of keywords, a tuple of arguments or one tensor."""
-        return _inputs(batch, self.student)
+        return model_inputs(batch, self.student)
 
     def teacher_inputs(self, batch: Any) -> Any:
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
         assert self.teacher is not None
         own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return _inputs(batch["teacher"] if own else batch, self.teacher)
+        return model_inputs(batch["teacher"] if own else batch, self.teacher)
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
-        return _call(self.student, self.student_inputs(batch), options)
+        return call_model(self.student, self.student_inputs(batch), options)
 
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run the teacher; called under `no_grad` with the teacher in eval mode."""
         assert self.teacher is not None
-        return _call(self.teacher, self.teacher_inputs(batch), options)
+        return call_model(self.teacher, self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given, from the outputs of either model: its logits.
@@ -226,7 +232,7 @@ class DistillationModule(L.LightningModule):
         values, _, _ = self._values(batch)
         losses = self.objective(values)
         logged = {f"train/{name}": loss.detach() for name, loss in losses.items()}
-        size = _size(batch)
+        size = batch_size(batch)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
         return losses["loss"]
@@ -260,22 +266,22 @@ class DistillationModule(L.LightningModule):
         values, student, teacher = self._values(
             batch, with_teacher=compared and self.teacher is not None
         )
-        rows = _counted_rows(batch)
+        rows = counted_rows(batch)
         if rows is None or rows.any():
             if rows is not None:
-                values = {s: _take(v, rows) for s, v in values.items()}
+                values = {s: take_rows(v, rows) for s, v in values.items()}
             if self.objective.prepared:
                 self._add_losses(self.objective(values), self.objective.counts(values))
             self._update_metrics(stage, batch, rows, student, teacher)
         # On every rank, whatever its rows are: the others wait for it.
-        self._log_metrics(stage, _labels(batch) is not None, teacher is not None)
+        self._log_metrics(stage, labels_of(batch) is not None, teacher is not None)
 
     def _update_metrics(
         self, stage: str, batch: Any, rows: Tensor | None, student: Any, teacher: Any
     ) -> None:
-        predicted = _take(self.predictions(student), rows)
-        of_teacher = None if teacher is None else _take(self.predictions(teacher), rows)
-        labels = _take(_labels(batch), rows)
+        predicted = take_rows(self.predictions(student), rows)
+        of_teacher = None if teacher is None else take_rows(self.predictions(teacher), rows)
+        labels = take_rows(labels_of(batch), rows)
         for name, metric in self._metrics(stage).items():
             if not _needs_teacher(metric):
                 _update(metric, predicted, labels)
@@ -393,7 +399,7 @@ class DistillationModule(L.LightningModule):
         if self.teacher is not None:
             check_layers(self.teacher, sources["teacher"])
         for model in (self.student, self.teacher):
-            _check_vocabulary(batch, model, "student" if model is self.student else "teacher")
+            check_vocabulary(batch, model, "student" if model is self.student else "teacher")
 
     def _check_predictions(self, student: Any, teacher: Any) -> None:
         shapes = []
@@ -520,44 +526,6 @@ def _use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> 
     )
 
 
-def _inputs(batch: Any, model: nn.Module) -> Any:
-    if not isinstance(batch, Mapping):
-        return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
-    parameters = inspect.signature(model.forward).parameters
-    named = [
-        p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    # Hugging Face models take options by **kwargs, not inputs.
-    if not chosen and takes_any and not hasattr(model, "config"):
-        chosen = {k: v for k, v in batch.items() if k not in NOT_INPUTS}
-    if not chosen:
-        raise ValueError(
-            f"{type(model).__name__}.forward takes {', '.join(named) or 'nothing'}, "
-            f"but the batch has {', '.join(map(str, batch))}. Rename the entries, or override "
-            "student_inputs and teacher_inputs."
-        )
-    return chosen
-
-
-def _call(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
-    if "use_cache" not in options and getattr(getattr(model, "config", None), "use_cache", False):
-        # Keys and values for generation would only fill memory.
-        options = {**options, "use_cache": False} if accepts(model, "use_cache") else options
-    if isinstance(inputs, Mapping):
-        return model(**inputs, **options)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs, **options)
-    return model(inputs, **options)
-
-
-def _labels(batch: Any) -> Tensor | None:
-    if isinstance(batch, Mapping):
-        return batch.get("labels", batch.get("label"))
-    return batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
-
-
 def _update(metric: Metric, predicted: Tensor, labels: Tensor | None) -> None:
     """Feed what has a label: rows, or tokens where each token has one."""
     if labels is None:
@@ -569,63 +537,6 @@ def _update(metric: Metric, predicted: Tensor, labels: Tensor | None) -> None:
     if known.any():
         target = labels[known]
         metric.update(predicted[known].float(), target.long() if target.dim() > 1 else target)
-
-
-def _counted_rows(batch: Any) -> Tensor | None:
-    """Which rows are not repeats that only even out the ranks; `None` if all."""
-    rows = batch.get("row") if isinstance(batch, Mapping) else None
-    if rows is None or bool((rows >= 0).all()):
-        return None
-    return rows >= 0
-
-
-def _take(value: Any, rows: Tensor | None) -> Any:
-    if rows is None or value is None:
-        return value
-    if isinstance(value, list):
-        return [_take(v, rows) for v in value]
-    return value[rows] if value.dim() and value.shape[0] == rows.shape[0] else value
-
-
-def _size(batch: Any) -> int:
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
-    entries = batch.values() if isinstance(batch, Mapping) else batch
-    return next((e.shape[0] for e in entries if isinstance(e, Tensor) and e.dim()), 1)
-
-
-def longest_input(model: nn.Module) -> int | None:
-    """How many tokens a Hugging Face model can read, if it says so."""
-    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(longest, int):
-        return None
-    for name, layer in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None:
-            # RoBERTa counts positions from behind that of padding.
-            return longest - layer.padding_idx - 1  # type: ignore[operator,return-value]
-    return longest
-
-
-def _check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
-    """Refuse token ids that the embedding does not have; torch's own error names none."""
-    if model is None or not isinstance(batch, Mapping):
-        return
-    own = batch.get("teacher") if role == "teacher" else None
-    ids = (own if isinstance(own, Mapping) else batch).get("input_ids")
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    size = getattr(embeddings, "num_embeddings", None)
-    if isinstance(ids, Tensor) and size is not None and int(ids.max()) >= size:
-        raise ValueError(
-            f"The {role} knows {size} token ids, but the batch holds id {int(ids.max())}: its "
-            "tokenizer is another one. Give each model its own tokenizer "
-            "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
-        )
-    longest = longest_input(model)
-    if isinstance(ids, Tensor) and longest is not None and ids.shape[-1] > longest:
-        raise ValueError(
-            f"The {role} reads at most {longest} tokens, but the batch has rows of "
-            f"{ids.shape[-1]}. Lower data.max_length."
-        )
 
 
 def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:

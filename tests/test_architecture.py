@@ -15,7 +15,7 @@ from lightning_distill import criteria
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 CORE = ["criteria", "features", "objective", "module", "teachers", "students", "adapter"]
-CORE += ["schedules", "metrics", "mapping", "labels", "intermediate_layers"]
+CORE += ["batches", "schedules", "metrics", "mapping", "labels", "intermediate_layers"]
 CRITERIA = [name for name in criteria.__all__ if inspect.isclass(getattr(criteria, name))]
 
 

@@ -4,8 +4,6 @@ import copy
 import hashlib
 import json
 import logging
-import math
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,18 +12,17 @@ from typing import Any
 import datasets
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .rows import Collate, Rows, UNLABELLED
 from .word_pieces import train_word_pieces
 
 log = logging.getLogger("lightning_distill")
 
 TASKS = ("classification", "multi_label", "regression")
-UNLABELLED = -100
-# "007" and "nan" are words.
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
 Tokenizer = str | PreTrainedTokenizerBase | None
 
 
@@ -289,7 +286,7 @@ class TextDataModule(L.LightningDataModule):
                 )
         if self.task == "regression":
             self.num_labels = 1
-            return {name: _numbers(values, name) for name, values in columns.items()}
+            return {name: numbers_of(values, name) for name, values in columns.items()}
         if self.label_names is None:
             self.label_names = self._names_of(splits, columns)
         self.num_labels = len(self.label_names)
@@ -303,8 +300,8 @@ class TextDataModule(L.LightningDataModule):
 
     def _values(self, split: datasets.Dataset) -> list[Any]:
         """Labels of every row, by name where the data set numbers them; None without."""
-        values = [_label_or_none(v) for v in split[self.label]]
-        feature = _class_label(split, self.label)
+        values = [label_or_none(v) for v in split[self.label]]
+        feature = class_label(split, self.label)
         if feature is None or self.task == "regression":
             return values
 
@@ -319,7 +316,7 @@ class TextDataModule(L.LightningDataModule):
         self, splits: Mapping[str, datasets.Dataset], columns: Mapping[str, list[Any]]
     ) -> list[str]:
         for split in splits.values():
-            feature = _class_label(split, self.label)
+            feature = class_label(split, self.label)
             if feature is not None:
                 return list(feature.names)
         found: set[Any] = set()
@@ -329,8 +326,8 @@ class TextDataModule(L.LightningDataModule):
                 continue
             for value in columns[name]:
                 if value is not None:
-                    found.update(_as_set(value) if self.task == "multi_label" else [value])
-        found = {_plain(value) for value in found}
+                    found.update(label_set(value) if self.task == "multi_label" else [value])
+        found = {plain(value) for value in found}
         for value in found:
             if isinstance(value, float):
                 raise ValueError(
@@ -349,13 +346,13 @@ class TextDataModule(L.LightningDataModule):
     def _classes(self, values: list[Any], split: str) -> torch.Tensor:
         assert self.label_names is not None
         # Given names are normalised like the labels: 1 and "1.0" are the same class.
-        numbers = {_name(name): i for i, name in enumerate(self.label_names)}
+        numbers = {label_name(name): i for i, name in enumerate(self.label_names)}
         found = []
         for i, value in enumerate(values):
             if value is None:
                 found.append(UNLABELLED)
                 continue
-            number = numbers.get(_name(value))
+            number = numbers.get(label_name(value))
             if number is None:
                 known = ", ".join(self.label_names[:10])
                 raise ValueError(
@@ -368,20 +365,20 @@ class TextDataModule(L.LightningDataModule):
     def _label_sets(self, values: list[Any], split: str) -> torch.Tensor:
         assert self.label_names is not None
         # Given names are normalised like the labels: 1 and "1.0" are the same class.
-        numbers = {_name(name): i for i, name in enumerate(self.label_names)}
+        numbers = {label_name(name): i for i, name in enumerate(self.label_names)}
         found = torch.zeros(len(values), len(numbers))
         for i, value in enumerate(values):
             if value is None:
                 found[i] = UNLABELLED
                 continue
-            for label in _as_set(value):
-                if _name(label) not in numbers:
+            for label in label_set(value):
+                if label_name(label) not in numbers:
                     raise ValueError(
                         f"Label {label!r} in row {i} of the {split} data is none of "
                         f"{', '.join(self.label_names[:10])}. Correct the row, or list all in "
                         "data.label_names."
                     )
-                found[i, numbers[_name(label)]] = 1.0
+                found[i, numbers[label_name(label)]] = 1.0
         return found
 
     def _check_labels(self) -> None:
@@ -437,7 +434,7 @@ class TextDataModule(L.LightningDataModule):
         return Rows(own, other, labels, torch.arange(len(labels)))
 
     def _loader(self, rows: "Rows", sampler: Any) -> DataLoader:
-        collate: Any = _Collate(self.tokenizer, self.teacher_tokenizer)
+        collate: Any = Collate(self.tokenizer, self.teacher_tokenizer)
         return DataLoader(
             rows,
             sampler=sampler,
@@ -447,98 +444,6 @@ class TextDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
-
-
-class Rows(Dataset):
-    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated."""
-
-    def __init__(
-        self,
-        student: dict[str, list[list[int]]],
-        teacher: dict[str, list[list[int]]] | None,
-        labels: torch.Tensor,
-        numbers: torch.Tensor,
-    ):
-        self.student, self.teacher = student, teacher
-        self.labels, self.numbers = labels, numbers
-        self.lengths = [len(student["input_ids"][i]) for i in numbers.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
-        places = torch.tensor([i if i >= 0 else -i - 1 for i in chosen])
-        numbers = self.numbers[places]
-        repeated = torch.tensor([i < 0 for i in chosen])
-        listed = numbers.tolist()
-        return {
-            "student": {k: [v[i] for i in listed] for k, v in self.student.items()},
-            "teacher": self.teacher
-            and {k: [v[i] for i in listed] for k, v in self.teacher.items()},
-            "labels": self.labels[numbers],
-            "row": numbers.masked_fill(repeated, -1),
-        }
-
-    @property
-    def has_label(self) -> torch.Tensor:
-        """Which rows have a label, shape (rows,)."""
-        labels = self.labels[self.numbers]
-        if labels.dim() == 2:
-            return (labels != UNLABELLED).all(dim=1)
-        return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
-
-    def labelled(self) -> "Rows":
-        """Those rows that have a label."""
-        return Rows(self.student, self.teacher, self.labels, self.numbers[self.has_label])
-
-    def keeping_labels(self, count: int, seed: int) -> "Rows":
-        """All rows, but only `count` of them labelled, in equal shares of the classes."""
-        generator = torch.Generator().manual_seed(seed)
-        candidates = self.numbers[self.has_label]
-        candidates = candidates[torch.randperm(len(candidates), generator=generator)]
-        if self.labels.dim() == 1 and not self.labels.is_floating_point():
-            seen: dict[int, int] = {}
-            turn = []
-            for label in self.labels[candidates].tolist():
-                seen[label] = seen.get(label, 0) + 1
-                turn.append(seen[label])
-            # First of each class, second of each class, ...
-            candidates = candidates[torch.tensor(turn).argsort(stable=True)]
-        labels = self.labels.clone()
-        hidden = torch.ones(len(labels), dtype=torch.bool)
-        hidden[candidates[:count]] = False
-        labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
-        return Rows(self.student, self.teacher, labels, self.numbers)
-
-
-class _Collate:
-    """Pads to the longest row of the batch; a class, so that worker processes can take it."""
-
-    def __init__(self, tokenizer: Any, teacher_tokenizer: Any):
-        self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
-
-    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        batch: dict[str, Any] = dict(_pad(rows["student"], self.tokenizer))
-        batch["labels"], batch["row"] = rows["labels"], rows["row"]
-        if rows["teacher"] is not None:
-            batch["teacher"] = _pad(rows["teacher"], self.teacher_tokenizer)
-        return batch
-
-
-def _pad(columns: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, torch.Tensor]:
-    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    longest = max(map(len, columns["input_ids"]))
-    padded = {}
-    for name, rows in columns.items():
-        empty = [fill.get(name, 0)]
-        left = tokenizer.padding_side == "left"
-        padded[name] = torch.tensor(
-            [
-                empty * (longest - len(row)) + row if left else row + empty * (longest - len(row))
-                for row in rows
-            ]
-        )
-    return padded
 
 
 def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
@@ -560,56 +465,3 @@ def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _label_or_none(value: Any) -> Any:
-    if value is None or value == UNLABELLED:
-        return None
-    if isinstance(value, str):
-        value = value.strip()
-        return None if value in ("", str(UNLABELLED)) else value
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """A number, where text or a float stands for a whole one; files do not agree on this."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        value = float(value) if "." in value else int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _name(value: Any) -> str:
-    return str(_plain(value))
-
-
-def _class_label(split: datasets.Dataset, column: str) -> datasets.ClassLabel | None:
-    """The names of a column's numbers, or of the numbers in its lists, if it has any."""
-    feature = split.features.get(column)
-    feature = getattr(feature, "feature", feature)
-    return feature if isinstance(feature, datasets.ClassLabel) else None
-
-
-def _as_set(value: Any) -> list[Any]:
-    """Several labels of one row: a list, or words with commas between."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, Sequence) else [value]
-
-
-def _numbers(values: list[Any], split: str) -> torch.Tensor:
-    found = []
-    for i, value in enumerate(values):
-        try:
-            found.append(math.nan if value is None else float(value))
-            if value is not None and not math.isfinite(found[-1]):
-                raise ValueError
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"Label {value!r} in row {i} of the {split} data is no number, which "
-                "data.task=regression needs."
-            ) from error
-    return torch.tensor(found)

@@ -14,8 +14,8 @@ from torch import nn
 from torchmetrics import Metric
 
 from .. import criteria
+from ..batches import longest_input
 from ..labels import label_order
-from ..module import longest_input
 from ..objective import Objective, Term
 from ..teachers.pretrained import check_path
 

@@ -1,0 +1,101 @@
+"""Tokenised rows, and how some of them become a batch."""
+
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+UNLABELLED = -100
+
+
+class Rows(Dataset):
+    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated."""
+
+    def __init__(
+        self,
+        student: dict[str, list[list[int]]],
+        teacher: dict[str, list[list[int]]] | None,
+        labels: torch.Tensor,
+        numbers: torch.Tensor,
+    ):
+        self.student, self.teacher = student, teacher
+        self.labels, self.numbers = labels, numbers
+        self.lengths = [len(student["input_ids"][i]) for i in numbers.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
+        places = torch.tensor([i if i >= 0 else -i - 1 for i in chosen])
+        numbers = self.numbers[places]
+        repeated = torch.tensor([i < 0 for i in chosen])
+        listed = numbers.tolist()
+        return {
+            "student": {k: [v[i] for i in listed] for k, v in self.student.items()},
+            "teacher": self.teacher
+            and {k: [v[i] for i in listed] for k, v in self.teacher.items()},
+            "labels": self.labels[numbers],
+            "row": numbers.masked_fill(repeated, -1),
+        }
+
+    @property
+    def has_label(self) -> torch.Tensor:
+        """Which rows have a label, shape (rows,)."""
+        labels = self.labels[self.numbers]
+        if labels.dim() == 2:
+            return (labels != UNLABELLED).all(dim=1)
+        return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+
+    def labelled(self) -> "Rows":
+        """Those rows that have a label."""
+        return Rows(self.student, self.teacher, self.labels, self.numbers[self.has_label])
+
+    def keeping_labels(self, count: int, seed: int) -> "Rows":
+        """All rows, but only `count` of them labelled, in equal shares of the classes."""
+        generator = torch.Generator().manual_seed(seed)
+        candidates = self.numbers[self.has_label]
+        candidates = candidates[torch.randperm(len(candidates), generator=generator)]
+        if self.labels.dim() == 1 and not self.labels.is_floating_point():
+            seen: dict[int, int] = {}
+            turn = []
+            for label in self.labels[candidates].tolist():
+                seen[label] = seen.get(label, 0) + 1
+                turn.append(seen[label])
+            # First of each class, second of each class, ...
+            candidates = candidates[torch.tensor(turn).argsort(stable=True)]
+        labels = self.labels.clone()
+        hidden = torch.ones(len(labels), dtype=torch.bool)
+        hidden[candidates[:count]] = False
+        labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
+        return Rows(self.student, self.teacher, labels, self.numbers)
+
+
+class Collate:
+    """Pads to the longest row of the batch; a class, so that worker processes can take it."""
+
+    def __init__(self, tokenizer: Any, teacher_tokenizer: Any):
+        self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Pad the rows and give them as a batch."""
+        batch: dict[str, Any] = dict(_pad(rows["student"], self.tokenizer))
+        batch["labels"], batch["row"] = rows["labels"], rows["row"]
+        if rows["teacher"] is not None:
+            batch["teacher"] = _pad(rows["teacher"], self.teacher_tokenizer)
+        return batch
+
+
+def _pad(columns: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, torch.Tensor]:
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    longest = max(map(len, columns["input_ids"]))
+    padded = {}
+    for name, rows in columns.items():
+        empty = [fill.get(name, 0)]
+        left = tokenizer.padding_side == "left"
+        padded[name] = torch.tensor(
+            [
+                empty * (longest - len(row)) + row if left else row + empty * (longest - len(row))
+                for row in rows
+            ]
+        )
+    return padded
