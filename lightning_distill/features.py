@@ -8,6 +8,7 @@ read by forward hooks that exist only while the model runs under [`capture`][].
     student.hidden_states[*]  or  [1:]      several at once, in order
     student.layer:bert.encoder.layer.0      what a submodule returns
     student.layer:bert.encoder.layer.*      what every submodule of that pattern returns
+    student.layer:stem,stage1.2,stage2.*    those of several, in this order
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
     batch.attention_mask                    from the batch
@@ -37,7 +38,8 @@ class Source:
         role: `student`, `teacher` or `batch`.
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
             submodule returns) or `layer_input` (what it is given).
-        name: key of the output or dotted path of the submodule; `""` is the whole model.
+        name: key of the output, or dotted path of the submodule, or several paths with commas
+            between them; `""` is the whole model.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
         process: applied last to the tensor found.
         optional: an entry of the batch that may be absent, which then reads as `None`.
@@ -72,19 +74,25 @@ class Source:
         name, item = match.groups() if match else (rest, None)
         if match is None or "[" in name or "]" in name:
             raise ValueError(f"The brackets of source {text!r} must be one pair, at its end.")
-        if kind == "output" and (not name or "*" in name):
+        several = "*" in name or "," in name
+        if kind == "output" and (not name or several):
             raise ValueError(
                 f"Source {text!r} names no tensor; patterns are for layers, "
                 f"as in {role}.layer:encoder.layer.*."
             )
-        if "*" in name and item is not None and not re.fullmatch(r"-?\d+|\w+", item):
+        if several and item is not None and not re.fullmatch(r"-?\d+|\w+", item):
             raise ValueError(f"Source {text!r} has a pattern and a range; use one of them.")
         return cls(role, kind, name, None if item is None else _parse_item(item, text))
 
     @property
     def is_many(self) -> bool:
         """Whether this names several tensors at once."""
-        return isinstance(self.item, tuple) or "*" in self.name
+        return isinstance(self.item, tuple) or self.names_many
+
+    @property
+    def names_many(self) -> bool:
+        """Whether its name stands for several submodules."""
+        return "*" in self.name or "," in self.name
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "output" else f"{self.kind}:"
@@ -125,14 +133,18 @@ def _parse_item(item: str, text: str) -> Item:
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """Paths that match a pattern in which `*` stands for one part of a dotted path."""
-    parts = pattern.split(".")
-    return [
-        name
-        for name in names
-        if len(name.split(".")) == len(parts)
-        and all(fnmatchcase(n, p) for n, p in zip(name.split("."), parts, strict=True))
-    ]
+    """Paths that match a pattern, in their order; each pattern between commas in turn.
+
+    `*` stands for one part of a dotted path, or for some of its letters.
+    """
+    names = list(names)
+
+    def matches(name: str, parts: list[str]) -> bool:
+        own = name.split(".")
+        return len(own) == len(parts) and all(map(fnmatchcase, own, parts))
+
+    each = [p.strip().split(".") for p in pattern.split(",")]
+    return list(dict.fromkeys(name for parts in each for name in names if matches(name, parts)))
 
 
 def nearest(name: str, names: Iterable[str], count: int = 5) -> str:
@@ -151,12 +163,12 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     for source in sources:
         if source.kind == "output":
             continue
-        found = matching(source.name, names) if source.is_many else source.name in names
-        if not found:
-            raise ValueError(
-                f"The {source.role} ({type(model).__name__}) has no submodule {source.name!r}. "
-                f"{nearest(source.name, names)} `lightning-distill job=inspect` lists them all."
-            )
+        for name in map(str.strip, source.name.split(",")):
+            if not matching(name, names):
+                raise ValueError(
+                    f"The {source.role} ({type(model).__name__}) has no submodule {name!r}. "
+                    f"{nearest(name, names)} `lightning-distill job=inspect` lists them all."
+                )
 
 
 def accepts(model: nn.Module, argument: str) -> bool:
@@ -202,21 +214,25 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
         return hook
 
     wanted = {(s.kind, s.name) for s in sources if s.kind != "output"}
-    if wanted:
-        modules = dict(model.named_modules())
-        for kind, name in sorted(wanted):
-            for path in matching(name, modules) if "*" in name else [name]:
-                if kind == "layer":
-                    handles.append(modules[path].register_forward_hook(output_hook(path)))
-                else:
-                    handles.append(
-                        modules[path].register_forward_pre_hook(input_hook(path), with_kwargs=True)
-                    )
+    modules = dict(model.named_modules()) if wanted else {}
+    hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
+    for kind, path in hooked:
+        if kind == "layer":
+            handles.append(modules[path].register_forward_hook(output_hook(path)))
+        else:
+            handles.append(
+                modules[path].register_forward_pre_hook(input_hook(path), with_kwargs=True)
+            )
     try:
         yield found
     finally:
         for handle in handles:
             handle.remove()
+        # In the order of the modules, not that in which the model ran them.
+        order = {path: i for i, path in enumerate(modules)}
+        ran = sorted(found, key=lambda key: order[key.partition(":")[2]])
+        for key in ran:
+            found[key] = found.pop(key)
 
 
 def entry(container: Any, name: str, source: Source) -> Any:
@@ -296,7 +312,7 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
         for part in source.name.split("."):
             value = entry(value, part, source)
         value = pick(value, source.item, source)
-    elif "*" in source.name:
+    elif source.names_many:
         paths = [k.partition(":") for k in captured]
         names = matching(source.name, [path for kind, _, path in paths if kind == source.kind])
         value = [

@@ -189,10 +189,12 @@ class DistillationModule(L.LightningModule):
         trainer = self._trainer
         if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
             batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
-        modes = {m: m.training for m in self.student.modules()}
-        # Criteria may keep what they saw last; this batch is no part of the training.
+        # Criteria in training may keep what they saw; this batch is no part of the training.
+        trained = (self.student, self.objective)
+        modes = {m: m.training for model in trained for m in model.modules()}
         states = {b: b.clone() for b in self.objective.buffers()}
-        self.student.eval()
+        for model in trained:
+            model.eval()
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
                 values, student, teacher = self._values(batch, check_inputs=True)
@@ -209,6 +211,8 @@ class DistillationModule(L.LightningModule):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            for module in set(self.objective.modules()) - set(modes):
+                module.train(self.objective.training)
             for buffer, state in states.items():
                 buffer.copy_(state)
 
@@ -421,12 +425,18 @@ class DistillationModule(L.LightningModule):
             return
         if getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
             return
-        named = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
+        named = [
+            (n, p)
+            for model in (self.student, self.objective)
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        ]
         found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         unused = [n for (n, _), g in zip(named, found, strict=True) if g is None]
         if unused:
+            whose = "criteria" if unused[0].startswith("terms.") else "student"
             raise ValueError(
-                f"{len(unused)} parameters of the student get no gradient from any term "
+                f"{len(unused)} parameters of the {whose} get no gradient from any term "
                 f"({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''}), and DDP waits for "
                 "all. Add a term that uses them, such as hard_label, freeze them, or set "
                 "trainer.strategy=ddp_find_unused_parameters_true."

@@ -1,5 +1,6 @@
 """What is minimised: named terms, each a criterion with its inputs and its weight."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,7 +46,10 @@ class Term(nn.Module):
             two widths, is used instead.
         mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
-            the mean over the pairs.
+            the mean over the pairs. `together` gives the criterion lists of all of them at once.
+
+    A criterion with parts of its own to train has a method `prepare`, with the arguments of
+    `forward`, which builds them for the sizes that it is shown; each pair of layers gets its own.
 
     Raises:
         ValueError: at construction for unknown arguments and malformed sources; in
@@ -71,7 +75,14 @@ class Term(nn.Module):
         self.adapter = adapter
         self.mapping = mapping
         self.adapters = nn.ModuleDict()
+        # Of the pairs after the first, if the criterion has parts to train.
+        self.copies = nn.ModuleDict()
         self.pairs = [self.inputs]
+        if adapter is not None and mapping == "together":
+            raise ValueError(
+                "An adapter goes between two layers, but mapping=together compares all at once; "
+                "leave `adapter` null."
+            )
         if adapter is not None:
             student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
 
@@ -93,7 +104,7 @@ class Term(nn.Module):
             layers: by role, the paths of all submodules.
         """
         many = {name: source for name, source in self.inputs.items() if source.is_many}
-        if many:
+        if many and self.mapping != "together":
             counts = {name: len(values[source]) for name, source in many.items()}
             self.pairs = self._pair(many, counts, layers)
             values = {**values, **self._singles(values, layers)}
@@ -104,6 +115,14 @@ class Term(nn.Module):
                 adapter = build_adapter(self.adapter, values[pair[student]], values[pair[teacher]])
                 if adapter is not None:
                     self.adapters[str(i)] = adapter
+        if hasattr(self.criterion, "prepare"):
+            for i in range(1, len(self.pairs)):
+                self.copies[str(i)] = copy.deepcopy(self.criterion)
+            # A seed of its own: the parts are the same whatever drew random numbers before.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                for i in range(len(self.pairs)):
+                    self._criterion(i).prepare(**self._arguments(i, values))
         return self(values)
 
     def _pair(
@@ -147,19 +166,31 @@ class Term(nn.Module):
             if source.is_many:
                 tensors = values[source]
                 singles = source.singles(len(tensors), layers[source.role])
+                if len(singles) != len(tensors):
+                    raise ValueError(
+                        f"{source} names {len(singles)} layers, of which the {source.role} ran "
+                        f"{len(tensors)}; list those that it runs, with commas between them."
+                    )
                 found.update(zip(singles, tensors, strict=True))
         return found
 
     def forward(self, values: Mapping[Source, Any]) -> Tensor:
         """The criterion's mean over the pairs of layers, without the weight; a scalar."""
-        losses = []
-        for i, pair in enumerate(self.pairs):
-            arguments = {name: values[source] for name, source in pair.items()}
-            if str(i) in self.adapters:
-                name, _ = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
-                arguments[name] = self.adapters[str(i)](arguments[name])
-            losses.append(self.criterion(**arguments))
+        losses = [
+            self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))
+        ]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _criterion(self, i: int) -> Any:
+        return self.copies[str(i)] if str(i) in self.copies else self.criterion
+
+    def _arguments(self, i: int, values: Mapping[Source, Any]) -> dict[str, Any]:
+        pair = self.pairs[i]
+        arguments = {name: values[source] for name, source in pair.items()}
+        if str(i) in self.adapters:
+            name, _ = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
+            arguments[name] = self.adapters[str(i)](arguments[name])
+        return arguments
 
     def extra_repr(self) -> str:  # noqa: D102
         inputs = ", ".join(f"{name}={source}" for name, source in self.inputs.items())

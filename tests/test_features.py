@@ -150,3 +150,35 @@ def test_labels_are_the_second_of_a_pair():
 def test_a_star_stands_for_one_part_of_a_path():
     names = ["a.0", "a.0.b", "a.1", "a.10", "b.0"]
     assert matching("a.*", names) == ["a.0", "a.1", "a.10"]
+
+
+class Backwards(nn.Module):
+    """Runs its second layer first."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(3, 4), nn.Linear(2, 3), nn.Identity()])
+
+    def forward(self, x):
+        return self.blocks[2](self.blocks[0](self.blocks[1](x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [("blocks.*", [4, 3, 4]), ("blocks.1,blocks.0", [3, 4]), ("blocks.1, blocks.*", [3, 4, 4])],
+)
+def test_several_layers_come_in_the_order_in_which_they_are_named(name, widths):
+    model, source = Backwards(), Source.parse(f"student.layer:{name}")
+    assert source.is_many
+    check_layers(model, [source])
+    with capture(model, [source]) as captured:
+        outputs = model(torch.randn(5, 2))
+    assert [t.shape[-1] for t in read(source, outputs, captured)] == widths
+    names = [n for n, _ in model.named_modules()]
+    singles = source.singles(len(widths), names)
+    assert [read(s, outputs, captured).shape[-1] for s in singles] == widths
+
+
+def test_each_name_of_a_list_must_exist():
+    with pytest.raises(ValueError, match="has no submodule 'blocks.7'. Nearest: blocks"):
+        check_layers(Backwards(), [Source.parse("student.layer:blocks.1,blocks.7")])

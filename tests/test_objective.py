@@ -249,3 +249,55 @@ def test_an_unknown_adapter_is_refused():
 def test_a_criterion_that_returns_one_value_per_sample_is_refused(logits):
     with pytest.raises(ValueError, match=r"'mine'.*returns shape \(4,\); let it take the mean"):
         prepare(Term(PerSample(), LOGITS), logits)
+
+
+class Stretch(nn.Module):
+    """A criterion with a part that is built for what it is shown."""
+
+    def prepare(self, student, teacher):
+        self.linear = nn.Linear(student.shape[-1], teacher.shape[-1])
+
+    def forward(self, student, teacher):
+        return (self.linear(student) - teacher).square().mean()
+
+
+def test_each_pair_of_layers_has_its_own_copy_of_a_criterion_with_parts_to_train():
+    term = Term(Stretch(), MANY)
+    found = layered(2, 4, width=6)
+    torch.manual_seed(5)
+    drawn = torch.rand(())
+    torch.manual_seed(5)
+    loss = term.prepare(found, {"student": [], "teacher": [], "batch": []})
+    assert torch.rand(()) == drawn
+    assert len(list(term.parameters())) == 4
+    loss.backward()
+    assert all(p.grad.count_nonzero() for p in term.parameters())
+    again = Term(Stretch(), MANY)
+    torch.manual_seed(6)
+    again.prepare(found, {"student": [], "teacher": [], "batch": []})
+    for one, other in zip(term.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+class Together(nn.Module):
+    def forward(self, student, teacher):
+        assert (len(student), len(teacher)) == (2, 4)
+        return sum(s.mean() for s in student) + sum(t.mean() for t in teacher)
+
+
+def test_a_criterion_may_be_given_all_layers_together():
+    term = Term(Together(), MANY, mapping="together")
+    found = layered(2, 4)
+    loss = term.prepare(found, {"student": [], "teacher": [], "batch": []})
+    expected = sum(t.mean() for tensors in found.values() for t in tensors)
+    assert_close(loss, expected)
+    with pytest.raises(ValueError, match="mapping=together compares all at once; leave `adapter`"):
+        Term(Together(), MANY, mapping="together", adapter="linear")
+
+
+def test_a_pattern_that_the_model_does_not_run_whole_is_refused():
+    source = {"student": "student.layer:a.*", "teacher": "teacher.layer:b.*"}
+    found = {Source.parse(s): [torch.randn(2, 3)] for s in source.values()}
+    layers = {"student": ["a.0", "a.1"], "teacher": ["b.0"], "batch": []}
+    with pytest.raises(ValueError, match="names 2 layers, of which the student ran 1; list those"):
+        Term(Hint(), source).prepare(found, layers)
