@@ -176,13 +176,12 @@ class Term(nn.Module):
 
     def forward(self, values: Mapping[Source, Any]) -> Tensor:
         """The criterion's mean over the pairs of layers, without the weight; a scalar."""
-        losses = [
-            self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))
-        ]
+        losses = [self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _criterion(self, i: int) -> Any:
-        return self.copies[str(i)] if str(i) in self.copies else self.criterion
+        first = str(i) not in self.copies
+        return self.criterion if first else self.copies[str(i)]
 
     def _arguments(self, i: int, values: Mapping[Source, Any]) -> dict[str, Any]:
         pair = self.pairs[i]
