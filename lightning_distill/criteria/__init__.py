@@ -9,6 +9,7 @@ from .attention_kl import attention_kl, AttentionKL
 from .attention_mse import attention_mse, AttentionMSE
 from .attention_transfer import attention_transfer, AttentionTransfer
 from .cka import CKA, cka
+from .class_subset import class_subset, ClassSubset
 from .correlation_congruence import correlation_congruence, CorrelationCongruence
 from .cosine_hidden import cosine_hidden, CosineHidden
 from .cwd import CWD, cwd
@@ -27,6 +28,7 @@ from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
 from .nst import NST, nst
 from .ofa import OFA, ofa
+from .one_versus_all import one_versus_all, OneVersusAll
 from .patient_hidden import patient_hidden, PatientHidden
 from .pkt import PKT, pkt
 from .reverse_kl import reverse_kl, ReverseKL
@@ -58,6 +60,7 @@ __all__ = [
     "AttentionKL",
     "AttentionMSE",
     "AttentionTransfer",
+    "ClassSubset",
     "CorrelationCongruence",
     "CosineHidden",
     "HardLabel",
@@ -68,6 +71,7 @@ __all__ = [
     "LogitStandardization",
     "MarginMSE",
     "MiniLMRelation",
+    "OneVersusAll",
     "PatientHidden",
     "ReverseKL",
     "SimilarityPreserving",
@@ -81,6 +85,7 @@ __all__ = [
     "attention_mse",
     "attention_transfer",
     "cka",
+    "class_subset",
     "correlation_congruence",
     "cosine_hidden",
     "cwd",
@@ -99,6 +104,7 @@ __all__ = [
     "nkd",
     "nst",
     "ofa",
+    "one_versus_all",
     "patient_hidden",
     "pkt",
     "reverse_kl",

@@ -150,7 +150,8 @@ def build_objective(cfg: DictConfig) -> Objective:
         ):
             raise ValueError(
                 f"{name} compares a softmax over the classes, which data.task={cfg.task} does not "
-                "have. Take another, as in criteria=[hard_label,logit_mse]."
+                "have. Take another, as in criteria=[hard_label,logit_mse], or for independent "
+                "labels criteria=[hard_label,one_versus_all]."
             )
     return Objective(terms)
 
