@@ -207,7 +207,7 @@ class DistillationModule(L.LightningModule):
                     values, _, _ = self._values(batch)
                     losses = self.objective(values)
                     self.objective.check(losses, _trainable(self.student))
-                    self._check_unused(losses["loss"])
+                    self._check_unused(self.objective.minimised(losses, self._parameters_by_name()))
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -237,9 +237,27 @@ class DistillationModule(L.LightningModule):
         losses = self.objective(values)
         logged = {f"train/{name}": loss.detach() for name, loss in losses.items()}
         size = batch_size(batch)
+        loss = self.objective.minimised(losses, self._parameters_by_name())
+        if self.objective.balance is not None:
+            factors: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
+            logged.update({f"train/balance_{name}": value for name, value in factors.items()})
+        self._keep_task_gradient(losses)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
-        return losses["loss"]
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says; an optimizer that keeps a part of the gradient is told."""
+        scale = getattr(getattr(optimizer, "optimizer", optimizer), "scale_task_gradient", None)
+        before = _norm(optimizer) if scale is not None and gradient_clip_val else None
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if scale is not None and before is not None:
+            scale(_norm(optimizer) / before.clamp(min=1e-12))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Feed the metrics and log every term as `val/NAME`."""
@@ -338,6 +356,7 @@ class DistillationModule(L.LightningModule):
             )
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer([g for g in groups if g["params"]])
+        self._check_optimizer(optimizer)
         if self.scheduler is None:
             return optimizer
         scheduler = _with_steps(self.scheduler, optimizer, self.trainer)
@@ -459,6 +478,37 @@ class DistillationModule(L.LightningModule):
             s.name == "logits" and s.kind == "output" for s in self.objective.sources("teacher")
         ) or any(_needs_teacher(m) for m in self._metrics("val").values())
 
+    def _parameters_by_name(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self.student.named_parameters() if p.requires_grad}
+
+    def _keep_task_gradient(self, losses: Mapping[str, Tensor]) -> None:
+        """Tell an optimizer that treats the teacher's gradient apart which part is not of it."""
+        for optimizer in self.trainer.optimizers:
+            keep = getattr(optimizer, "keep_task_gradient", None)
+            of_labels = None if keep is None else self.objective.without_teacher(losses)
+            if keep is not None and of_labels is not None:
+                keep(of_labels, 1.0 / self.trainer.accumulate_grad_batches)
+
+    def _check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        if not hasattr(optimizer, "keep_task_gradient"):
+            return
+        name = type(optimizer).__name__
+        if self.objective.balance is not None:
+            raise ValueError(
+                f"{name} keeps the gradients of labels and teacher apart, which "
+                f"{type(self.objective.balance).__name__} mixes; choose one of them."
+            )
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise ValueError(
+                f"{name} does not work with a gradient scaler; set trainer.precision to bf16-mixed "
+                "or 32-true."
+            )
+        if self.trainer.gradient_clip_val and self.trainer.gradient_clip_algorithm == "value":
+            raise ValueError(
+                f"{name} cannot tell apart what clipping by value leaves; set "
+                "trainer.gradient_clip_algorithm=norm."
+            )
+
     def _layers(self) -> dict[str, list[str]]:
         layers = {"student": [n for n, _ in self.student.named_modules()], "batch": []}
         layers["teacher"] = [n for n, _ in self.teacher.named_modules()] if self.teacher else []
@@ -493,6 +543,11 @@ def _adamw(groups: Any) -> torch.optim.Optimizer:
 
 def _trainable(*modules: nn.Module) -> list[nn.Parameter]:
     return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+def _norm(optimizer: Any) -> Tensor:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _needs_teacher(metric: Any) -> bool:

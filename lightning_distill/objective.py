@@ -247,12 +247,14 @@ class Objective(nn.Module):
 
     Args:
         terms: from names, under which they are logged, to terms. `None` leaves one out.
+        balance: what is minimised in training instead of the weighted sum, made from the terms and
+            their weights, such as those of `lightning_distill.balance`.
 
     Raises:
         ValueError: if no term counts, or a name cannot be used.
     """
 
-    def __init__(self, terms: Mapping[str, nn.Module | None]):
+    def __init__(self, terms: Mapping[str, nn.Module | None], balance: nn.Module | None = None):
         super().__init__()
         given = {name: term for name, term in terms.items() if term is not None}
         for name, term in given.items():
@@ -272,6 +274,16 @@ class Objective(nn.Module):
                 "Choose some, for example criteria=[hard_label,soft_target]."
             )
         self.prepared = False
+        if balance is not None:
+            for method in ("prepare", "logged"):
+                if not callable(getattr(balance, method, None)):
+                    raise ValueError(
+                        f"`balance` must have a method `{method}`, which {type(balance).__name__} "
+                        "lacks. Choose one of lightning_distill.balance: Uncertainty, GradNorm, "
+                        "PCGrad. DOT is an optimizer."
+                    )
+            balance.prepare(list(self.terms))  # type: ignore[operator]
+        self.balance = balance
 
     def sources(self, role: str) -> list[Source]:
         """What all terms read from the `student`, the `teacher` or the `batch`."""
@@ -324,6 +336,32 @@ class Objective(nn.Module):
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    def minimised(
+        self, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
+    ) -> Tensor:
+        """What training minimises: the weighted sum, or what the balance makes of the terms.
+
+        Args:
+            losses: what `forward` returned.
+            parameters: the student's trainable parameters by name.
+        """
+        if self.balance is None:
+            return losses["loss"]
+        terms = {name: losses[name] for name in self.terms}
+        return self.balance(terms, self.weights(), parameters)
+
+    def without_teacher(self, losses: Mapping[str, Tensor]) -> Tensor | None:
+        """The weighted sum of the terms that read no teacher; `None` if no term reads it."""
+        of_labels = [
+            name
+            for name, term in self.terms.items()
+            if all(source.role != "teacher" for source in term.sources())
+        ]
+        if len(of_labels) == len(self.terms):
+            return None
+        weights = self.weights()
+        return sum((weights[n] * losses[n] for n in of_labels), 0.0 * losses["loss"].detach())
 
     def check(self, losses: Mapping[str, Tensor], parameters: Iterable[Tensor]) -> None:
         """Refuse terms that are not finite, or from which the student would learn nothing.

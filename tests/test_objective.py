@@ -5,6 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill import Objective, Term
+from lightning_distill.balance import Uncertainty
 from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.features import Source
 from lightning_distill.schedules import Linear
@@ -301,3 +302,26 @@ def test_a_pattern_that_the_model_does_not_run_whole_is_refused():
     layers = {"student": ["a.0", "a.1"], "teacher": ["b.0"], "batch": []}
     with pytest.raises(ValueError, match="names 2 layers, of which the student ran 1; list those"):
         Term(Hint(), source).prepare(found, layers)
+
+
+def test_a_balance_makes_what_training_minimises_and_leaves_the_total_as_it_is(logits):
+    terms = {
+        "soft": Term(SoftTarget(2.0), LOGITS, weight=0.25),
+        "hard": Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"}, 3.0),
+    }
+    balance = Uncertainty()
+    objective = Objective(terms, balance)
+    balance.log_variance.data += 1.0
+    losses = objective(logits)
+    assert_close(losses["loss"], 0.25 * losses["soft"] + 3.0 * losses["hard"])
+    each = {name: losses[name] for name in terms}
+    assert_close(objective.minimised(losses, {}), balance(each, objective.weights(), {}))
+    assert "balance.log_variance" in objective.state_dict()
+    assert_close(objective.without_teacher(losses), 3.0 * losses["hard"])
+    alone = Objective({"hard": terms["hard"]})
+    assert alone.without_teacher(losses) is None
+
+
+def test_what_is_no_balance_is_refused():
+    with pytest.raises(ValueError, match=r"`balance` must have a method `prepare`.*DOT is an opt"):
+        Objective({"soft": Term(SoftTarget(), LOGITS)}, nn.Identity())

@@ -153,7 +153,8 @@ def build_objective(cfg: DictConfig) -> Objective:
                 "have. Take another, as in criteria=[hard_label,logit_mse], or for independent "
                 "labels criteria=[hard_label,one_versus_all]."
             )
-    return Objective(terms)
+    balance = instantiate(cfg.balance) if group(cfg, "balance") else None
+    return Objective(terms, balance)
 
 
 def build_label_objective(cfg: DictConfig) -> Objective:

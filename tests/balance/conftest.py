@@ -1,0 +1,7 @@
+import pytest
+from opposed import Problem
+
+
+@pytest.fixture
+def problem():
+    return Problem()
