@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.multiprocessing as mp
+from opposed import Problem
 from torch.testing import assert_close
 
 from lightning_distill.balance import GradNorm, PCGrad
