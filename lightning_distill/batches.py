@@ -90,20 +90,26 @@ def longest_input(model: nn.Module) -> int | None:
     return longest
 
 
+def check_largest_id(largest: int, model: nn.Module, role: str, where: str) -> None:
+    """Refuse a token id that the model's embedding does not have."""
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    size = getattr(embeddings, "num_embeddings", None)
+    if size is not None and largest >= size:
+        raise ValueError(
+            f"The {role} knows {size} token ids, but the {where} holds id {largest}: its "
+            "tokenizer is another one. Give each model its own tokenizer "
+            "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
+        )
+
+
 def check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
     """Refuse token ids that the embedding does not have; torch's own error names none."""
     if model is None or not isinstance(batch, Mapping):
         return
     own = batch.get("teacher") if role == "teacher" else None
     ids = (own if isinstance(own, Mapping) else batch).get("input_ids")
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    size = getattr(embeddings, "num_embeddings", None)
-    if isinstance(ids, Tensor) and size is not None and int(ids.max()) >= size:
-        raise ValueError(
-            f"The {role} knows {size} token ids, but the batch holds id {int(ids.max())}: its "
-            "tokenizer is another one. Give each model its own tokenizer "
-            "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
-        )
+    if isinstance(ids, Tensor) and ids.numel():
+        check_largest_id(int(ids.max()), model, role, "batch")
     longest = longest_input(model)
     if isinstance(ids, Tensor) and longest is not None and ids.shape[-1] > longest:
         raise ValueError(

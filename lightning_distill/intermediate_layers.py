@@ -118,6 +118,11 @@ class IntermediateLayers(nn.Module):
                 )
         if compat not in (None, "inc"):
             raise ValueError(f"`compat` must be null or 'inc', got {compat!r}.")
+        if not any(weights) and not add_origin_loss:
+            raise ValueError(
+                "Every `loss_weight_ratio` of the layers is 0, so there is nothing to learn; give "
+                "one a positive number, or leave the ratio out for equal ones."
+            )
         if not any(weights):
             warnings.warn("every `loss_weight_ratio` of the layers is 0", stacklevel=2)
         self.weight = check_weight(weight)

@@ -1,6 +1,7 @@
 """The LightningModule: a frozen teacher, a trainable student and an objective."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -24,6 +25,8 @@ from .features import capture, check_layers, forward_options, read, Source
 from .labels import label_order, reordered
 from .objective import Objective
 from .teachers.fingerprint import fingerprint
+
+log = logging.getLogger("lightning_distill")
 
 
 class DistillationModule(L.LightningModule):
@@ -89,6 +92,8 @@ class DistillationModule(L.LightningModule):
             }
         )
         self._sums: Tensor | None = None
+        # The largest value of every term so far, to notice one that never says anything.
+        self._largest = torch.zeros(())
         self.optimizer = optimizer or _adamw
         self.scheduler = scheduler
         self.teacher_fingerprint: str | None = None
@@ -206,7 +211,7 @@ class DistillationModule(L.LightningModule):
                     # Layers are paired now, which changes what is read.
                     values, _, _ = self._values(batch)
                     losses = self.objective(values)
-                    self.objective.check(losses, _trainable(self.student))
+                    self.objective.check(losses, _trainable(self.student), values)
                     self._check_unused(self.objective.minimised(losses, self._parameters_by_name()))
         finally:
             for module, mode in modes.items():
@@ -235,7 +240,11 @@ class DistillationModule(L.LightningModule):
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
         values, _, _ = self._values(batch)
         losses = self.objective(values)
-        logged = {f"train/{name}": loss.detach() for name, loss in losses.items()}
+        # Each rank holds its share of every term: the mean over the ranks is the value.
+        found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
+        if self.current_epoch == 0:
+            self._largest = found.abs().maximum(self._largest.to(found))
+        logged: dict[str, Any] = {f"train/{n}": v for n, v in zip(losses, found, strict=True)}
         size = batch_size(batch)
         loss = self.objective.minimised(losses, self._parameters_by_name())
         if self.objective.balance is not None:
@@ -245,6 +254,25 @@ class DistillationModule(L.LightningModule):
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on with a term that was 0 throughout the first epoch."""
+        if self.current_epoch > 0 or self._largest.dim() == 0:
+            return
+        for name, largest in zip(["loss", *self.objective.terms], self._largest, strict=False):
+            if name != "loss" and largest == 0 and self.objective.weights()[name] > 0:
+                raise ValueError(
+                    f"Term {name!r} was 0 in every step of the first epoch, so nothing was learnt "
+                    "from it. Has any training row a label, if it reads labels? Is the student "
+                    "a copy of the teacher, if it reads both?"
+                )
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """See that this module is set up before any callback looks at its parameters."""
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(c, _SetUpFirst) for c in callbacks):
+            callbacks.insert(0, _SetUpFirst())
+        return []
 
     def configure_gradient_clipping(
         self,
@@ -339,9 +367,10 @@ class DistillationModule(L.LightningModule):
         for name, (value, count) in zip(weights, sums.T, strict=True):
             # Not one that no row counts in.
             if count > 0:
-                self.log(f"{stage}/{name}", value / count)
+                self.log(f"{stage}/{name}", value / count, sync_dist=True)
                 total += weights[name] * value / count
-        self.log(f"{stage}/loss", total)
+        # Equal on every rank already; Lightning warns of what is not marked so.
+        self.log(f"{stage}/loss", total, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """An optimizer over what is trainable: student, adapters and criteria."""
@@ -537,6 +566,17 @@ class DistillationModule(L.LightningModule):
 _STUDENT_LOGITS = Source("student", "output", "logits")
 
 
+class _SetUpFirst(L.Callback):
+    """Builds adapters before callbacks that copy the module, such as averages of the weights."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        pl_module.setup(stage)
+
+
+def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([loss.detach().float() for loss in losses.values()])
+
+
 def _adamw(groups: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=1e-4)
 
@@ -582,6 +622,12 @@ def _use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> 
     if getattr(config, "_attn_implementation", "eager") == "eager":
         return
     if hasattr(model, "set_attn_implementation"):
+        log.info(
+            "%s computes its attention eagerly, which is slower: %s returns no attention maps, "
+            "and the objective reads them.",
+            type(model).__name__,
+            config._attn_implementation,  # type: ignore[union-attr]
+        )
         model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]
         return
     raise ValueError(

@@ -363,15 +363,21 @@ class Objective(nn.Module):
         weights = self.weights()
         return sum((weights[n] * losses[n] for n in of_labels), 0.0 * losses["loss"].detach())
 
-    def check(self, losses: Mapping[str, Tensor], parameters: Iterable[Tensor]) -> None:
+    def check(
+        self,
+        losses: Mapping[str, Tensor],
+        parameters: Iterable[Tensor],
+        values: Mapping[Source, Any] | None = None,
+    ) -> None:
         """Refuse terms that are not finite, or from which the student would learn nothing.
 
         Args:
             losses: what `forward` returned for one batch, with its graph.
             parameters: the student's trainable parameters.
+            values: what it was given, to tell a term that is 0 here from one that always is.
         """
         parameters = list(parameters)
-        for name in self.terms:
+        for name, term in self.terms.items():
             loss = losses[name]
             if not torch.isfinite(loss):
                 raise ValueError(
@@ -384,12 +390,42 @@ class Objective(nn.Module):
                     loss, parameters, retain_graph=True, allow_unused=True
                 )
             reached = [g for g in gradients if g is not None]
-            silent = not reached or (
-                loss.item() != 0 and all(not g.count_nonzero() for g in reached)
-            )
-            if silent:
+            moved = any(g.count_nonzero() for g in reached)
+            if not moved and reached and loss.item() == 0:
+                moved = values is None or _moves_elsewhere(term, values)
+            if not moved:
                 raise ValueError(
                     f"Term {name!r} has a positive weight but gives the student no gradient: it "
                     "would be logged and never learnt from. Does one of its inputs come from the "
-                    "student, through layers that are trained, and without detach()?"
+                    "student, through layers that are trained, and without detach()? Is a weight "
+                    "within it 0?"
                 )
+
+
+def _moves_elsewhere(term: Any, values: Mapping[Source, Any]) -> bool:
+    """Whether a term that is 0 gives a gradient once the student's tensors are others.
+
+    A student that equals its teacher, or rows without labels, are no reason to refuse a term.
+    """
+    if _count(term, values) == 0:
+        return True
+
+    def other(value: Any) -> Any:
+        if isinstance(value, list):
+            return [other(v) for v in value]
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        noise = torch.randn_like(value) * (value.detach().std(correction=0) + 1.0)
+        return (value.detach() + noise).requires_grad_()
+
+    changed = {s: other(v) if s.role == "student" else v for s, v in values.items()}
+    leaves: list[Any] = []
+    for source, value in changed.items():
+        if source.role == "student":
+            leaves += value if isinstance(value, list) else [value]
+    leaves = [v for v in leaves if isinstance(v, Tensor) and v.requires_grad]
+    loss = term(changed)
+    if not leaves or not loss.requires_grad:
+        return False
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return any(g is not None and bool(g.count_nonzero()) for g in found)

@@ -20,7 +20,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
-from lightning_distill.criteria import HardLabel, Hint, SoftTarget, TAID
+from lightning_distill.criteria import HardLabel, Hint, KnowledgeDistillation, SoftTarget, TAID
 from lightning_distill.teachers.fingerprint import fingerprint
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -634,3 +634,63 @@ def test_a_stopped_distill_returns_the_best_so_far(tmp_path, student, teacher, b
     assert found is student
     assert "stopped by the user" in caplog.text
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+class AlwaysZero(nn.Module):
+    def forward(self, student, teacher):
+        return 0.0 * (student - teacher).square().mean()
+
+
+@pytest.mark.parametrize(
+    "criterion", [AlwaysZero(), KnowledgeDistillation(loss_weight_ratio=[0.0, 1e-50])]
+)
+def test_a_term_that_is_always_zero_is_refused(tmp_path, student, teacher, batches, criterion):
+    inputs = LOGITS if isinstance(criterion, AlwaysZero) else LOGITS | LABELS
+    made = module(student, teacher, silent=Term(criterion, inputs))
+    with pytest.raises(ValueError, match=r"'silent' has a positive weight but gives the student"):
+        trainer(tmp_path).fit(made, loader(batches))
+    assert made.global_step == 0
+
+
+def test_a_student_that_starts_as_its_teacher_may_train(tmp_path, batches):
+    teacher = bert(1, 8, seed=1)
+    made = module(copy.deepcopy(teacher), teacher)
+    trainer(tmp_path).fit(made, loader(batches))
+    assert made.global_step == 4
+
+
+def test_a_run_in_which_no_row_has_a_label_stops_after_an_epoch(tmp_path, student, batches):
+    for batch in batches:
+        batch["labels"] = torch.full((4,), -100)
+    made = module(student, None, hard=Term(HardLabel(), LABELS))
+    with pytest.raises(ValueError, match="'hard' was 0 in every step of the first epoch.* a label"):
+        trainer(tmp_path, max_epochs=3).fit(made, loader(batches))
+    assert made.global_step == 4
+
+
+def test_an_average_of_the_weights_holds_the_adapters_too(tmp_path, student, teacher, batches):
+    steps = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            steps.append([p.detach().clone() for p in pl_module.parameters()])
+
+    made = module(student, teacher, hard=Term(HardLabel(), LABELS), hint=hidden())
+    callbacks = [EMAWeightAveraging(decay=0.5, update_starting_at_step=0), Watch()]
+    trainer(tmp_path, callbacks=callbacks).fit(made, loader(batches))
+    assert any("adapters" in name for name, _ in made.named_parameters())
+    expected = steps[0]
+    for step in steps[1:]:
+        expected = [0.5 * e + 0.5 * p for e, p in zip(expected, step, strict=True)]
+    for found, value in zip(made.parameters(), expected, strict=True):
+        assert_close(found, value)
+
+
+def test_eager_attention_is_announced(teacher, caplog):
+    student = bert(1, 8)
+    inputs = {"student": "student.attentions[0]", "teacher": "teacher.attentions[0]"}
+    with caplog.at_level("INFO", "lightning_distill"):
+        module(student, teacher, maps=Term(Hint(), inputs))
+    assert (
+        caplog.text.count("computes its attention eagerly, which is slower: sdpa returns no") == 2
+    )

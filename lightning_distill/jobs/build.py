@@ -14,7 +14,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from .. import criteria
-from ..batches import longest_input
+from ..batches import check_largest_id, longest_input
 from ..labels import label_order
 from ..objective import Objective, Term
 from ..teachers.pretrained import check_path
@@ -223,17 +223,23 @@ def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objectiv
 
 
 def check_lengths(data: Any, **models: nn.Module | None) -> None:
-    """Refuse rows that are longer than what a model reads, which would stop the run at that row.
+    """Refuse rows that are longer than what a model reads, or hold tokens that it does not know.
+
+    Either would stop the run at that row.
 
     Raises:
-        ValueError: naming the model, the longest row and what to do.
+        ValueError: naming the model, what is in the row and what to do.
     """
     for role, model in models.items():
+        if model is None:
+            continue
         own = role == "teacher" and getattr(data, "teacher_tokenizer", None) is not None
         side = "teacher" if own else "student"
         rows = [getattr(s, side)["input_ids"] for s in getattr(data, "splits", {}).values()]
         longest = max((len(row) for split in rows for row in split), default=0)
-        limit = None if model is None else longest_input(model)
+        largest = max((max(row) for split in rows for row in split if len(row)), default=0)
+        check_largest_id(largest, model, role, "data")
+        limit = longest_input(model)
         if limit is not None and longest > limit:
             raise ValueError(
                 f"The {role} reads at most {limit} tokens, but the data has rows of {longest}. Set "
