@@ -9,6 +9,7 @@ was there before. Both arms must give the same value and gradient, or nothing is
 """
 
 import argparse
+import ctypes
 import inspect
 import json
 import math
@@ -29,6 +30,7 @@ from torch.testing import assert_close
 from lightning_distill import criteria
 
 LIMIT = 1.2
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def draw(*shape: int, scale: float = 1.0) -> Tensor:
@@ -379,8 +381,12 @@ def main() -> None:
         sys.exit(f"{', '.join(unknown)}: no such criterion; there are {', '.join(TABLE)}.")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        # Memory that is freed stays with the process, as it does in a long run; or else most of
+        # what is measured would be the system handing out pages.
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+            ctypes.CDLL(None).mallopt(option, value)
     names = options.names or list(TABLE)
     results = {}
     print(

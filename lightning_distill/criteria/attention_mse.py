@@ -1,5 +1,6 @@
 """Attention maps, entry by entry."""
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -23,7 +24,7 @@ def attention_mse(
     """
     check_heads(student, teacher)
     student, teacher = in_full_precision(student, teacher)
-    return (student - teacher).square().mean(dim=1)
+    return F.mse_loss(student, teacher, reduction="none").sum(dim=1) / student.shape[1]
 
 
 class AttentionMSE(nn.Module):

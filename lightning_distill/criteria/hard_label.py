@@ -80,11 +80,11 @@ def _cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> T
         )
     classes = student.shape[-1]
     # On other devices a look would wait for all queued work; there torch's own assertion fires.
-    if labels.device.type == "cpu":
-        outside = labels[(labels != UNLABELLED) & ((labels < 0) | (labels >= classes))]
-        if outside.numel():
+    if labels.device.type == "cpu" and labels.numel():
+        lowest, highest = labels.masked_fill(labels == UNLABELLED, 0).aminmax()
+        if lowest < 0 or highest >= classes:
             raise ValueError(
-                f"Label {int(outside[0])} does not exist: the student has {classes} classes, "
+                f"Label {int(lowest if lowest < 0 else highest)} does not exist: the student has {classes} classes, "
                 f"numbered 0 to {classes - 1}, and {UNLABELLED} means unlabelled. Do the data and "
                 "the student have the same number of labels?"
             )

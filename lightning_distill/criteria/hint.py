@@ -36,9 +36,9 @@ def hint(
     check_same_shape(student, teacher)
     student, teacher = in_full_precision(student, teacher)
     if kind == "mse":
-        return (student - teacher).square().mean(dim=dim)
+        return F.mse_loss(student, teacher, reduction="none").sum(dim=dim) / student.shape[dim]
     if kind == "l1":
-        return (student - teacher).abs().mean(dim=dim)
+        return F.l1_loss(student, teacher, reduction="none").sum(dim=dim) / student.shape[dim]
     if kind == "cosine":
         return 1 - F.cosine_similarity(student, teacher, dim=dim)
     return soft_target(student.movedim(dim, -1), teacher.movedim(dim, -1), temperature=1.0)
