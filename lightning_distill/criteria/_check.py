@@ -113,9 +113,9 @@ def masked_mean(
                 f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
                 f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
             )
-        counted = mask != 0
+        counted = mask if mask.dtype == torch.bool else mask != 0
         # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
-        total, count = values.masked_fill(~counted, 0.0).sum(), counted.sum()
+        total, count = torch.where(counted, values, 0.0).sum(), counted.sum()
     if world > 1:
         total, count = total * world, count.clone()
         torch.distributed.all_reduce(count)
