@@ -102,7 +102,10 @@ def masked_mean(
     Raises:
         ValueError: if the shapes differ.
     """
+    world = ranks() if torch.is_grad_enabled() else 1
     if mask is None:
+        if world == 1:
+            return values.sum() / max(values.numel(), 1)
         total, count = values.sum(), torch.tensor(values.numel(), device=values.device)
     else:
         if mask.shape != values.shape:
@@ -110,14 +113,13 @@ def masked_mean(
                 f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
                 f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
             )
-        counted = mask != 0
+        counted = mask if mask.dtype == torch.bool else mask != 0
         # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
-        total, count = values.masked_fill(~counted, 0.0).sum(), counted.sum()
-    world = 1
-    if torch.is_grad_enabled() and ranks() > 1:
-        world, count = ranks(), count.clone()
+        total, count = torch.where(counted, values, 0.0).sum(), counted.sum()
+    if world > 1:
+        total, count = total * world, count.clone()
         torch.distributed.all_reduce(count)
-    return total * world / count.clamp(min=1)
+    return total / count.clamp(min=1)
 
 
 def ranks() -> int:

@@ -14,34 +14,67 @@ def log_probabilities(
     temperature: float,
 ) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
     """Log-softmax of both at a temperature, in float32 at least: (student's, teacher's)."""
+    student, teacher = at_temperature(student, teacher, temperature)
+    return F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
+
+
+def probabilities(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float,
+) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
+    """Softmax of both at a temperature, in float32 at least: (student's, teacher's)."""
+    student, teacher = at_temperature(student, teacher, temperature)
+    return F.softmax(student, dim=-1), F.softmax(teacher, dim=-1)
+
+
+def at_temperature(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float,
+) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
+    """Logits of both over a temperature, checked, in float32 at least: (student's, teacher's)."""
     check_same_shape(student, teacher)
     check_positive("temperature", temperature)
     student, teacher = in_full_precision(student, teacher)
-    return (
-        F.log_softmax(student / temperature, dim=-1),
-        F.log_softmax(teacher / temperature, dim=-1),
-    )
+    if temperature == 1:
+        return student, teacher
+    return student / temperature, teacher / temperature
 
 
 def kl(
     log_p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
     """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them."""
-    ruled_out = torch.isneginf(log_p)
-    log_p, log_q = log_p.masked_fill(ruled_out, 0.0), log_q.masked_fill(ruled_out, 0.0)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    log_p = _finite(log_p)
+    return _or_infinite((log_p.exp() * (log_p - _finite(log_q))).sum(dim=-1))
 
 
-def log_mixture(
-    log_p: Float[Tensor, "*batch classes"],
-    log_q: Float[Tensor, "*batch classes"],
-    share: float,
-) -> Float[Tensor, "*batch classes"]:
-    """Logarithm of `share` p + (1 - `share`) q, for a share from 0 to 1."""
-    if share in (0, 1):
-        return log_p if share else log_q
-    weights = torch.tensor([share, 1 - share], dtype=log_p.dtype, device=log_p.device).log()
-    return torch.logaddexp(log_p + weights[0], log_q + weights[1])
+def cross_entropy(
+    p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch"]:
+    """Of q under p, in nats; classes that p rules out add nothing, whatever q says of them."""
+    return _or_infinite(-(p * _finite(log_q)).sum(dim=-1))
+
+
+def kl_to_mixture(
+    p: Float[Tensor, "*batch classes"], mixture: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch"]:
+    """KL(p, mixture) in nats, of probabilities, where p has a share in the mixture."""
+    # What both rule out has ratio 1; what p finds likely the mixture does too.
+    tiny = torch.finfo(p.dtype).tiny
+    return (p * ((p + tiny) / (mixture + tiny)).log()).sum(dim=-1)
+
+
+def _finite(log_p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+    # The lowest number in place of minus infinity, which times a probability of 0 is NaN.
+    lowest = torch.finfo(log_p.dtype).min
+    return F.threshold(log_p, lowest, lowest)
+
+
+def _or_infinite(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    # Only the lowest number comes here: a class that p holds possible and q rules out.
+    return values.masked_fill(values > 1e30, torch.inf)
 
 
 def without_label(

@@ -1,5 +1,6 @@
 """Attention maps as distributions over the keys."""
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -23,8 +24,8 @@ def attention_kl(
         Pre-Trained Transformers*, 2020, https://arxiv.org/abs/2002.10957, eq. 6.
     """
     check_heads(student, teacher)
-    student, teacher = (x.clamp(min=1e-12) for x in in_full_precision(student, teacher))
-    return (teacher * (teacher.log() - student.log())).sum(dim=-1).mean(dim=1)
+    student, teacher = (F.threshold(x, 1e-12, 1e-12) for x in in_full_precision(student, teacher))
+    return (teacher * (teacher / student).log()).sum(dim=(1, 3)) / student.shape[1]
 
 
 class AttentionKL(nn.Module):

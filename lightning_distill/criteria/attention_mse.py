@@ -1,5 +1,6 @@
 """Attention maps, entry by entry."""
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -21,9 +22,12 @@ def attention_mse(
         Jiao et al., *TinyBERT: Distilling BERT for Natural Language Understanding*, 2020,
         https://arxiv.org/abs/1909.10351, eq. 7.
     """
+    return _squares(student, teacher).sum(dim=1) / student.shape[1]
+
+
+def _squares(student: Tensor, teacher: Tensor) -> Tensor:
     check_heads(student, teacher)
-    student, teacher = in_full_precision(student, teacher)
-    return (student - teacher).square().mean(dim=1)
+    return F.mse_loss(*in_full_precision(student, teacher), reduction="none")
 
 
 class AttentionMSE(nn.Module):
@@ -36,10 +40,10 @@ class AttentionMSE(nn.Module):
         mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the pairs of which `mask` is true for both tokens."""
-        counted = None if mask is None else pairs(mask)
-        if counted is not None:
-            # Scores of padding are often minus infinity in both, and their difference NaN.
-            hidden = ~counted.unsqueeze(1)
-            student, teacher = (x.masked_fill(hidden, 0.0) for x in (student, teacher))
-        values = attention_mse(student, teacher)
-        return masked_mean(values, counted)
+        if mask is None:  # the mean of the means, in one pass
+            return masked_mean(_squares(student, teacher))
+        counted = pairs(mask)
+        # Scores of padding are often minus infinity in both, and their difference NaN.
+        hidden = ~counted.unsqueeze(1)
+        student, teacher = (x.masked_fill(hidden, 0.0) for x in (student, teacher))
+        return masked_mean(attention_mse(student, teacher), counted)

@@ -32,7 +32,7 @@ def attention_transfer(
     check_choice("variant", variant, VARIANTS)
     check_positive("power", power)
     maps = [
-        F.normalize(x.abs().pow(power).sum(dim=1).flatten(1), dim=1)
+        F.normalize((x.square() if power == 2 else x.abs().pow(power)).sum(dim=1).flatten(1), dim=1)
         for x in same_places(student, teacher)
     ]
     squares = (maps[0] - maps[1]).square()

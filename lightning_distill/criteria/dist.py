@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, Number, positive
-from ._log_probabilities import log_probabilities
+from ._log_probabilities import probabilities
 from ._rows import logit_rows
 
 
@@ -28,8 +28,7 @@ def dist(
         Huang et al., *Knowledge Distillation from A Stronger Teacher*, 2022,
         https://arxiv.org/abs/2205.10536, eq. 8 to 11.
     """
-    log_q, log_p = log_probabilities(student, teacher, temperature)
-    q, p = log_q.exp(), log_p.exp()
+    q, p = probabilities(student, teacher, temperature)
     between_classes = 1 - _correlation(q, p, dim=1).mean()
     within_class = 1 - _correlation(q, p, dim=0).mean()
     return temperature**2 * (beta * between_classes + gamma * within_class)

@@ -79,22 +79,22 @@ def _cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> T
             f"{tuple(student.shape[:-1])}, got {tuple(labels.shape)}."
         )
     classes = student.shape[-1]
-    # On other devices a look would wait for all queued work; there torch's own assertion fires.
-    if labels.device.type == "cpu":
+    try:
+        values = F.cross_entropy(
+            student.reshape(-1, classes),
+            labels.reshape(-1).long(),
+            ignore_index=UNLABELLED,
+            label_smoothing=label_smoothing,
+            reduction="none",
+        )
+    except IndexError as error:
+        # On other devices than the CPU torch's own assertion fires, later.
         outside = labels[(labels != UNLABELLED) & ((labels < 0) | (labels >= classes))]
-        if outside.numel():
-            raise ValueError(
-                f"Label {int(outside[0])} does not exist: the student has {classes} classes, "
-                f"numbered 0 to {classes - 1}, and {UNLABELLED} means unlabelled. Do the data and "
-                "the student have the same number of labels?"
-            )
-    values = F.cross_entropy(
-        student.reshape(-1, classes),
-        labels.reshape(-1).long(),
-        ignore_index=UNLABELLED,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
+        raise ValueError(
+            f"Label {int(outside[0])} does not exist: the student has {classes} classes, "
+            f"numbered 0 to {classes - 1}, and {UNLABELLED} means unlabelled. Do the data and "
+            "the student have the same number of labels?"
+        ) from error
     return values.reshape(labels.shape)
 
 

@@ -8,6 +8,7 @@ from ._check import check_choice, check_same_shape, in_full_precision, masked_me
 from .soft_target import soft_target
 
 KINDS = ("mse", "l1", "cosine", "kl")
+ELEMENTWISE = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
 def hint(
@@ -33,15 +34,18 @@ def hint(
         Sanh et al., *DistilBERT*, 2019, https://arxiv.org/abs/1910.01108 (cosine).
     """
     check_choice("kind", kind, KINDS)
+    if kind in ELEMENTWISE:
+        return _elementwise(student, teacher, kind).sum(dim=dim) / student.shape[dim]
     check_same_shape(student, teacher)
     student, teacher = in_full_precision(student, teacher)
-    if kind == "mse":
-        return (student - teacher).square().mean(dim=dim)
-    if kind == "l1":
-        return (student - teacher).abs().mean(dim=dim)
     if kind == "cosine":
         return 1 - F.cosine_similarity(student, teacher, dim=dim)
     return soft_target(student.movedim(dim, -1), teacher.movedim(dim, -1), temperature=1.0)
+
+
+def _elementwise(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
+    check_same_shape(student, teacher)
+    return ELEMENTWISE[kind](*in_full_precision(student, teacher), reduction="none")
 
 
 class Hint(nn.Module):
@@ -64,6 +68,8 @@ class Hint(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over positions; `mask` has the tensors' shape without `dim`, as (B, T)."""
+        if mask is None and self.kind in ELEMENTWISE:  # the mean of the means, in one pass
+            return masked_mean(_elementwise(student, teacher, self.kind))
         return masked_mean(hint(student, teacher, self.kind, self.dim), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

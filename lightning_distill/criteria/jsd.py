@@ -1,10 +1,13 @@
 """Generalised Jensen-Shannon divergence: between forward and reverse KL."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, check_share, masked_mean, Number, positive, share
-from ._log_probabilities import kl, log_mixture, log_probabilities
+from ._log_probabilities import kl_to_mixture, probabilities
+from .reverse_kl import reverse_kl
+from .soft_target import soft_target
 
 
 def jsd(
@@ -26,14 +29,13 @@ def jsd(
         https://arxiv.org/abs/2306.13649, section 2.
     """
     check_share("beta", beta)
-    log_q, log_p = log_probabilities(student, teacher, temperature)
     if beta == 0:
-        value = kl(log_p, log_q)
-    elif beta == 1:
-        value = kl(log_q, log_p)
-    else:
-        log_m = log_mixture(log_p, log_q, beta)
-        value = beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+        return soft_target(student, teacher, temperature)
+    if beta == 1:
+        return reverse_kl(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
+    m = torch.lerp(q, p, beta)
+    value = beta * kl_to_mixture(p, m) + (1 - beta) * kl_to_mixture(q, m)
     return value * temperature**2
 
 

@@ -1,5 +1,6 @@
 """Logit matching: squared error between raw logits."""
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -21,9 +22,12 @@ def logit_mse(
         Kim et al., *Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in
         Knowledge Distillation*, 2021, https://arxiv.org/abs/2105.08919.
     """
+    return _squares(student, teacher).sum(dim=-1) / student.shape[-1]
+
+
+def _squares(student: Tensor, teacher: Tensor) -> Tensor:
     check_same_shape(student, teacher)
-    student, teacher = in_full_precision(student, teacher)
-    return (student - teacher).square().mean(dim=-1)
+    return F.mse_loss(*in_full_precision(student, teacher), reduction="none")
 
 
 class LogitMSE(nn.Module):
@@ -36,4 +40,6 @@ class LogitMSE(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        if mask is None:  # the mean of the means, in one pass
+            return masked_mean(_squares(student, teacher))
         return masked_mean(logit_mse(student, teacher), mask)

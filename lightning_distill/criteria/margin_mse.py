@@ -1,5 +1,6 @@
 """Margin MSE: how much better one candidate scores than others, for rankers."""
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -27,8 +28,8 @@ def margin_mse(
             f"{tuple(student.shape)}."
         )
     student, teacher = in_full_precision(student, teacher)
-    difference = student - teacher
-    return (difference[..., :1] - difference[..., 1:]).square().mean(dim=-1)
+    margins = [x[..., :1] - x[..., 1:] for x in (student, teacher)]
+    return F.mse_loss(*margins, reduction="none").sum(dim=-1) / margins[0].shape[-1]
 
 
 class MarginMSE(nn.Module):

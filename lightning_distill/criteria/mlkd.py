@@ -32,12 +32,25 @@ def mlkd(
     (total,) = in_full_precision(student.new_zeros(()))
     for temperature in temperatures:
         log_q, log_p = log_probabilities(student, teacher, temperature)
-        q, p = log_q.exp(), log_p.exp()
         total = total + kl(log_p, log_q).mean() * temperature**2
-        with without_autocast(p):
-            total = total + (p @ p.T - q @ q.T).square().sum() / p.shape[0]
-            total = total + (p.T @ p - q.T @ q).square().sum() / p.shape[1]
+        of_samples, of_classes = _correlations(log_q.exp(), log_p.exp())
+        total = total + of_samples / len(student) + of_classes / student.shape[1]
     return total / len(temperatures)
+
+
+def _correlations(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared differences of the correlations of the rows, and of those of the columns."""
+    if p.shape[0] > p.shape[1]:
+        of_columns, of_rows = _correlations(q.T, p.T)
+        return of_rows, of_columns
+    # P P^T - Q Q^T = (D S^T + S D^T) / 2, and the trace of a product may be turned round, so that
+    # the larger of the two matrices is never made.
+    difference, total = p - q, p + q
+    with without_autocast(p):
+        across = difference @ total.T
+        own = (difference @ difference.T * (total @ total.T)).sum()
+    of_rows = (across + across.T).square().sum() / 4
+    return of_rows, ((across * across.T).sum() + own) / 2
 
 
 class MLKD(nn.Module):

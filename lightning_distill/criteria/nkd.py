@@ -1,11 +1,10 @@
 """Normalised knowledge distillation: the teacher's trust in the label, and its view of the rest."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, labelled, masked_mean, Number, positive
-from ._log_probabilities import log_probabilities, without_label
+from ._log_probabilities import cross_entropy, log_probabilities, without_label
 
 
 def nkd(
@@ -32,8 +31,8 @@ def nkd(
     trusted = log_p.gather(-1, index).exp() * log_q.gather(-1, index)
     log_q, log_p = log_probabilities(student, teacher, temperature)
     log_q, log_p = without_label(log_q, labels), without_label(log_p, labels)
-    others = (log_p.exp() * log_q.masked_fill(torch.isneginf(log_p), 0.0)).sum(dim=-1)
-    return -trusted.squeeze(-1) - gamma * temperature**2 * others
+    others = cross_entropy(log_p.exp(), log_q)
+    return gamma * temperature**2 * others - trusted.squeeze(-1)
 
 
 class NKD(nn.Module):

@@ -17,19 +17,20 @@ def nst(
     - \frac{2}{C_s C_t} \sum_{ij} k(s_i, t_j), \quad k(a, b) = (a^\top b)^2$$
 
     where $s_i$ is the map of channel $i$, flattened and of length 1. Numbers of channels may
-    differ; the larger map is averaged down to the smaller. It is computed as the distance of the
-    Gram matrices of the places, which is the same.
+    differ; the larger map is averaged down to the smaller. Where there are fewer places than
+    channels it is computed as the distance of the Gram matrices of the places, which is the same.
 
     References:
         Huang and Wang, *Like What You Like: Knowledge Distill via Neuron Selectivity Transfer*,
         2017, https://arxiv.org/abs/1707.01219, eq. 8 and 9.
     """
-    grams = []
-    for x in same_places(student, teacher):
-        unit = F.normalize(x.flatten(2), dim=2)
-        with without_autocast(unit):
-            grams.append(unit.transpose(1, 2) @ unit / unit.shape[1])
-    return (grams[0] - grams[1]).square().sum(dim=(1, 2))
+    s, t = (F.normalize(x.flatten(2), dim=2) for x in same_places(student, teacher))
+    with without_autocast(s):
+        if s.shape[2] <= max(s.shape[1], t.shape[1]):
+            g_s, g_t = (x.mT @ x / x.shape[1] for x in (s, t))
+            return (g_s - g_t).square().sum(dim=(1, 2))
+        t_t, s_s, s_t = ((a @ b.mT).square().mean(dim=(1, 2)) for a, b in ((t, t), (s, s), (s, t)))
+    return t_t + s_s - 2 * s_t
 
 
 class NST(nn.Module):

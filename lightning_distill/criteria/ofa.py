@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, labelled, masked_mean
-from ._log_probabilities import log_probabilities
+from ._log_probabilities import at_temperature, cross_entropy
 
 
 def ofa(
@@ -27,10 +27,12 @@ def ofa(
         Distillation*, 2023, https://arxiv.org/abs/2310.19444, eq. 7.
     """
     check_positive("epsilon", epsilon)
-    log_q, log_p = log_probabilities(student, teacher, 1.0)
-    label = F.one_hot(labels, log_p.shape[-1]).to(log_p.dtype)
-    wanted = (log_p.exp() + label) ** epsilon - label
-    return -(wanted * log_q.masked_fill(wanted == 0, 0.0)).sum(dim=-1)
+    student, teacher = at_temperature(student, teacher, 1.0)
+    p, log_q = F.softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
+    index = labels.unsqueeze(-1)
+    of_label = (p.gather(-1, index) + 1) ** epsilon - 1
+    wanted = (p**epsilon).scatter(-1, index, of_label)
+    return cross_entropy(wanted, log_q)
 
 
 class OFA(nn.Module):

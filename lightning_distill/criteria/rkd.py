@@ -30,30 +30,34 @@ def rkd(
     """
     student, teacher = in_full_precision(student, teacher)
     total = student.new_zeros(())
-    with without_autocast(student):
-        if distance:
-            d_s, d_t = (_relative_distances(x) for x in (student, teacher))
-            total = total + distance * F.smooth_l1_loss(d_s, d_t)
-        if angle:
-            a_s, a_t = (_cosines(x) for x in (student, teacher))
-            total = total + angle * F.smooth_l1_loss(a_s, a_t)
+    d_s, d_t = (_distances(x) for x in (student, teacher))
+    if distance:
+        total = total + distance * F.smooth_l1_loss(_relative(d_s), _relative(d_t))
+    if angle:
+        total = total + angle * F.smooth_l1_loss(_cosines(d_s), _cosines(d_t))
     return total
 
 
-def _relative_distances(x: Tensor) -> Tensor:
-    squared = (x[:, None] - x[None]).square().sum(dim=-1)
-    # Equal samples have distance 0, where the square root has no gradient.
-    equal = squared <= 0
-    distances = squared.masked_fill(equal, 1.0).sqrt().masked_fill(equal, 0.0)
-    pairs = (~equal).sum().clamp(min=1)
+def _distances(x: Tensor) -> Tensor:
+    # By differences: a matrix product would lose the distance of samples that lie close together.
+    with without_autocast(x):
+        return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _relative(distances: Tensor) -> Tensor:
+    pairs = (distances > 0).sum().clamp(min=1)
     return distances / (distances.sum() / pairs).clamp(min=1e-12)
 
 
-def _cosines(x: Tensor) -> Tensor:
-    # directions[j, i] goes from sample j to sample i.
-    difference = x[None] - x[:, None]
-    directions = F.normalize(difference, dim=-1, eps=1e-12)
-    return torch.bmm(directions, directions.transpose(1, 2))
+def _cosines(distances: Tensor) -> Tensor:
+    """Of the angle at j between i and k in entry (j, i, k); 0 where j equals one of them."""
+    equal = distances == 0
+    inverse = distances.masked_fill(equal, 1.0).reciprocal().masked_fill(equal, 0.0)
+    # The law of cosines, with lengths relative to the longest lest their squares underflow.
+    longest = distances.detach().max().clamp(min=1e-30)
+    squares, inverse = (distances / longest).square(), inverse * longest
+    sides = squares.unsqueeze(2) + squares.unsqueeze(1) - squares.unsqueeze(0)
+    return sides * (inverse.unsqueeze(2) * (inverse / 2).unsqueeze(1))
 
 
 class RKD(nn.Module):

@@ -1,10 +1,12 @@
 """Skewed KL: forward KL that stays bounded where the student rules out what the teacher likes."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, check_share, masked_mean, Number, positive, share
-from ._log_probabilities import kl, log_mixture, log_probabilities
+from ._log_probabilities import kl_to_mixture, probabilities
+from .soft_target import soft_target
 
 
 def skew_kl(
@@ -25,8 +27,10 @@ def skew_kl(
         https://arxiv.org/abs/2402.03898, section 3.1.
     """
     check_share("alpha", alpha)
-    log_q, log_p = log_probabilities(student, teacher, temperature)
-    return kl(log_p, log_mixture(log_p, log_q, alpha)) * temperature**2
+    if alpha == 0:
+        return soft_target(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
+    return kl_to_mixture(p, torch.lerp(q, p, alpha)) * temperature**2
 
 
 class SkewKL(nn.Module):

@@ -1,10 +1,12 @@
 """Skewed reverse KL: reverse KL that stays bounded where the teacher rules something out."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, check_share, masked_mean, Number, positive, share
-from ._log_probabilities import kl, log_mixture, log_probabilities
+from ._log_probabilities import kl_to_mixture, probabilities
+from .reverse_kl import reverse_kl
 
 
 def skew_reverse_kl(
@@ -25,8 +27,10 @@ def skew_reverse_kl(
         https://arxiv.org/abs/2402.03898, section 3.1.
     """
     check_share("alpha", alpha)
-    log_q, log_p = log_probabilities(student, teacher, temperature)
-    return kl(log_q, log_mixture(log_q, log_p, alpha)) * temperature**2
+    if alpha == 0:
+        return reverse_kl(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
+    return kl_to_mixture(q, torch.lerp(p, q, alpha)) * temperature**2
 
 
 class SkewReverseKL(nn.Module):

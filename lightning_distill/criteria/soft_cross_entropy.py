@@ -4,14 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import (
-    check_positive,
-    check_same_shape,
-    in_full_precision,
-    masked_mean,
-    Number,
-    positive,
-)
+from ._check import check_positive, masked_mean, Number, positive
+from ._log_probabilities import at_temperature, cross_entropy
 
 
 def soft_cross_entropy(
@@ -30,12 +24,9 @@ def soft_cross_entropy(
         Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network*, 2015,
         https://arxiv.org/abs/1503.02531, section 2.
     """
-    check_same_shape(student, teacher)
-    check_positive("temperature", temperature)
-    student, teacher = in_full_precision(student, teacher)
-    p = F.softmax(teacher / temperature, dim=-1)
-    log_q = F.log_softmax(student / temperature, dim=-1)
-    return -(p * log_q.masked_fill(p == 0, 0.0)).sum(dim=-1) * temperature**2
+    student, teacher = at_temperature(student, teacher, temperature)
+    p, log_q = F.softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
+    return cross_entropy(p, log_q) * temperature**2
 
 
 class SoftCrossEntropy(nn.Module):

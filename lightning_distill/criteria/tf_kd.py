@@ -45,13 +45,13 @@ def tf_kd(
             f"chance, and less than 1; got {correct}."
         )
     (student,) = in_full_precision(student)
-    is_label = F.one_hot(labels, classes).bool()
     rest = (1 - correct) / (classes - 1)
     if variant == "code":
         high, low, tau = correct, rest, 1.0
     else:
         high, low, tau = math.log(correct), math.log(rest), temperature
-    teacher = torch.where(is_label, high, low).to(student) / temperature
+    teacher = torch.full_like(student, low / temperature)
+    teacher = teacher.scatter(-1, labels.unsqueeze(-1), high / temperature)
     return kl(F.log_softmax(teacher, dim=-1), F.log_softmax(student / tau, dim=-1)) * tau**2
 
 

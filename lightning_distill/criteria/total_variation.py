@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, masked_mean, Number, positive
-from ._log_probabilities import log_probabilities
+from ._log_probabilities import probabilities
 
 
 def total_variation(
@@ -22,8 +22,8 @@ def total_variation(
         Wen et al., *f-Divergence Minimization for Sequence-Level Knowledge Distillation*, 2023,
         https://arxiv.org/abs/2307.15190, section 3.2.
     """
-    log_q, log_p = log_probabilities(student, teacher, temperature)
-    return (log_p.exp() - log_q.exp()).abs().sum(dim=-1) / 2
+    q, p = probabilities(student, teacher, temperature)
+    return (p - q).abs().sum(dim=-1) / 2
 
 
 class TotalVariation(nn.Module):

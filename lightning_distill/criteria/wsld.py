@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, labelled, masked_mean, Number, positive
-from ._log_probabilities import log_probabilities
+from .hard_label import hard_label
 from .soft_cross_entropy import soft_cross_entropy
 
 
@@ -26,11 +26,9 @@ def wsld(
         Perspective*, 2021, https://arxiv.org/abs/2102.00650, eq. 9.
     """
     with torch.no_grad():
-        log_q, log_p = log_probabilities(student, teacher, 1.0)
-        index = labels.unsqueeze(-1)
+        of_student, of_teacher = (hard_label(x, labels) for x in (student, teacher))
         # A teacher that is right to the last bit has no loss to divide by.
-        ratio = log_q.gather(-1, index) / log_p.gather(-1, index).clamp(max=-1e-7)
-        weight = -torch.expm1(-ratio.squeeze(-1))
+        weight = -torch.expm1(-of_student / of_teacher.clamp(min=1e-7))
     return weight * soft_cross_entropy(student, teacher, temperature)
 
 
