@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Number = float | int | Callable[[], float]
+# What a constructor takes: a number, a schedule, or a module that reads logits (temperatures).
+Number = float | int | Callable[..., Any]
+# What a function takes: one for all samples, or one for each.
+Temperature = float | Float[Tensor, ""] | Float[Tensor, "*batch"]
 UNLABELLED = -100
 
 
@@ -22,10 +25,16 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: Number) -> None:
+def check_positive(name: str, value: Number | Tensor) -> None:
     """Refuse a number that is not positive; a schedule is looked at when it is called."""
-    if not callable(value) and not value > 0:
-        raise ValueError(f"`{name}` must be positive, got {value}.")
+    if getattr(value, "reads_logits", False):
+        raise ValueError(
+            f"`{name}` must be a number or a schedule for this criterion, and "
+            f"{type(value).__name__} may give each sample its own."
+        )
+    lowest = value.min() if isinstance(value, Tensor) else value
+    if not callable(lowest) and not lowest > 0:
+        raise ValueError(f"`{name}` must be positive, got {lowest}.")
 
 
 def positive(name: str, value: Number) -> float:
@@ -33,6 +42,25 @@ def positive(name: str, value: Number) -> float:
     number = value() if callable(value) else value
     check_positive(name, number)
     return number
+
+
+def check_temperature(value: Number) -> None:
+    """Refuse a number that is not positive; one that depends on logits is looked at with them."""
+    if not getattr(value, "reads_logits", False):
+        check_positive("temperature", value)
+
+
+def temperature_of(
+    value: Number, student: Tensor, teacher: Tensor, mask: Tensor | None
+) -> float | Tensor:
+    """The temperature now: a number, or what a module makes of the logits, one for each sample."""
+    if not getattr(value, "reads_logits", False):
+        return positive("temperature", value)
+    found = value(student, teacher, mask)  # type: ignore[operator,call-arg]
+    if mask is not None and found.shape == mask.shape:
+        # The gradient of what is masked may be NaN, and must not reach what is learned.
+        found = found.where(mask != 0, 1.0)
+    return found
 
 
 def check_share(name: str, value: Number) -> None:

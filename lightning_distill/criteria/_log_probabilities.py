@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._check import check_positive, check_same_shape, in_full_precision
+from ._check import check_positive, check_same_shape, in_full_precision, Temperature
 
 
 def log_probabilities(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float,
+    temperature: Temperature,
 ) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
     """Log-softmax of both at a temperature, in float32 at least: (student's, teacher's)."""
     student, teacher = at_temperature(student, teacher, temperature)
@@ -21,7 +21,7 @@ def log_probabilities(
 def probabilities(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float,
+    temperature: Temperature,
 ) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
     """Softmax of both at a temperature, in float32 at least: (student's, teacher's)."""
     student, teacher = at_temperature(student, teacher, temperature)
@@ -31,13 +31,15 @@ def probabilities(
 def at_temperature(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float,
+    temperature: Temperature,
 ) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
     """Logits of both over a temperature, checked, in float32 at least: (student's, teacher's)."""
     check_same_shape(student, teacher)
     check_positive("temperature", temperature)
     student, teacher = in_full_precision(student, teacher)
-    if temperature == 1:
+    if isinstance(temperature, Tensor):
+        temperature = temperature.unsqueeze(-1) if temperature.dim() else temperature
+    elif temperature == 1:
         return student, teacher
     return student / temperature, teacher / temperature
 

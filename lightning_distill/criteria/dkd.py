@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, labelled, masked_mean, Number, positive
+from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import kl, log_probabilities, without_label
 
 
@@ -14,7 +14,7 @@ def dkd(
     labels: Int[Tensor, "*batch"],
     alpha: float = 1.0,
     beta: float = 8.0,
-    temperature: float = 4.0,
+    temperature: Temperature = 4.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Weighted sum of the two parts of KL per sample, in nats.
 
@@ -50,13 +50,13 @@ class DKD(nn.Module):
         alpha: weight of the part that tells the label's class from the rest.
         beta: weight of the part among the rest; the paper takes 2 to 8 on CIFAR-100, and 0.5 to 2
             on ImageNet with `temperature=1`.
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: Number = 4.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def forward(
@@ -68,7 +68,7 @@ class DKD(nn.Module):
     ) -> Float[Tensor, ""]:
         """The mean over the samples with a label (not -100) for which `mask` is true, in nats."""
         labels, counted = labelled(labels, mask)
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, counted)
         values = dkd(student, teacher, labels, self.alpha, self.beta, temperature)
         return masked_mean(values, counted)
 

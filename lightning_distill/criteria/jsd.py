@@ -4,7 +4,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, check_share, masked_mean, Number, positive, share
+from ._check import (
+    check_share,
+    check_temperature,
+    masked_mean,
+    Number,
+    share,
+    Temperature,
+    temperature_of,
+)
 from ._log_probabilities import kl_to_mixture, probabilities
 from .reverse_kl import reverse_kl
 from .soft_target import soft_target
@@ -14,7 +22,7 @@ def jsd(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
     beta: float = 0.5,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Divergence of both from their mixture per sample, in nats.
 
@@ -45,13 +53,13 @@ class JSD(nn.Module):
     Args:
         beta: share of the teacher in the mixture, from 0 (forward KL) to 1 (reverse KL); a number
             or a schedule.
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, beta: Number = 0.5, temperature: Number = 1.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         check_share("beta", beta)
         self.temperature = temperature
         self.beta = beta
@@ -63,7 +71,7 @@ class JSD(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, mask)
         beta = share("beta", self.beta)
         return masked_mean(jsd(student, teacher, beta, temperature), mask)
 

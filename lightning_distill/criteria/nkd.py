@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, labelled, masked_mean, Number, positive
+from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import cross_entropy, log_probabilities, without_label
 
 
@@ -12,7 +12,7 @@ def nkd(
     teacher: Float[Tensor, "*batch classes"],
     labels: Int[Tensor, "*batch"],
     gamma: float = 1.5,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Label loss by the teacher's trust, and cross-entropy among the other classes, in nats.
 
@@ -46,7 +46,7 @@ class NKD(nn.Module):
 
     def __init__(self, gamma: float = 1.5, temperature: Number = 1.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.gamma, self.temperature = gamma, temperature
 
     def forward(
@@ -58,7 +58,7 @@ class NKD(nn.Module):
     ) -> Float[Tensor, ""]:
         """The mean over the samples with a label (not -100) for which `mask` is true, in nats."""
         labels, counted = labelled(labels, mask)
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, counted)
         return masked_mean(nkd(student, teacher, labels, self.gamma, temperature), counted)
 
     def extra_repr(self) -> str:  # noqa: D102

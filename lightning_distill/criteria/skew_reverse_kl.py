@@ -4,7 +4,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, check_share, masked_mean, Number, positive, share
+from ._check import (
+    check_share,
+    check_temperature,
+    masked_mean,
+    Number,
+    share,
+    Temperature,
+    temperature_of,
+)
 from ._log_probabilities import kl_to_mixture, probabilities
 from .reverse_kl import reverse_kl
 
@@ -13,7 +21,7 @@ def skew_reverse_kl(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
     alpha: float = 0.1,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, "*batch"]:
     r"""KL from the student to a mixture of both per sample, in nats.
 
@@ -38,13 +46,13 @@ class SkewReverseKL(nn.Module):
 
     Args:
         alpha: share of the student in the mixture, from 0 to 1; a number or a schedule.
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, alpha: Number = 0.1, temperature: Number = 1.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         check_share("alpha", alpha)
         self.temperature = temperature
         self.alpha = alpha
@@ -56,7 +64,7 @@ class SkewReverseKL(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, mask)
         alpha = share("alpha", self.alpha)
         return masked_mean(skew_reverse_kl(student, teacher, alpha, temperature), mask)
 

@@ -4,14 +4,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, masked_mean, Number, positive
+from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import at_temperature, cross_entropy
 
 
 def soft_cross_entropy(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Cross-entropy of the student under the teacher's distribution per sample, in nats.
 
@@ -33,13 +33,13 @@ class SoftCrossEntropy(nn.Module):
     """Mean of [`soft_cross_entropy`][] over the samples that count.
 
     Args:
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(
@@ -49,7 +49,7 @@ class SoftCrossEntropy(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(soft_cross_entropy(student, teacher, temperature), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

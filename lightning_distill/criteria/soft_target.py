@@ -3,14 +3,14 @@
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, masked_mean, Number, positive
+from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import kl, log_probabilities
 
 
 def soft_target(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float = 4.0,
+    temperature: Temperature = 4.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Divergence of the student from the teacher per sample, in nats.
 
@@ -32,13 +32,13 @@ class SoftTarget(nn.Module):
     """Mean of [`soft_target`][] over the samples that count.
 
     Args:
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, temperature: Number = 4.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(
@@ -48,7 +48,7 @@ class SoftTarget(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(soft_target(student, teacher, temperature), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

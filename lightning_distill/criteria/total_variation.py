@@ -3,14 +3,14 @@
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, masked_mean, Number, positive
+from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import probabilities
 
 
 def total_variation(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Total variation distance per sample, from 0 to 1.
 
@@ -30,13 +30,13 @@ class TotalVariation(nn.Module):
     """Mean of [`total_variation`][] over the samples that count.
 
     Args:
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(
@@ -46,7 +46,7 @@ class TotalVariation(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(total_variation(student, teacher, temperature), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, labelled, masked_mean, Number, positive
+from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
 from .hard_label import hard_label
 from .soft_cross_entropy import soft_cross_entropy
 
@@ -13,7 +13,7 @@ def wsld(
     student: Float[Tensor, "*batch classes"],
     teacher: Float[Tensor, "*batch classes"],
     labels: Int[Tensor, "*batch"],
-    temperature: float = 2.0,
+    temperature: Temperature = 2.0,
 ) -> Float[Tensor, "*batch"]:
     r"""Soft cross-entropy, weighed by how far the student is behind, per sample, in nats.
 
@@ -36,13 +36,13 @@ class WSLD(nn.Module):
     """Mean of [`wsld`][] over the labelled samples that count.
 
     Args:
-        temperature: flattens both distributions before they are compared; a positive number
-            or a schedule.
+        temperature: flattens both distributions before they are compared; a positive number,
+            a schedule, or a module of `lightning_distill.temperatures`.
     """
 
     def __init__(self, temperature: Number = 2.0):
         super().__init__()
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
     def forward(
@@ -54,7 +54,7 @@ class WSLD(nn.Module):
     ) -> Float[Tensor, ""]:
         """The mean over the samples with a label (not -100) for which `mask` is true, in nats."""
         labels, counted = labelled(labels, mask)
-        temperature = positive("temperature", self.temperature)
+        temperature = temperature_of(self.temperature, student, teacher, counted)
         return masked_mean(wsld(student, teacher, labels, temperature), counted)
 
     def extra_repr(self) -> str:  # noqa: D102
