@@ -247,6 +247,17 @@ def test_every_temperature_is_finite(name, temperature, scale, logits):
     assert loss.isfinite() and student.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "function", [soft_target, soft_cross_entropy, criteria.listwise_kl, criteria.reverse_kl]
+)
+def test_what_is_possible_and_ruled_out_is_infinite_however_unlikely(function):
+    sure = torch.tensor([[9.0, 0.0, -9.0], [1.0, 2.0, 3.0]])
+    without = torch.tensor([[0.0, 0.0, -torch.inf], [1.0, 2.0, 3.0]])
+    models = (sure, without) if function is criteria.reverse_kl else (without, sure)
+    found = function(*models, 1.0)
+    assert found[0] == torch.inf and found[1].isfinite()
+
+
 RULED_OUT = ["SoftTarget", "SoftCrossEntropy", "ReverseKL", "JSD", "SkewKL", "SkewReverseKL"]
 RULED_OUT += ["TotalVariation", "ListwiseKL", "DIST", "MLKD", "DKD", "NKD", "WSLD"]
 INFINITE = {
