@@ -23,7 +23,8 @@ def correlation_congruence(
     \sum_{p=0}^{P} e^{-2\gamma} \frac{(2\gamma)^p}{p!} (\bar x^\top \bar y)^p$$
 
     which is the Gaussian kernel $e^{-\gamma \lVert \bar x - \bar y \rVert^2}$ of unit vectors,
-    expanded to order $P$.
+    expanded to order $P$. RepDistiller computes something else under this name: how the products
+    of neighbours in the batch differ.
 
     References:
         Peng et al., *Correlation Congruence for Knowledge Distillation*, 2019,

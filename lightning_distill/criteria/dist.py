@@ -22,7 +22,8 @@ def dist(
     + \gamma \big( 1 - \tfrac{1}{C} \sum_c \rho(p_{\cdot c}, q_{\cdot c}) \big) \Big)$$
 
     A student may be off in scale and level as long as it ranks as the teacher does, which suits
-    teachers that are much stronger. Rows or columns without any spread have correlation 0.
+    teachers that are much stronger. Rows or columns without any spread have correlation 0. The
+    authors' programs have $\beta = \gamma = 1$ unless told otherwise, and temperature 1.
 
     References:
         Huang et al., *Knowledge Distillation from A Stronger Teacher*, 2022,

@@ -45,7 +45,8 @@ def hint(
 
 def _elementwise(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
     check_same_shape(student, teacher)
-    return ELEMENTWISE[kind](*in_full_precision(student, teacher), reduction="none")
+    student, teacher = in_full_precision(student, teacher)
+    return ELEMENTWISE[kind](student, teacher, reduction="none")
 
 
 class Hint(nn.Module):

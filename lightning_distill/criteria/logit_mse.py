@@ -27,7 +27,8 @@ def logit_mse(
 
 def _squares(student: Tensor, teacher: Tensor) -> Tensor:
     check_same_shape(student, teacher)
-    return F.mse_loss(*in_full_precision(student, teacher), reduction="none")
+    student, teacher = in_full_precision(student, teacher)
+    return F.mse_loss(student, teacher, reduction="none")
 
 
 class LogitMSE(nn.Module):

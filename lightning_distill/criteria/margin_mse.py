@@ -28,8 +28,8 @@ def margin_mse(
             f"{tuple(student.shape)}."
         )
     student, teacher = in_full_precision(student, teacher)
-    margins = [x[..., :1] - x[..., 1:] for x in (student, teacher)]
-    return F.mse_loss(*margins, reduction="none").sum(dim=-1) / margins[0].shape[-1]
+    student, teacher = (x[..., :1] - x[..., 1:] for x in (student, teacher))
+    return F.mse_loss(student, teacher, reduction="none").sum(dim=-1) / student.shape[-1]
 
 
 class MarginMSE(nn.Module):

@@ -26,6 +26,10 @@ def mlkd(
     where the rows of $P$ and $Q$ are the probabilities of teacher and student at $\tau$. The paper
     adds this for two augmented views of a picture; give each as a term of its own.
 
+    The authors' program adds the temperatures up, which is five times as much; takes the last two
+    parts of one view alone, and halves what it takes of that view; and reads the other view's
+    logits at two temperatures from the first.
+
     References:
         Jin, Wang and Lin, *Multi-Level Logit Distillation*, CVPR 2023, eq. 3 to 9.
     """

@@ -16,6 +16,7 @@ def similarity_preserving(
     $$\frac{1}{B^2} \lVert \tilde G_s - \tilde G_t \rVert_F^2, \quad G = F F^\top$$
 
     where each row of $\tilde G$ has Euclidean length 1. Widths of student and teacher may differ.
+    It is what RepDistiller and mdistiller compute; torchdistill has rows of absolute sum 1.
 
     References:
         Tung and Mori, *Similarity-Preserving Knowledge Distillation*, 2019,

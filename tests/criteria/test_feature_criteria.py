@@ -11,6 +11,7 @@ from lightning_distill.criteria import (
     CKA,
     CosineHidden,
     CWD,
+    Hint,
     MiniLMRelation,
     NST,
     PatientHidden,
@@ -18,6 +19,8 @@ from lightning_distill.criteria import (
 
 HIDDEN, MAPS, ATTENTION = (6, 4, 8), (6, 3, 4, 4), (6, 2, 4, 4)
 CASES = {
+    "Hint": (Hint, HIDDEN),
+    "Hint l1": (lambda: Hint("l1"), HIDDEN),
     "CosineHidden": (CosineHidden, HIDDEN),
     "PatientHidden": (PatientHidden, HIDDEN),
     "MiniLMRelation": (lambda: MiniLMRelation(2), HIDDEN),
@@ -91,6 +94,37 @@ def test_extreme_features_give_finite_gradients(name, scale):
     loss = criterion(student.requires_grad_(), teacher)
     loss.backward()
     assert loss.isfinite() and student.grad.isfinite().all()
+
+
+@EACH
+def test_one_sample_gives_a_finite_gradient(name):
+    criterion, student, teacher = given(name, dtype=torch.float32)
+    for context in (torch.enable_grad(), torch.autocast("cpu", torch.bfloat16)):
+        first = student[:1].clone().requires_grad_()
+        with context:
+            loss = criterion(first, teacher[:1])
+        loss.backward()
+        assert loss.isfinite() and first.grad.isfinite().all()
+
+
+@EACH
+def test_a_mask_of_all_is_none(name):
+    criterion, student, teacher = given(name)
+    mask = torch.ones(CASES[name][1][:1] if CASES[name][1] == MAPS else (6, 4), dtype=torch.long)
+    # With a mask, tokens are the samples of CKA.
+    if name != "CKA":
+        assert_close(criterion(student, teacher, mask), criterion(student, teacher))
+
+
+@EACH
+def test_an_equal_student_has_no_gradient(name):
+    criterion, student, _ = given(name)
+    if name == "Hint l1":
+        pytest.skip("Its gradient has length 1 up to the end, on either side.")
+    criterion(student.requires_grad_(), student.detach().clone()).backward()
+    if name == "AttentionKL":  # Up to a shift of a row, which the softmax before it takes away.
+        student.grad -= student.grad.mean(-1, keepdim=True)
+    assert_close(student.grad, torch.zeros_like(student), atol=1e-9, rtol=0.0)
 
 
 @EACH

@@ -37,34 +37,35 @@ def inputs():
     return x, teacher, weight, mask
 
 
-def _worker(rank, store, name, gather, results):
+def _worker(rank, store, results):
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    x, teacher, weight, mask = inputs()
-    rows = ROWS[rank]
-    loss = CRITERIA[name](gather)(x[rows] @ weight, teacher[rows], mask[rows])
-    loss.backward()
-    # What DDP does.
-    torch.distributed.all_reduce(weight.grad)
-    results[rank] = (loss.item(), (weight.grad / 2).tolist())
+    for name in CRITERIA:
+        for gather in (True, False):
+            x, teacher, weight, mask = inputs()
+            rows = ROWS[rank]
+            loss = CRITERIA[name](gather)(x[rows] @ weight, teacher[rows], mask[rows])
+            loss.backward()
+            # What DDP does.
+            torch.distributed.all_reduce(weight.grad)
+            results[name, gather, rank] = (loss.item(), (weight.grad / 2).tolist())
     torch.distributed.destroy_process_group()
 
 
-def two_processes(name, gather, tmp_path):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Value and gradient by criterion, gathered or not, and rank; two processes do them all."""
     with mp.Manager() as manager:
         results = manager.dict()
-        store = str(tmp_path / f"store-{gather}")
-        mp.spawn(_worker, (store, name, gather, results), nprocs=2)
+        mp.spawn(_worker, (str(tmp_path_factory.mktemp("gather") / "store"), results), nprocs=2)
         return dict(results)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_two_processes_are_one_with_all_rows(name, tmp_path):
+def test_two_processes_are_one_with_all_rows(name, found):
     x, teacher, weight, mask = inputs()
     expected = CRITERIA[name](False)(x @ weight, teacher, mask)
     expected.backward()
-    found = two_processes(name, True, tmp_path)
-    for value, gradient in found.values():
+    for value, gradient in (found[name, True, rank] for rank in (0, 1)):
         assert value == pytest.approx(expected.item())
         assert_close(torch.tensor(gradient, dtype=torch.float64), weight.grad)
-    apart = two_processes(name, False, tmp_path)
-    assert apart[0][0] != pytest.approx(expected.item())
+    assert found[name, False, 0][0] != pytest.approx(expected.item())

@@ -67,10 +67,32 @@ def test_extreme_features_give_finite_gradients(build, scale):
 
 
 @RELATIONS_AND_NAMES
+@pytest.mark.parametrize("case", ["two samples", "one-hot", "equal", "some equal"])
+def test_degenerate_features_give_finite_gradients(build, case):
+    student, teacher = (x.float() for x in features())
+    if case == "two samples":
+        student, teacher = student[:2], teacher[:2]
+    elif case == "one-hot":
+        teacher = torch.eye(6, 9)
+    elif case == "equal":
+        teacher = student.clone()
+    else:
+        student[1], teacher[4] = student[0], teacher[2]
+    for context in (torch.enable_grad(), torch.autocast("cpu", torch.bfloat16)):
+        inputs = student.clone().requires_grad_()
+        with context:
+            loss = build()(inputs, teacher)
+        loss.backward()
+        assert loss.isfinite() and inputs.grad.isfinite().all()
+
+
+@RELATIONS_AND_NAMES
 def test_equal_features_are_zero(build):
     student, _ = features()
-    found = build()(student, student.clone())
+    found = build()(student.requires_grad_(), student.detach().clone())
+    found.backward()
     assert_close(found, torch.zeros((), dtype=torch.float64))
+    assert_close(student.grad, torch.zeros_like(student), atol=1e-7, rtol=0.0)
 
 
 @RELATIONS_AND_NAMES

@@ -52,6 +52,22 @@ def test_equal_samples_have_a_finite_gradient():
     assert student.grad.isfinite().all()
 
 
+def test_an_equal_sample_makes_no_angle():
+    """All other angles of three samples, of which two are equal, are fixed."""
+    student = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]).double().requires_grad_()
+    RKD(0.0, 1.0)(student, torch.randn(3, 4).double()).backward()
+    assert_close(student.grad, torch.zeros_like(student), atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.parametrize("apart", [1e-2, 1e-3])
+def test_samples_that_lie_close_keep_their_angles_in_single_precision(apart):
+    student, teacher = torch.randn(8, 16), torch.randn(8, 16)
+    student[1] = student[0] + apart * torch.randn(16)
+    expected = rkd(student.double() + 10, teacher.double(), 0.0, 1.0)
+    found = rkd((student.double() + 10).float(), teacher, 0.0, 1.0)
+    assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
+
+
 def test_weights_that_say_nothing_are_refused():
     for weights in ((0.0, 0.0), (-1.0, 2.0)):
         with pytest.raises(ValueError, match="must not be negative, nor both 0"):
