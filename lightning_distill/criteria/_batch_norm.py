@@ -17,11 +17,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         pass
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normed over all dimensions but the second."""
+        """Normed over all dimensions but the second, in the precision of the statistics."""
+        mean, variance = self.running_mean, self.running_var
+        assert mean is not None
+        input = input.to(mean.dtype)
         alone = input.numel() <= input.shape[1]
         if self.training and not alone:
             if learns(self):
                 return super().forward(input)
             return F.batch_norm(input, None, None, self.weight, self.bias, True, eps=self.eps)
-        mean, variance = self.running_mean, self.running_var
         return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)

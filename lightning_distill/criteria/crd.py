@@ -162,7 +162,7 @@ class CRD(nn.Module):
         for i, (anchor, bank, other) in enumerate(
             ((student, self.teacher_bank, teacher), (teacher, self.student_bank, student))
         ):
-            own = (bank[rows] if self.training else other.detach()).to(anchor.dtype)
+            own = (bank[rows] if self.training else other).to(anchor.dtype)
             # A copy, as the bank moves before gradients are taken.
             others = bank[chosen].to(anchor.dtype)
             level = self._level(i, anchor, own, others, times)
@@ -185,9 +185,11 @@ class CRD(nn.Module):
             )
 
     def _draw(self, device: torch.device) -> Tensor:
-        if self.samples <= self.negatives:
-            return torch.arange(self.samples, device=device)
-        return torch.randint(self.samples, (self.negatives,), device=device)
+        if self.training and self.samples > self.negatives:
+            return torch.randint(self.samples, (self.negatives,), device=device)
+        # All, or in evaluation as many evenly spaced ones, so that the value is the same each time.
+        count = min(self.samples, self.negatives)
+        return torch.arange(count, device=device) * self.samples // count
 
     def _times(self, chosen: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
         same = (self.classes[chosen] == labels[:, None]) & (labels != UNLABELLED)[:, None]
