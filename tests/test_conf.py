@@ -15,7 +15,8 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 LISTS = ("criteria", "metrics", "callbacks", "logger")
 FILES = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
-FIXED = ["output_dir=out", "optimizer.lr=0.001", "task=classification", "num_labels=3"]
+FIXED = ["output_dir=out", "optimizer.lr=0.001", "task=classification"]
+FIXED += ["num_labels=3", "num_rows=10"]
 
 
 def config(*overrides: str):

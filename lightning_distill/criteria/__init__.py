@@ -12,6 +12,7 @@ from .cka import CKA, cka
 from .class_subset import class_subset, ClassSubset
 from .correlation_congruence import correlation_congruence, CorrelationCongruence
 from .cosine_hidden import cosine_hidden, CosineHidden
+from .crd import CRD, crd
 from .cwd import CWD, cwd
 from .dist import DIST, dist
 from .dkd import DKD, dkd
@@ -23,6 +24,7 @@ from .listwise_kl import listwise_kl, ListwiseKL
 from .logit_mse import logit_mse, LogitMSE
 from .logit_standardization import logit_standardization, LogitStandardization
 from .margin_mse import margin_mse, MarginMSE
+from .mgd import MGD, mgd
 from .mini_lm_relation import mini_lm_relation, MiniLMRelation
 from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
@@ -31,13 +33,16 @@ from .ofa import OFA, ofa
 from .one_versus_all import one_versus_all, OneVersusAll
 from .patient_hidden import patient_hidden, PatientHidden
 from .pkt import PKT, pkt
+from .queue_similarity import queue_similarity, QueueSimilarity
 from .reverse_kl import reverse_kl, ReverseKL
+from .review_kd import review_kd, ReviewKD
 from .rkd import RKD, rkd
 from .similarity_preserving import similarity_preserving, SimilarityPreserving
 from .skew_kl import skew_kl, SkewKL
 from .skew_reverse_kl import skew_reverse_kl, SkewReverseKL
 from .soft_cross_entropy import soft_cross_entropy, SoftCrossEntropy
 from .soft_target import soft_target, SoftTarget
+from .srd import SRD, srd
 from .taid import TAID, taid
 from .tf_kd import tf_kd, TfKD
 from .total_variation import total_variation, TotalVariation
@@ -45,16 +50,19 @@ from .wsld import WSLD, wsld
 
 __all__ = [
     "CKA",
+    "CRD",
     "CWD",
     "DIST",
     "DKD",
     "JSD",
+    "MGD",
     "MLKD",
     "NKD",
     "NST",
     "OFA",
     "PKT",
     "RKD",
+    "SRD",
     "TAID",
     "WSLD",
     "AttentionKL",
@@ -73,7 +81,9 @@ __all__ = [
     "MiniLMRelation",
     "OneVersusAll",
     "PatientHidden",
+    "QueueSimilarity",
     "ReverseKL",
+    "ReviewKD",
     "SimilarityPreserving",
     "SkewKL",
     "SkewReverseKL",
@@ -88,6 +98,7 @@ __all__ = [
     "class_subset",
     "correlation_congruence",
     "cosine_hidden",
+    "crd",
     "cwd",
     "dist",
     "dkd",
@@ -99,6 +110,7 @@ __all__ = [
     "logit_standardization",
     "margin_mse",
     "masked_mean",
+    "mgd",
     "mini_lm_relation",
     "mlkd",
     "nkd",
@@ -107,13 +119,16 @@ __all__ = [
     "one_versus_all",
     "patient_hidden",
     "pkt",
+    "queue_similarity",
     "reverse_kl",
+    "review_kd",
     "rkd",
     "similarity_preserving",
     "skew_kl",
     "skew_reverse_kl",
     "soft_cross_entropy",
     "soft_target",
+    "srd",
     "taid",
     "tf_kd",
     "total_variation",

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from ._check import ranks
 
 
-def gather_rows(rows: Float[Tensor, "rows ..."]) -> Float[Tensor, "all_rows ..."]:
+def gather_rows(rows: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "all_rows ..."]:
     """The rows of every process, in the order of the ranks; each may have another number of them.
 
     Gradients flow to this process's own rows, and are multiplied by the number of processes: DDP

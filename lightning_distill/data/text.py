@@ -88,6 +88,7 @@ class TextDataModule(L.LightningDataModule):
         self.drop_unlabelled, self.validation_fraction = drop_unlabelled, validation_fraction
         self.num_workers, self.seed = num_workers, seed
         self.num_labels: int | None = None
+        self.num_rows: int | None = None
         self._cut_validation = False
         self.splits: dict[str, Rows] = {}
         self._check_options()
@@ -134,6 +135,8 @@ class TextDataModule(L.LightningDataModule):
                 self.teacher_tokenizer = None
         for name, split in splits.items():
             self.splits[name] = self._tokenise(split, labels[name])
+        # The rows of a batch are numbered below it.
+        self.num_rows = len(self.splits["train"])
         self._check_labels()
 
     def train_dataloader(self) -> DataLoader:

@@ -54,7 +54,9 @@ def label_kind(task: str | None) -> str:
 
 
 def build_data(cfg: DictConfig) -> Any:
-    """Load the data, and write what it says of itself (`task`, `num_labels`) into `cfg`.
+    """Load the data, and write what it says of itself into `cfg`.
+
+    That is `task`, `num_labels` and `num_rows`, the number of training rows.
 
     The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
     is trained on the data.
@@ -77,9 +79,9 @@ def build_data(cfg: DictConfig) -> Any:
     data.prepare_data()
     data.setup("fit")
     with open_dict(cfg):
-        for name in ("task", "num_labels"):
+        for name in ("task", "num_labels", "num_rows"):
             found = getattr(data, name, None)
-            given = cfg[name]
+            given = cfg.get(name)
             if given is not None and found is not None and given != found:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
