@@ -5,6 +5,7 @@ capitals that takes the mean over those that count. Arguments come in the order 
 """
 
 from ._check import masked_mean
+from .ab import AB, ab
 from .attention_kl import attention_kl, AttentionKL
 from .attention_mse import attention_mse, AttentionMSE
 from .attention_transfer import attention_transfer, AttentionTransfer
@@ -14,9 +15,13 @@ from .cosine_hidden import cosine_hidden, CosineHidden
 from .cwd import CWD, cwd
 from .dist import DIST, dist
 from .dkd import DKD, dkd
+from .fsp import FSP, fsp
+from .ft import FT, ft
 from .hard_label import hard_label, HardLabel
 from .hint import Hint, hint
+from .ickd import ICKD, ickd
 from .jsd import JSD, jsd
+from .kdsvd import KDSVD, kdsvd
 from .knowledge_distillation import KnowledgeDistillation
 from .listwise_kl import listwise_kl, ListwiseKL
 from .logit_mse import logit_mse, LogitMSE
@@ -27,7 +32,9 @@ from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
 from .nst import NST, nst
 from .ofa import OFA, ofa
+from .ofd import OFD, ofd, ofd_margin
 from .patient_hidden import patient_hidden, PatientHidden
+from .pearson_feature import pearson_feature, PearsonFeature
 from .pkt import PKT, pkt
 from .reverse_kl import reverse_kl, ReverseKL
 from .rkd import RKD, rkd
@@ -39,21 +46,29 @@ from .soft_target import soft_target, SoftTarget
 from .taid import TAID, taid
 from .tf_kd import tf_kd, TfKD
 from .total_variation import total_variation, TotalVariation
+from .vid import VID, vid
 from .wsld import WSLD, wsld
 
 __all__ = [
+    "AB",
     "CKA",
     "CWD",
     "DIST",
     "DKD",
+    "FSP",
+    "FT",
+    "ICKD",
     "JSD",
+    "KDSVD",
     "MLKD",
     "NKD",
     "NST",
     "OFA",
+    "OFD",
     "PKT",
     "RKD",
     "TAID",
+    "VID",
     "WSLD",
     "AttentionKL",
     "AttentionMSE",
@@ -69,6 +84,7 @@ __all__ = [
     "MarginMSE",
     "MiniLMRelation",
     "PatientHidden",
+    "PearsonFeature",
     "ReverseKL",
     "SimilarityPreserving",
     "SkewKL",
@@ -77,6 +93,7 @@ __all__ = [
     "SoftTarget",
     "TfKD",
     "TotalVariation",
+    "ab",
     "attention_kl",
     "attention_mse",
     "attention_transfer",
@@ -86,9 +103,13 @@ __all__ = [
     "cwd",
     "dist",
     "dkd",
+    "fsp",
+    "ft",
     "hard_label",
     "hint",
+    "ickd",
     "jsd",
+    "kdsvd",
     "listwise_kl",
     "logit_mse",
     "logit_standardization",
@@ -99,7 +120,10 @@ __all__ = [
     "nkd",
     "nst",
     "ofa",
+    "ofd",
+    "ofd_margin",
     "patient_hidden",
+    "pearson_feature",
     "pkt",
     "reverse_kl",
     "rkd",
@@ -111,5 +135,6 @@ __all__ = [
     "taid",
     "tf_kd",
     "total_variation",
+    "vid",
     "wsld",
 ]

@@ -1,21 +1,61 @@
 """Feature maps of two models, brought to one size."""
 
+from collections.abc import Callable, Sequence
+
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._check import in_full_precision
 
+Mask = Bool[Tensor, "..."] | Int[Tensor, "..."] | None
+
 
 def same_places(
-    student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "batch _ _ _"]
+    student: Float[Tensor, "batch _ _ _"],
+    teacher: Float[Tensor, "batch _ _ _"],
+    *,
+    pool: Callable[..., Tensor] = F.adaptive_avg_pool2d,
 ) -> tuple[Float[Tensor, "batch _ h w"], Float[Tensor, "batch _ h w"]]:
-    """Both in float32 at least, the larger averaged down to the size of the smaller."""
+    """Both in float32 at least, the larger pooled (averaged) down to the size of the smaller."""
     student, teacher = in_full_precision(student, teacher)
     height, width = (min(a, b) for a, b in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
 
     def shrunk(x: Tensor) -> Tensor:
         same = tuple(x.shape[-2:]) == (height, width)
-        return x if same else F.adaptive_avg_pool2d(x, (height, width))
+        return x if same else pool(x, (height, width))
 
     return shrunk(student), shrunk(teacher)
+
+
+def counted_maps(mask: Mask, *maps: Float[Tensor, "batch ..."]) -> list[Float[Tensor, "rows ..."]]:
+    """The samples for which `mask` is true.
+
+    Dropped and not multiplied by 0: statistics of a batch must not contain them, and 0 times the
+    NaN of one is NaN in the gradient of parts that are trained.
+    """
+    if mask is None:
+        return list(maps)
+    samples = maps[0].shape[:1]
+    if mask.shape != samples:
+        raise ValueError(
+            f"`mask` must have one entry per sample, shape {tuple(samples)}, got "
+            f"{tuple(mask.shape)}."
+        )
+    return [x[mask != 0] for x in maps]
+
+
+def check_layers(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """Refuse lists of maps whose consecutive pairs cannot be compared."""
+    if len(student) != len(teacher) or len(student) < 2:
+        raise ValueError(
+            "student and teacher must be lists of equally many feature maps, two at least, got "
+            f"{len(student)} and {len(teacher)}. In a term, name the layers of each with commas "
+            "between them, and set mapping=together."
+        )
+    channels = [[x.shape[1] for x in maps] for maps in (student, teacher)]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            "student and teacher must have the same channels in each layer, got "
+            f"{channels[0]} and {channels[1]}. Name layers of the same widths."
+        )
