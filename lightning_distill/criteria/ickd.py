@@ -10,7 +10,7 @@ from ._parts import applied, Connector, prepared
 
 
 def ickd(
-    student: Float[Tensor, "batch channels *_"], teacher: Float[Tensor, "batch channels *_"]
+    student: Float[Tensor, "batch _ ..."], teacher: Float[Tensor, "batch _ ..."]
 ) -> Float[Tensor, " batch"]:
     r"""Squared distance of the correlations of the channels, mean over the channels per sample.
 

@@ -12,8 +12,8 @@ RESIZED = ("student", "teacher")
 
 
 def pearson_feature(
-    student: Float[Tensor, "batch channels *places"],
-    teacher: Float[Tensor, "batch channels *places"],
+    student: Float[Tensor, "batch _ ..."],
+    teacher: Float[Tensor, "batch _ ..."],
 ) -> Float[Tensor, ""]:
     r"""Half of the mean squared difference of the standardised features.
 
@@ -51,8 +51,8 @@ class PearsonFeature(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch channels _ _"],
-        teacher: Float[Tensor, "batch channels _ _"],
+        student: Float[Tensor, "batch _ _ _"],
+        teacher: Float[Tensor, "batch _ _ _"],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
