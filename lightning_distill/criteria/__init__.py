@@ -5,6 +5,7 @@ capitals that takes the mean over those that count. Arguments come in the order 
 """
 
 from ._check import masked_mean
+from .ab import AB, ab
 from .attention_kl import attention_kl, AttentionKL
 from .attention_mse import attention_mse, AttentionMSE
 from .attention_transfer import attention_transfer, AttentionTransfer
@@ -16,9 +17,13 @@ from .crd import CRD, crd
 from .cwd import CWD, cwd
 from .dist import DIST, dist
 from .dkd import DKD, dkd
+from .fsp import FSP, fsp
+from .ft import FT, ft
 from .hard_label import hard_label, HardLabel
 from .hint import Hint, hint
+from .ickd import ICKD, ickd
 from .jsd import JSD, jsd
+from .kdsvd import KDSVD, kdsvd
 from .knowledge_distillation import KnowledgeDistillation
 from .listwise_kl import listwise_kl, ListwiseKL
 from .logit_mse import logit_mse, LogitMSE
@@ -30,8 +35,10 @@ from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
 from .nst import NST, nst
 from .ofa import OFA, ofa
+from .ofd import OFD, ofd, ofd_margin
 from .one_versus_all import one_versus_all, OneVersusAll
 from .patient_hidden import patient_hidden, PatientHidden
+from .pearson_feature import pearson_feature, PearsonFeature
 from .pkt import PKT, pkt
 from .queue_similarity import queue_similarity, QueueSimilarity
 from .reverse_kl import reverse_kl, ReverseKL
@@ -46,24 +53,32 @@ from .srd import SRD, srd
 from .taid import TAID, taid
 from .tf_kd import tf_kd, TfKD
 from .total_variation import total_variation, TotalVariation
+from .vid import VID, vid
 from .wsld import WSLD, wsld
 
 __all__ = [
+    "AB",
     "CKA",
     "CRD",
     "CWD",
     "DIST",
     "DKD",
+    "FSP",
+    "FT",
+    "ICKD",
     "JSD",
+    "KDSVD",
     "MGD",
     "MLKD",
     "NKD",
     "NST",
     "OFA",
+    "OFD",
     "PKT",
     "RKD",
     "SRD",
     "TAID",
+    "VID",
     "WSLD",
     "AttentionKL",
     "AttentionMSE",
@@ -81,6 +96,7 @@ __all__ = [
     "MiniLMRelation",
     "OneVersusAll",
     "PatientHidden",
+    "PearsonFeature",
     "QueueSimilarity",
     "ReverseKL",
     "ReviewKD",
@@ -91,6 +107,7 @@ __all__ = [
     "SoftTarget",
     "TfKD",
     "TotalVariation",
+    "ab",
     "attention_kl",
     "attention_mse",
     "attention_transfer",
@@ -102,9 +119,13 @@ __all__ = [
     "cwd",
     "dist",
     "dkd",
+    "fsp",
+    "ft",
     "hard_label",
     "hint",
+    "ickd",
     "jsd",
+    "kdsvd",
     "listwise_kl",
     "logit_mse",
     "logit_standardization",
@@ -116,8 +137,11 @@ __all__ = [
     "nkd",
     "nst",
     "ofa",
+    "ofd",
+    "ofd_margin",
     "one_versus_all",
     "patient_hidden",
+    "pearson_feature",
     "pkt",
     "queue_similarity",
     "reverse_kl",
@@ -132,5 +156,6 @@ __all__ = [
     "taid",
     "tf_kd",
     "total_variation",
+    "vid",
     "wsld",
 ]

@@ -1,6 +1,6 @@
 """Parts of a criterion that are trained: built when the sizes are known, run in full precision."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,19 +17,21 @@ def fitted(criterion: nn.Module, part: Part, like: Tensor) -> Part:
     return part.to(like.device, like.dtype).train(criterion.training)
 
 
-def check_prepared(criterion: nn.Module, part: Any) -> None:
-    """Refuse to run without the parts, which nobody would train if they were built only now."""
+def prepared(criterion: nn.Module, part: Part | None) -> Part:
+    """The part; refused if it is not built yet, as nobody would train one that is built now."""
     if part is None:
         raise ValueError(
             f"{type(criterion).__name__} has parts of its own to train, which are not built yet: "
             "call prepare(student, teacher) with tensors of one batch before the optimizer is made."
         )
+    return part
 
 
 def apply(part: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """What the part makes of `x`, in the part's own precision whatever autocast says."""
+    dtype = next((p.dtype for p in part.parameters()), x.dtype)
     with without_autocast(x):
-        (found,) = in_full_precision(part(x.to(next(part.parameters()).dtype)))
+        (found,) = in_full_precision(part(x.to(dtype)))
     return found
 
 

@@ -16,7 +16,7 @@ from ._check import (
     without_autocast,
 )
 from ._gather import gather_rows
-from ._parts import apply, check_prepared, fitted, learns
+from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
 
 
@@ -147,7 +147,7 @@ class CRD(nn.Module):
         says which sample of the training data each is, negative for padding; with `labels` (-100
         for none), only samples of other classes count as others.
         """
-        check_prepared(self, self.student_embedding)
+        prepared(self, self.student_embedding)
         assert self.student_embedding is not None and self.teacher_embedding is not None
         student, teacher = sample_vectors(student, "student"), sample_vectors(teacher, "teacher")
         labels = torch.full_like(rows, UNLABELLED) if labels is None else labels

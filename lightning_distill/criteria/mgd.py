@@ -13,7 +13,7 @@ from ._check import (
     masked_mean,
 )
 from ._maps import same_places
-from ._parts import apply, check_prepared, fitted
+from ._parts import apply, fitted, prepared
 from ._samples import counted_samples
 
 VARIANTS = ("paper", "code")
@@ -91,7 +91,7 @@ class MGD(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
-        check_prepared(self, self.generator)
+        prepared(self, self.generator)
         assert self.generator is not None
         student, teacher = same_places(*counted_samples(mask, student, teacher))
         if self.align is not None:

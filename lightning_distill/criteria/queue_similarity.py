@@ -16,7 +16,7 @@ from ._check import (
 )
 from ._gather import gather_rows
 from ._log_probabilities import kl
-from ._parts import apply, check_prepared, fitted, learns
+from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
 
 VARIANTS = ("seed", "compress", "lightly")
@@ -122,7 +122,7 @@ class QueueSimilarity(nn.Module):
 
         Features are vectors (batch, features), or maps, which are averaged over the places.
         """
-        check_prepared(self, self.projector)
+        prepared(self, self.projector)
         assert self.projector is not None
         student, teacher = sample_vectors(student, "student"), sample_vectors(teacher, "teacher")
         student, teacher = counted_samples(mask, student, teacher)

@@ -9,7 +9,7 @@ from torch import nn, Tensor
 
 from ._batch_norm import BatchNorm
 from ._check import check_same_shape, in_full_precision, masked_mean, without_autocast
-from ._parts import check_prepared, fitted
+from ._parts import fitted, prepared
 from ._samples import counted_samples
 
 LEVELS = (4, 2, 1)
@@ -125,7 +125,7 @@ class ReviewKD(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
-        check_prepared(self, self.fusions)
+        prepared(self, self.fusions)
         assert self.fusions is not None
         _check_stages(student, teacher, len(self.fusions))
         maps = [_as_map(x) for x in counted_samples(mask, *student, *teacher)]

@@ -5,7 +5,7 @@ from torch import nn, Tensor
 
 from ._batch_norm import BatchNorm
 from ._check import check_same_shape, in_full_precision
-from ._parts import apply, check_prepared, fitted
+from ._parts import apply, fitted, prepared
 from ._rows import feature_rows
 from ._samples import sample_vectors
 
@@ -90,7 +90,7 @@ class SRD(nn.Module):
 
         Features are vectors (batch, features), or maps, which are averaged over the places.
         """
-        check_prepared(self, self.projector)
+        prepared(self, self.projector)
         assert self.projector and self.student_norm and self.teacher_norm
         student, teacher = sample_vectors(student, "student"), sample_vectors(teacher, "teacher")
         student, teacher = feature_rows(student, teacher, mask, self.gather)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill.criteria import (
@@ -10,10 +11,23 @@ from lightning_distill.criteria import (
     CorrelationCongruence,
     DIST,
     MLKD,
+    PearsonFeature,
     PKT,
     RKD,
     SimilarityPreserving,
 )
+
+
+class Maps(nn.Module):
+    """A criterion between feature maps, given maps of one place and four channels."""
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, student, teacher, mask):
+        return self.criterion(student[..., None, None], teacher[..., None, None], mask)
+
 
 CRITERIA = {
     "DIST": lambda gather: DIST(gather=gather),
@@ -22,6 +36,7 @@ CRITERIA = {
     "PKT": lambda gather: PKT(gather=gather),
     "CKA": lambda gather: CKA(gather=gather),
     "RKD": lambda gather: RKD(gather=gather),
+    "PearsonFeature": lambda gather: Maps(PearsonFeature(gather=gather)),
     "CorrelationCongruence": lambda gather: CorrelationCongruence(gather=gather),
 }
 # Unequal parts, some of them masked.

@@ -8,11 +8,25 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
-from lightning_distill.criteria import CRD, MGD, QueueSimilarity, ReviewKD, SRD
+from lightning_distill.criteria import (
+    AB,
+    CRD,
+    ICKD,
+    MGD,
+    OFD,
+    QueueSimilarity,
+    ReviewKD,
+    SRD,
+    VID,
+)
 
 MAPS, VECTORS = ((3, 5, 5), (4, 5, 5)), ((6,), (4,))
 STAGES = [((3, 6, 6), (4, 8, 8)), ((5, 3, 3), (6, 4, 4)), ((5,), (3,))]
 CASES = {
+    "AB": (AB, MAPS),
+    "ICKD": (ICKD, MAPS),
+    "OFD": (lambda: OFD(-0.5), MAPS),
+    "VID": (VID, MAPS),
     "MGD": (lambda: MGD(alpha=0.1, ratio=0.0), MAPS),
     "MGD code": (lambda: MGD(alpha=0.1, ratio=0.5, variant="code"), MAPS),
     "ReviewKD": (lambda: ReviewKD(width=4), STAGES),
@@ -235,7 +249,7 @@ def test_only_training_under_gradients_is_remembered(name):
         case.loss()
     before = state(case.criterion)
     case.take(slice(1, None)).loss()
-    assert same(before, state(case.criterion)) == name.startswith("MGD")
+    assert same(before, state(case.criterion)) == name.startswith(("MGD", "VID"))
 
 
 @EACH
@@ -271,7 +285,7 @@ def trained(name, rank=None):
     """Losses, gradients and the state after some steps, as DDP would have them."""
     case = Case(name, batch=8).prepare()
     # Statistics of a batch norm are those of one process, as always with DDP.
-    case.criterion.train(name != "ReviewKD")
+    case.criterion.train(name not in ("AB", "ICKD", "OFD", "ReviewKD"))
     results = []
     for parts, bits in [*STEPS, STEPS[0]]:
         mask = torch.tensor([bool(bits >> i & 1) for i in range(8)])
