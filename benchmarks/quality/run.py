@@ -187,7 +187,7 @@ def answers(trained, x):
 def objective_of(name, rows):
     overrides = [f"criteria=[hard_label{',' + name if name else ''}]", "task=classification"]
     with initialize_config_module("lightning_distill.conf", version_base="1.3"):
-        cfg = compose("main", [*overrides, "output_dir=out", f"+num_rows={rows}"]).criteria
+        cfg = compose("main", [*overrides, "output_dir=out", f"num_rows={rows}"]).criteria
     if name in RELATIONS:
         cfg[name].inputs.student = "student.hidden"
         cfg[name].inputs.teacher = "teacher.hidden"
