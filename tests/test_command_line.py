@@ -207,10 +207,14 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
             "criteria.hint.inputs.student='student.hidden_states[*]'",
             "criteria.hint.inputs.teacher='teacher.hidden_states[*]'",
         ],
+        [
+            "criteria=[hard_label,crd,queue_similarity,srd]",
+            "+criteria.crd.inputs.labels=batch.labels",
+        ],
         ["--config-dir", "configs", "criteria=[hard_label,mine]"],
         ["hydra.searchpath=[file://configs]", "criteria=[hard_label,mine]"],
     ],
-    ids=["soft", "kd", "layers", "baseline", "hint", "mine", "searchpath"],
+    ids=["soft", "kd", "layers", "baseline", "hint", "memory", "mine", "searchpath"],
 )
 def test_criteria_are_chosen_in_one_line(command, tmp_path, arguments):
     command(*arguments, *FILES, *FROM_FOLDER, *TINY, "baseline=false", *out(tmp_path))
