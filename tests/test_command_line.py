@@ -209,10 +209,25 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
         ],
         ["criteria=[hard_label,soft_target]", "balance=grad_norm"],
         ["criteria=[hard_label,soft_target]", "optimizer=dot", "scheduler=constant"],
+        [
+            "criteria=[hard_label,crd,queue_similarity,srd]",
+            "+criteria.crd.inputs.labels=batch.labels",
+        ],
         ["--config-dir", "configs", "criteria=[hard_label,mine]"],
         ["hydra.searchpath=[file://configs]", "criteria=[hard_label,mine]"],
     ],
-    ids=["soft", "kd", "layers", "baseline", "hint", "balance", "dot", "mine", "searchpath"],
+    ids=[
+        "soft",
+        "kd",
+        "layers",
+        "baseline",
+        "hint",
+        "balance",
+        "dot",
+        "memory",
+        "mine",
+        "searchpath",
+    ],
 )
 def test_criteria_are_chosen_in_one_line(command, tmp_path, arguments):
     command(*arguments, *FILES, *FROM_FOLDER, *TINY, "baseline=false", *out(tmp_path))

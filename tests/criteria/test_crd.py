@@ -48,6 +48,7 @@ class Naive:
         self.banks = [criterion.student_bank.clone(), criterion.teacher_bank.clone()]
         self.z = None
 
+    @torch.no_grad()
     def loss(self, student, teacher, rows, classes=None):
         c, n, k = self.c, self.c.samples, self.c.negatives
         s, t = embedded(c, student, teacher)
@@ -84,7 +85,7 @@ def test_agrees_with_the_authors_program_over_several_batches():
     naive = Naive(criterion)
     for rows in ([0, 4, 2], [8, 0, 1], [3], [5, 6, 7, 0]):
         found = criterion(student[rows], teacher[rows], torch.tensor(rows))
-        assert float(found) == pytest.approx(naive.loss(student[rows], teacher[rows], rows))
+        assert found.item() == pytest.approx(naive.loss(student[rows], teacher[rows], rows))
         assert_close(criterion.student_bank, naive.banks[0])
         assert_close(criterion.teacher_bank, naive.banks[1])
     z = (criterion.levels.exp() * 9 / 20).tolist()
@@ -103,7 +104,7 @@ def test_with_labels_others_are_of_other_classes():
     rows = [1, 5, 6]
     found = criterion(student[rows], teacher[rows], torch.tensor(rows), labels[rows])
     expected = naive.loss(student[rows], teacher[rows], rows, classes)
-    assert float(found) == pytest.approx(expected)
+    assert found.item() == pytest.approx(expected)
 
 
 def test_a_sample_without_a_label_has_all_others():
@@ -151,7 +152,7 @@ def test_where_all_embeddings_are_equal_it_is_chance():
     found = criterion(student, teacher, torch.arange(9))
     # One of 1 + K is the sample itself.
     expected = 2 * (math.log(21) + 20 * math.log(21 / 20))
-    assert float(found) == pytest.approx(expected)
+    assert found.item() == pytest.approx(expected)
 
 
 def test_padding_is_no_sample_and_a_sample_that_comes_twice_is_remembered_once():

@@ -152,7 +152,7 @@ def test_unlabelled_rows_can_be_left_out():
     data = ready(["a", None, "b", "", "a", "b"])
     dropped = data.replace(drop_unlabelled=True)
     found = sorted(int(r) for b in dropped.train_dataloader() for r in b["row"])
-    assert found == [0, 2, 4, 5]
+    assert found == [0, 2, 4, 5] and dropped.num_rows == 6
     assert len([r for b in data.train_dataloader() for r in b["row"]]) == 6
     with pytest.raises(ValueError, match="`replace` changes .*, got max_length"):
         data.replace(max_length=3)
