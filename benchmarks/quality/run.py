@@ -191,6 +191,7 @@ def objective_of(name, rows):
     if name in RELATIONS:
         cfg[name].inputs.student = "student.hidden"
         cfg[name].inputs.teacher = "teacher.hidden"
+        cfg[name].inputs.pop("mask", None)
     return Objective({str(n): instantiate(node, _convert_="object") for n, node in cfg.items()})
 
 

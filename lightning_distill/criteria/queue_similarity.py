@@ -61,7 +61,8 @@ class QueueSimilarity(nn.Module):
 
     A trained linear map brings the student's features to the teacher's width. The queue is a
     buffer, in the checkpoint; it takes the teacher's embeddings of all processes, in training only,
-    and while it is not full only the entries that it has are used.
+    and while it is not full only the entries that it has are used; while it is empty, the batch
+    stands in for it.
 
     Args:
         size: of the queue.
@@ -133,7 +134,10 @@ class QueueSimilarity(nn.Module):
             self._enter(teacher)
         # A copy, as the queue moves on before gradients are taken.
         entries = self.queue[: min(int(self.seen), self.size)].to(student.dtype, copy=True)
-        if first and not learns(self):
+        empty = len(entries) == 0
+        if empty:
+            entries = gather_rows(teacher) if learns(self) else teacher
+        elif first and not learns(self):
             entries = torch.cat([entries, teacher])
         values = queue_similarity(
             student,
@@ -141,7 +145,7 @@ class QueueSimilarity(nn.Module):
             entries,
             positive("student_temperature", self.student_temperature),
             positive("teacher_temperature", self.teacher_temperature),
-            own=self.variant == "seed",
+            own=self.variant == "seed" and not empty,
         )
         if not first and learns(self):
             self._enter(teacher)

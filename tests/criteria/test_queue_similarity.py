@@ -47,12 +47,13 @@ def test_the_last_embeddings_of_the_teacher_are_compared_with(variant):
         s = F.normalize(student @ criterion.projector.weight.T + criterion.projector.bias, dim=1)
         t = F.normalize(teacher, dim=1)
         # Evaluation sees as much as training, and leaves nothing behind.
-        entries = (seen + list(t)) if variant == "lightly" else seen
-        in_evaluation = naive(s, t, entries, 0.3, 0.2, variant == "seed")
+        entries = (seen + list(t)) if variant == "lightly" else seen or list(t)
+        own = variant == "seed" and i > 0
+        in_evaluation = naive(s, t, entries, 0.3, 0.2, own)
         assert_close(criterion.eval()(student, teacher), in_evaluation.mean())
         if variant == "lightly":
             seen = (seen + list(t))[-7:]
-        expected = naive(s, t, seen, 0.3, 0.2, variant == "seed").mean()
+        expected = naive(s, t, seen or list(t), 0.3, 0.2, own).mean()
         if variant != "lightly":
             seen = (seen + list(t))[-7:]
         assert_close(criterion.train()(student, teacher), expected)
@@ -76,13 +77,16 @@ def test_with_an_even_teacher_it_is_the_distance_from_the_even_distribution():
     assert_close(queue_similarity(student, teacher, queue, 0.2, 1e9, own=False), expected)
 
 
-def test_an_empty_queue_has_nothing_to_say():
-    for variant in ("seed", "compress"):
+def test_while_the_queue_is_empty_the_batch_stands_in_for_it():
+    for variant in ("seed", "compress", "lightly"):
         criterion = QueueSimilarity(8, variant=variant)
         student, teacher = batches()[1]
         criterion.prepare(student, teacher)
-        assert criterion(student, teacher) == 0 and int(criterion.seen) == 3
-        assert criterion(student, teacher) > 0
+        loss = criterion.eval()(student.requires_grad_(), teacher)
+        assert loss > 0 and int(criterion.seen) == 0
+        assert torch.autograd.grad(loss, student)[0].any()
+        assert_close(criterion.train()(student, teacher), loss)
+        assert int(criterion.seen) == 3
 
 
 def test_temperatures_may_be_schedules():
