@@ -26,6 +26,7 @@ import lightning as L
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -188,11 +189,12 @@ def objective_of(name, rows):
     overrides = [f"criteria=[hard_label{',' + name if name else ''}]", "task=classification"]
     with initialize_config_module("lightning_distill.conf", version_base="1.3"):
         cfg = compose("main", [*overrides, "output_dir=out", f"num_rows={rows}"]).criteria
+    nodes = OmegaConf.to_container(cfg, resolve=True)
     if name in RELATIONS:
-        cfg[name].inputs.student = "student.hidden"
-        cfg[name].inputs.teacher = "teacher.hidden"
-        cfg[name].inputs.pop("mask", None)
-    return Objective({str(n): instantiate(node, _convert_="object") for n, node in cfg.items()})
+        inputs = nodes[name]["inputs"]
+        inputs.update(student="student.hidden", teacher="teacher.hidden")
+        inputs.pop("mask", None)
+    return Objective({n: instantiate(node, _convert_="object") for n, node in nodes.items()})
 
 
 @cache
