@@ -49,6 +49,10 @@ class TextFiles(TextDataModule):
     ):
         super().__init__(**options)
         self.files = {"train": train, "validation": validation, "test": test}
+        if isinstance(columns, str):
+            raise ValueError(
+                f"`columns` must be a list of names, as in [text,label], got {columns!r}."
+            )
         self.columns = None if columns is None else list(columns)
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"`columns` names a column twice: {', '.join(self.columns)}.")

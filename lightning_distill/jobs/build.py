@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,35 @@ SOFTMAX = (
 )
 
 
+FITTING_METRICS = {
+    "classification": "accuracy",
+    "multi_label": "multilabel_f1",
+    "regression": "pearson",
+}
+
+
 def group(cfg: DictConfig, name: str) -> Any:
     """The members of a list of choices; an empty list leaves no such key behind."""
     return OmegaConf.select(cfg, name) or {}
+
+
+def check_metric_tasks(cfg: DictConfig, metrics: Mapping[str, Metric]) -> None:
+    """Refuse metrics that measure something else than the task, and would be silently wrong."""
+    for name, metric in metrics.items():
+        kind = type(metric).__name__
+        task = None
+        if type(metric).__module__.startswith("torchmetrics.regression"):
+            task = "regression"
+        elif kind.startswith("Multilabel"):
+            task = "multi_label"
+        elif kind.startswith(("Multiclass", "Binary")):
+            task = "classification"
+        given = cfg.task or "classification"
+        if task not in (None, given) and given in FITTING_METRICS:
+            raise ValueError(
+                f"metrics.{name} ({kind}) measures data.task={task}, but the data has "
+                f"task={given}. Choose what fits, as in metrics=[{FITTING_METRICS[given]}]."
+            )
 
 
 def label_kind(task: str | None) -> str:
@@ -101,8 +127,14 @@ def known(data: Any, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def call(node: DictConfig, known: Mapping[str, Any]) -> Any:
-    """Instantiate `node`, giving it those of the known values that it takes and does not set."""
+def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
+    """Instantiate `node`, giving it those of the known values that it takes and does not set.
+
+    Raises:
+        ValueError: naming the role, if `node` names no class or the class needs more.
+    """
+    if not OmegaConf.is_config(node) or "_target_" not in node:
+        raise ValueError(f"`{role}` must name a class or function by `_target_`, got {node!r}.")
     target = instantiate(node, _partial_=True, _convert_="object")
     wanted = inspect.signature(target.func).parameters
     given = {
@@ -110,25 +142,51 @@ def call(node: DictConfig, known: Mapping[str, Any]) -> Any:
         for name, value in known.items()
         if name in wanted and target.keywords.get(name) is None
     }
+    missing = [
+        p.name
+        for p in wanted.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in {*given, *target.keywords}
+    ]
+    if missing == ["teacher"]:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs a teacher, and there is none; choose one, as in "
+            "teacher=pretrained teacher.path=DIR."
+        )
+    if missing:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
+            f"+{role}.{missing[0]}=VALUE."
+        )
     return target(**given)
 
 
-def build_teacher(cfg: DictConfig, data: Any) -> nn.Module:
-    """The teacher, loaded or trained as `cfg.teacher` says."""
+def build_teacher(
+    cfg: DictConfig, data: Any, rehearse: Callable[[nn.Module], None] | None = None
+) -> nn.Module:
+    """The teacher, loaded or trained as `cfg.teacher` says.
+
+    Args:
+        cfg: the run's configuration.
+        data: the data module.
+        rehearse: given to a teacher that is yet to be trained: called with it untrained, it finds
+            what cannot work before that time is spent.
+    """
     if cfg.teacher is None:
-        raise ValueError("This job needs a teacher, for example teacher=pretrained teacher.path=.")
-    teacher = call(cfg.teacher, known(data, cfg=cfg))
+        raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
+    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
     names = getattr(getattr(teacher, "config", None), "id2label", None)
     if names is not None and getattr(data, "label_names", None):
-        label_order(data.label_names, names)
+        label_order(data.label_names, names, ("data", "teacher"))
     return teacher
 
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
-    student = call(cfg.student, known(data, teacher=teacher))
+    student = call(cfg.student, known(data, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student
@@ -190,6 +248,7 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     }
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
+    check_metric_tasks(cfg, metrics)
     monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
     name = monitored.removeprefix("val/")
     losses = ["loss", *[str(n) for n, node in group(cfg, "criteria").items() if node is not None]]
