@@ -1,5 +1,6 @@
 """Checks and means that every criterion shares."""
 
+import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -24,7 +25,10 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
 
 def check_positive(name: str, value: Number) -> None:
     """Refuse a number that is not positive; a schedule is looked at when it is called."""
-    if not callable(value) and not value > 0:
+    if callable(value):
+        return
+    _check_finite(name, value)
+    if not value > 0:
         raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
@@ -37,8 +41,18 @@ def positive(name: str, value: Number) -> float:
 
 def check_share(name: str, value: Number) -> None:
     """Refuse a number outside of 0 to 1; a schedule is looked at when it is called."""
-    if not callable(value) and not 0 <= value <= 1:
+    if callable(value):
+        return
+    _check_finite(name, value)
+    if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"`{name}` must be a number, got {value!r}.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number, got {value}.")
 
 
 def share(name: str, value: Number) -> float:

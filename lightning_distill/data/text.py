@@ -470,8 +470,11 @@ def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
+            folders = [p.name for p in Path().glob("*") if p.is_dir()]
+            near = get_close_matches(path, folders, n=1)
+            hint = f". Did you mean the folder {near[0]}?" if near else ":"
             raise FileNotFoundError(
-                f"No tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]}"
+                f"No tokenizer could be loaded from {path!r}{hint} {str(error).splitlines()[0]}"
             ) from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:

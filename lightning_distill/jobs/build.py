@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torchmetrics import Metric
@@ -312,7 +314,16 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
     }
     options = {"callbacks": callbacks, "logger": loggers, **implied, **changes}
-    return instantiate(cfg.trainer, **options)
+    try:
+        return instantiate(cfg.trainer, **options)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, MisconfigurationException):
+            raise
+        where = [f"trainer.{name}={cfg.trainer.get(name)}" for name in ("accelerator", "devices")]
+        raise ValueError(
+            f"{' '.join(where)} does not work here: {error.__cause__} "
+            "trainer.accelerator=auto trainer.devices=1 takes what this machine has."
+        ) from error
 
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:

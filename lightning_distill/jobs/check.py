@@ -1,6 +1,7 @@
 """What the values of a configuration must be, looked at before anything is loaded or trained."""
 
 import math
+import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -129,9 +130,17 @@ def _check_interpolations(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except InterpolationResolutionError as error:
         cause, _, where = str(error).partition("full_key:")
-        where = where.split()[0] if where else ""
+        where = where.split()[0] if where else "VALUE"
         reason = cause.strip().splitlines()[0]
+        variable = re.search(r"Environment variable '(\w+)' not found", reason)
+        if variable:
+            # The value at the top that reads it is what a user would rather set.
+            text = OmegaConf.to_yaml(cfg)
+            top = re.search(rf"^(\w+): .*oc\.env:{variable[1]}\b", text, re.MULTILINE)
+            raise ValueError(
+                f"{where} needs the environment, where there is no {variable[1]}. Set the variable "
+                f"{variable[1]}, or {top[1] if top else where}=VALUE."
+            ) from error
         raise ValueError(
-            f"{where or 'The configuration'} cannot be read: {reason}. Set what it refers to, or "
-            f"give the value itself{f', as in {where}=VALUE' if where else ''}."
+            f"{where} cannot be read: {reason}. Set what it refers to, or {where}=VALUE."
         ) from error

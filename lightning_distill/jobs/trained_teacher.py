@@ -102,7 +102,7 @@ def trained_teacher(
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
         return pretrained(str(kept))
-    _check_writable(kept.parent)
+    _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
     check_lengths(data, teacher=teacher)
     if rehearse is not None:
@@ -148,7 +148,8 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 @rank_zero_only
-def _check_writable(folder: Path) -> None:
+def _check_writable(kept: Path) -> None:
+    folder = kept.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
