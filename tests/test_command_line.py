@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def sentence(i: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> Path:
-    """The package unpacked from a wheel that is built of a copy of this folder."""
+    """The package as pip installs it, from a wheel that is built of a copy of this folder."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("lightning_distill", "conf"):
         shutil.copytree(ROOT / name, source / name)
@@ -54,8 +53,10 @@ def installed(tmp_path_factory) -> Path:
         [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
     )
     (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(folder)
-    return folder
+    target = folder / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*pip, str(target), str(wheel)], check=True, capture_output=True)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +117,7 @@ def command(installed, work, tmp_path):
         # Coverage would follow the subprocess into the wheel's copy.
         env.pop("COV_CORE_SOURCE", None)
         done = subprocess.run(
-            [sys.executable, "-m", "lightning_distill.main", *arguments],
+            [str(installed / "bin" / "lightning-distill"), *arguments],
             cwd=work,
             env=env,
             capture_output=True,
@@ -279,13 +280,15 @@ EXACT = [
 ]
 
 
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_path):
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_path, work):
     """With features, adapters, padding and unlabelled rows, which differ from rank to rank."""
     common = [*FILES, *FROM_FOLDER, *TINY[:-1], *EXACT]
-    one, two = tmp_path / "one", tmp_path / "two"
+    one = tmp_path / "one"
     command(*common, "data.batch_size=8", f"hydra.run.dir={one}")
-    command(*common, *DDP, "data.batch_size=4", f"hydra.run.dir={two}")
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()].count("two") == 1
+    before = set(work.glob("runs/distill/*"))
+    command(*common, *DDP, "data.batch_size=4")
+    # Each process names the directory by itself, and they name the same.
+    (two,) = set(work.glob("runs/distill/*")) - before
     expected, found = weights(one), weights(two)
     assert expected.keys() == found.keys()
     assert any("adapters" in name for name in expected)
@@ -296,6 +299,19 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
     results = [json.loads((run / "result.json").read_text())["metrics"] for run in (one, two)]
     for name in ("accuracy", "teacher_accuracy", "agreement"):
         assert results[0][name] == pytest.approx(results[1][name]), name
+
+
+def test_two_processes_run_the_default_with_its_teacher_and_baseline(command, work):
+    small = ["data.packages=2", "data.labelled_rows=30", "trainer.max_steps=3", *TINY[:3]]
+    small += ["teacher.max_epochs=1", "teacher.model.num_hidden_layers=1"]
+    small += ["teacher.model.hidden_size=16", "+trainer.limit_train_batches=3"]
+    before = set(work.glob("runs/distill/*"))
+    command(*DDP, *small)
+    (run,) = set(work.glob("runs/distill/*")) - before
+    found = json.loads((run / "report.json").read_text())
+    assert all(found[row] is not None for row in ("teacher", "baseline", "student"))
+    student, alone = (json.loads((run / n / "result.json").read_text()) for n in ("", "baseline"))
+    assert student["steps"] == alone["steps"] == 3
 
 
 def test_a_process_without_a_labelled_row_keeps_nobody_waiting(command, tmp_path, work):

@@ -308,15 +308,12 @@ def test_another_version_of_a_library_is_another_teacher(run, tmp_path, monkeypa
     data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER]
     # The key shows in where it would be kept, and nothing needs to be trained for that.
     keys = []
-    monkeypatch.setattr(
-        "lightning_distill.jobs.trained_teacher._check_writable",
-        lambda kept: (keys.append(kept), sys.exit(0)),
-    )
+    module = sys.modules["lightning_distill.jobs.trained_teacher"]
+    stop = lambda kept: (keys.append(kept), sys.exit(0))  # noqa: E731
+    monkeypatch.setattr(module, "_check_writable", stop)
     for changed in ("1", "2"):
-        monkeypatch.setattr(
-            "lightning_distill.jobs.trained_teacher.version",
-            lambda name, changed=changed: changed if name == library else "1",
-        )
+        versions = {library: changed}
+        monkeypatch.setattr(module, "version", lambda name, known=versions: known.get(name, "1"))
         with pytest.raises(SystemExit):
             run(*data)
     assert keys[0].parent == keys[1].parent and keys[0] != keys[1]
@@ -438,3 +435,14 @@ def test_each_srun_of_an_allocation_is_a_run(monkeypatch):
     assert run_dir(None, "distill") == first
     monkeypatch.setenv("SLURM_STEP_ID", "1")
     assert run_dir(None, "distill") != first
+
+
+def test_a_callable_takes_out_what_is_compared(run, tmp_path):
+    (tmp_path / "taking.py").write_text(
+        "class First:\n    def __call__(self, output):\n        return output[0]\n"
+    )
+    side = "[bert.encoder.layer.0.attention,{_target_: taking.First}]"
+    mapping = f"criteria.intermediate_layers.layer_mappings=[[{side},{side}]]"
+    arguments = [*SMALL_STUDENT, *SMALL_TEACHER, "criteria=[hard_label,intermediate_layers]"]
+    folder = run(*files(tmp_path, GOOD), *arguments, mapping, "baseline=false")
+    assert "train/intermediate_layers" in (folder / "metrics.csv").read_text().splitlines()[0]
