@@ -532,6 +532,8 @@ BAD = [
         "callbacks.early_stopping.patience must not be negative",
     ),
     (["optimizer.betas=[0.9]"], "`optimizer` (torch.optim.AdamW) does not work with lr=0.002, bet"),
+    (["optimizer.betas=[0.9]", "baseline=false"], "`optimizer` (torch.optim.AdamW) does not work"),
+    (["metrics.accuracy.num_classes=7", "baseline=false"], "metrics.accuracy (MulticlassAccuracy)"),
     (["scheduler.div_factor=0"], "`scheduler` (torch.optim.lr_scheduler.OneCycleLR) does not work"),
     (["student.hidden_size=0"], "`hidden_size` must be at least 1, got 0"),
     (["student.num_attention_heads=0"], "`num_attention_heads` must be at least 1, got 0"),

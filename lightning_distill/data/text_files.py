@@ -80,6 +80,9 @@ class TextFiles(TextDataModule):
                 options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
             if self.columns:
                 options |= {"names": self.columns, "header": None}
+        verbosity = datasets.logging.get_verbosity()
+        # It would print the cause, twice, before we say it.
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
         try:
             read = datasets.load_dataset(
                 READERS[suffix], data_files=[escape(f) for f in files], split="train", **options
@@ -94,6 +97,8 @@ class TextFiles(TextDataModule):
             raise ValueError(
                 f"{', '.join(files)} cannot be read as {suffix[1:]}: {str(cause).splitlines()[0]}"
             ) from error
+        finally:
+            datasets.logging.set_verbosity(verbosity)
         return read
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -56,23 +56,25 @@ def group(cfg: DictConfig, name: str) -> Any:
     return OmegaConf.select(cfg, name) or {}
 
 
-def check_metric_tasks(cfg: DictConfig, metrics: Mapping[str, Metric]) -> None:
-    """Refuse metrics that measure something else than the task, and would be silently wrong."""
-    for name, metric in metrics.items():
-        kind = type(metric).__name__
-        task = None
-        if type(metric).__module__.startswith("torchmetrics.regression"):
-            task = "regression"
-        elif kind.startswith("Multilabel"):
-            task = "multi_label"
-        elif kind.startswith(("Multiclass", "Binary")):
-            task = "classification"
-        given = cfg.task or "classification"
-        if task not in (None, given) and given in FITTING_METRICS:
-            raise ValueError(
-                f"metrics.{name} ({kind}) measures data.task={task}, but the data has "
-                f"task={given}. Choose what fits, as in metrics=[{FITTING_METRICS[given]}]."
-            )
+def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
+    """Refuse a metric that measures something else than the task: it might be silently wrong."""
+    target = str(node.get("_target_") if OmegaConf.is_dict(node) else None)
+    if not target.startswith("torchmetrics."):
+        return
+    kind = target.rpartition(".")[2]
+    task = None
+    if getattr(get_object(target), "__module__", "").startswith("torchmetrics.regression"):
+        task = "regression"
+    elif kind.startswith("Multilabel"):
+        task = "multi_label"
+    elif kind.startswith(("Multiclass", "Binary")):
+        task = "classification"
+    given = cfg.task or "classification"
+    if task not in (None, given) and given in FITTING_METRICS:
+        raise ValueError(
+            f"metrics.{name} ({kind}) measures data.task={task}, but the data has task={given}. "
+            f"Choose what fits, as in metrics=[{FITTING_METRICS[given]}]."
+        )
 
 
 def label_kind(task: str | None) -> str:
@@ -243,14 +245,13 @@ def _terms(cfg: DictConfig) -> dict[str, Any]:
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null."""
-    metrics = {
-        str(name): instantiate(node)
-        for name, node in group(cfg, "metrics").items()
-        if node is not None
-    }
+    metrics = {}
+    for name, node in group(cfg, "metrics").items():
+        if node is not None:
+            check_metric_task(cfg, str(name), node)
+            metrics[str(name)] = instantiate(node)
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
-    check_metric_tasks(cfg, metrics)
     monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
     name = monitored.removeprefix("val/")
     losses = ["loss", *[str(n) for n, node in group(cfg, "criteria").items() if node is not None]]

@@ -60,6 +60,8 @@ def distill(cfg: DictConfig) -> float:
         alone, facts = False, {"student alone": "not trained, for no training row has a label"}
     if alone:
         rehearse(cfg, on_labels(data), student, None, build_label_objective(cfg), metrics)
+    else:
+        rehearse(cfg, data, student, teacher, build_objective(cfg), metrics, with_objective=False)
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)

@@ -22,6 +22,7 @@ def rehearse(
     teacher: nn.Module | None,
     objective: Objective,
     metrics: Mapping[str, Metric],
+    with_objective: bool = True,
 ) -> None:
     """Try objective, metrics, optimizer and scheduler on one batch; the models stay as they are.
 
@@ -32,12 +33,14 @@ def rehearse(
         teacher: the one that it shall learn from, trained or not.
         objective: used up: a module of the training needs one of its own.
         metrics: those of the run.
+        with_objective: false where the training begins at once, and tries it on its own device.
 
     Raises:
         ValueError: naming the part of the configuration that does not work.
     """
     module = DistillationModule(student, teacher, objective, metrics)
-    module.prepare(next(iter(data.train_dataloader())))
+    if with_objective:
+        module.prepare(next(iter(data.train_dataloader())))
     _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
     _try_optimization(cfg, student)
 

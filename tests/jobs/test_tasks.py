@@ -446,3 +446,13 @@ def test_a_callable_takes_out_what_is_compared(run, tmp_path):
     arguments = [*SMALL_STUDENT, *SMALL_TEACHER, "criteria=[hard_label,intermediate_layers]"]
     folder = run(*files(tmp_path, GOOD), *arguments, mapping, "baseline=false")
     assert "train/intermediate_layers" in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_metrics_of_another_task_are_refused(run, tmp_path, capsys):
+    data = files(tmp_path, [i / 2 for i in range(48)])
+    with pytest.raises(SystemExit):
+        run(*data, "data.task=regression", *SMALL_STUDENT)
+    words = "metrics.accuracy (MulticlassAccuracy) measures data.task=classification, but the data "
+    assert f"{words}has task=regression. Choose what fits, as in metrics=[pearson]" in " ".join(
+        capsys.readouterr().err.split()
+    )
