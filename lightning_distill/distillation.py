@@ -3,7 +3,7 @@
 import logging
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +52,19 @@ def distill(
         mode: `max` or `min`; by default what the monitored metric says of itself.
 
     Raises:
-        ValueError: before the first step, if models, data and objective do not fit, or the
-            trainer or the objective was used before.
+        ValueError: before the first step, if an argument is none of these, if models, data and
+            objective do not fit, or the trainer or the objective was used before.
     """
-    if objective is None:
-        objective = Objective(
-            {
-                "hard_label": Term(
-                    HardLabel(), {"student": "student.logits", "labels": "batch.labels"}
-                ),
-                "soft_target": Term(
-                    SoftTarget(temperature=2.0),
-                    {"student": "student.logits", "teacher": "teacher.logits"},
-                ),
-            }
+    _check_factories(optimizer, scheduler)
+    if trainer is not None and not isinstance(trainer, L.Trainer):
+        raise ValueError(
+            f"`trainer` must be a lightning.Trainer, got {trainer!r}; for so many epochs "
+            "lightning.Trainer(max_epochs=...)."
         )
-    elif not isinstance(objective, Objective):
-        objective = Objective(objective)
-    if isinstance(metrics, Metric):
-        metrics = {type(metrics).__name__.lower(): metrics}
+    if mode not in (None, "min", "max"):
+        raise ValueError(f"`mode` must be min or max, got {mode!r}.")
+    objective = _objective(objective)
+    metrics = _metrics(metrics)
     module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler)
     loaders = _loaders(data)
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,7 +78,13 @@ def distill(
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         theirs = list(callbacks)
         best = None
-        if isinstance(data, L.LightningDataModule) or "val_dataloaders" in loaders:
+        validated = isinstance(data, L.LightningDataModule) or "val_dataloaders" in loaders
+        if monitor is not None and not validated:
+            raise ValueError(
+                f"`monitor` is {monitor!r}, but there are no validation rows to see it on; give "
+                "`data` as a pair (train DataLoader, validation DataLoader)."
+            )
+        if validated:
             monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
             _check_monitor(monitor, metrics, objective)
             mode = mode or _mode(metrics, monitor)
@@ -121,9 +121,76 @@ def fit(trainer: L.Trainer, module: L.LightningModule, **options: Any) -> None:
 def _loaders(data: Any) -> dict[str, Any]:
     if isinstance(data, L.LightningDataModule):
         return {"datamodule": data}
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return {"train_dataloaders": data[0], "val_dataloaders": data[1]}
-    return {"train_dataloaders": data}
+    loaders = list(data) if isinstance(data, tuple | list) else [data]
+    wrong = [loader for loader in loaders if not _gives_batches(loader)]
+    if len(loaders) not in (1, 2) or wrong:
+        got = type(wrong[0]).__name__ if wrong else f"{len(loaders)} entries"
+        raise ValueError(
+            "`data` must be a LightningDataModule, a train DataLoader, or a pair of train and "
+            f"validation DataLoaders, got {got}{' in it' if wrong and loaders != [data] else ''}. "
+            "Batches in a list: torch.utils.data.DataLoader(batches, batch_size=None)."
+        )
+    return dict(zip(("train_dataloaders", "val_dataloaders"), loaders, strict=False))
+
+
+def _gives_batches(loader: Any) -> bool:
+    # A batch is a mapping, a tensor or a pair, and can be iterated over too.
+    is_batch = isinstance(loader, Mapping | torch.Tensor | str | tuple | list)
+    return isinstance(loader, Iterable) and not is_batch
+
+
+def _objective(objective: Any) -> Objective:
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, Mapping):
+        return Objective(objective)
+    if objective is not None:
+        name = type(objective).__name__
+        raise ValueError(
+            "`objective` must be an Objective or a mapping from names to terms, got a "
+            f'{name}. Wrap a criterion: {{"mine": Term({name}(...), {{"student": "student.logits", '
+            '"teacher": "teacher.logits"})}.'
+        )
+    inputs = {"student": "student.logits", "teacher": "teacher.logits"}
+    return Objective(
+        {
+            "hard_label": Term(
+                HardLabel(), {"student": "student.logits", "labels": "batch.labels"}
+            ),
+            "soft_target": Term(SoftTarget(temperature=2.0), inputs),
+        }
+    )
+
+
+def _metrics(metrics: Any) -> Mapping[str, Metric] | None:
+    if isinstance(metrics, Metric):
+        return {type(metrics).__name__.lower(): metrics}
+    wrong = metrics
+    if isinstance(metrics, Mapping):
+        others = [m for m in metrics.values() if not isinstance(m, Metric | None)]
+        wrong = others[0] if others else None
+    if wrong is not None:
+        raise ValueError(
+            "`metrics` must be torchmetrics objects by name, as in {'accuracy': "
+            f"MulticlassAccuracy(num_classes=2)}}, got {wrong!r}."
+        )
+    return metrics
+
+
+def _check_factories(optimizer: Any, scheduler: Any) -> None:
+    for name, factory, example in (
+        ("optimizer", optimizer, "functools.partial(torch.optim.AdamW, lr=1e-4)"),
+        (
+            "scheduler",
+            scheduler,
+            "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100)",
+        ),
+    ):
+        if factory is not None and not callable(factory):
+            raise ValueError(
+                f"`{name}` must be a function that makes one, as in {example}, got "
+                f"{type(factory).__name__ if not isinstance(factory, str) else repr(factory)}."
+            )
 
 
 def _check_monitor(

@@ -9,12 +9,15 @@ from torch import Tensor
 Names = Sequence[str] | Mapping[int, str] | None
 
 
-def label_order(student: Names, teacher: Names) -> list[int] | None:
+def label_order(
+    student: Names, teacher: Names, owners: tuple[str, str] = ("student", "teacher")
+) -> list[int] | None:
     """Where each of the student's labels stands among the teacher's.
 
     Args:
         student: label names in order, or a configuration's `id2label`.
         teacher: the same of the teacher.
+        owners: what an error calls the two sides.
 
     Returns:
         `order` such that `teacher_logits[..., order]` is in the student's order; `None` if they
@@ -25,13 +28,14 @@ def label_order(student: Names, teacher: Names) -> list[int] | None:
         ValueError: if the names differ, or how many there are.
     """
     ours, theirs = _names(student), _names(teacher)
+    first, second = owners
     if ours is None or theirs is None:
         return None
     if len(ours) != len(theirs):
         raise ValueError(
-            f"The student has {len(ours)} labels ({_shown(ours)}), the teacher {len(theirs)} "
-            f"({_shown(theirs)}). Give the student as many labels as the teacher (num_labels), "
-            "or choose a teacher of the same task."
+            f"The {first} has {len(ours)} labels ({_shown(ours)}), the {second} {len(theirs)} "
+            f"({_shown(theirs)}). Give the {first} as many labels as the {second} (num_labels), "
+            f"or choose a {second} of the same task."
         )
     if len(ours) == 1 or ours == theirs:
         return None
@@ -45,10 +49,10 @@ def label_order(student: Names, teacher: Names) -> list[int] | None:
     both = set(_folded(ours)) & set(_folded(theirs))
     only = [[n for n in names if _folded([n])[0] not in both] for names in (ours, theirs)]
     raise ValueError(
-        f"The student's labels ({_shown(ours)}) are not the teacher's ({_shown(theirs)}): "
+        f"The {first}'s labels ({_shown(ours)}) are not the {second}'s ({_shown(theirs)}): "
         f"{_shown(only[0]) or 'nothing'} against {_shown(only[1]) or 'nothing'}. If they mean the "
-        "same, rename them in the teacher's config.json (id2label) or in data.label_names; else "
-        "choose a teacher of the same task."
+        f"same, rename them in the {second}'s config.json (id2label) or in data.label_names; else "
+        f"choose a {second} of the same task."
     )
 
 

@@ -5,9 +5,12 @@ Nothing here imports torch before a job runs, so that `--help` and completion st
 
 import logging
 import os
+import re
 import sys
 import traceback
 from datetime import datetime
+from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger("lightning_distill")
+
+# Where Hydra's variable is 1 it raises its errors, instead of printing them in its own way; ours
+# says that `main` has set it, and not the user.
+FULL_ERROR, BY_MAIN = "HYDRA_FULL_ERROR", "LIGHTNING_DISTILL_SET_FULL_ERROR"
 
 
 def run_dir(resume: str | None, job: str) -> str:
@@ -34,7 +41,9 @@ def _run_id() -> str:
         run = os.environ["TORCHELASTIC_RUN_ID"]
         return f"torchrun-{os.getppid() if run == 'none' else run}"
     if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return f"slurm-{os.environ['SLURM_JOB_ID']}"
+        # Each srun of one allocation is a run of its own.
+        step = os.environ.get("SLURM_STEP_ID")
+        return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}")
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
@@ -59,12 +68,15 @@ OmegaConf.register_new_resolver(
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_distill.conf", config_name="main")
 def _app(cfg: DictConfig) -> Any:
+    # The configuration is composed; processes that a job starts shall not find it set either.
+    _unset_full_error()
     # Classes next to where the command is typed can be named by `_target_`.
     sys.path.insert(0, os.getcwd())
     # Threads of torch that wait for each other by spinning make a step twenty times as slow as
     # soon as anything else runs on their cores; torch reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
+        _refuse_a_search_without_sweep()
         _refuse_sweeps_over_processes(cfg)
         from .jobs import run
 
@@ -73,16 +85,29 @@ def _app(cfg: DictConfig) -> Any:
         print("\nStopped. Go on with: " + f"lightning-distill resume={cfg.output_dir}")
         sys.exit(130)
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if os.environ.get(FULL_ERROR) == "1":
             raise
         _report(error, Path(str(cfg.output_dir)))
         sys.exit(1)
 
 
+def _is_sweep() -> bool:
+    return str(HydraConfig.get().mode).endswith("MULTIRUN")
+
+
+def _refuse_a_search_without_sweep() -> None:
+    search = HydraConfig.get().runtime.choices.get("hparams_search")
+    if search is not None and not _is_sweep():
+        raise ValueError(
+            f"hparams_search={search} names many runs, and this is one: add -m, as in "
+            f"lightning-distill -m hparams_search={search}."
+        )
+
+
 def _refuse_sweeps_over_processes(cfg: DictConfig) -> None:
-    is_sweep = str(HydraConfig.get().mode).endswith("MULTIRUN")
     devices = OmegaConf.select(cfg, "trainer.devices", default=1)
-    if is_sweep and cfg.trainer.strategy != "auto" and str(devices) != "1":
+    strategy = OmegaConf.select(cfg, "trainer.strategy", default="auto")
+    if _is_sweep() and strategy != "auto" and str(devices) != "1":
         # Lightning's processes would each start the whole sweep again.
         raise ValueError(
             "A sweep (-m) cannot start several processes per run. Run the members one by one, "
@@ -119,9 +144,55 @@ def _message(error: BaseException) -> str:
     return f"{name}{text}" + (f" (in {where})" if where and where not in text else "")
 
 
+def _unset_full_error() -> None:
+    if os.environ.pop(BY_MAIN, None) is not None:
+        os.environ.pop(FULL_ERROR, None)
+
+
+# What to type where a group was set to null, which Hydra does not know.
+INSTEAD_OF_NULL = {
+    "criteria": "criteria=[hard_label]",
+    "metrics": "metrics=[accuracy]",
+    "callbacks": "callbacks=[]",
+    "logger": "logger=[]",
+}
+
+
+def _message_of_hydra(error: Exception) -> str:
+    """What is wrong with what was typed, on one line, and what to type instead."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".partition("Config search path")[0].split())
+    if "Config group override must be a string or a list" in text:
+        typed = [a.lstrip("+").partition("=") for a in sys.argv[1:]]
+        ways = [
+            f"{INSTEAD_OF_NULL.get(group, f'~{group}')} instead of {group}=null"
+            for group, _, value in typed
+            if value == "null"
+        ]
+        return f"A group of the configuration cannot be null: write {', '.join(ways)}."
+    unknown = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
+    if unknown and (ours := files("lightning_distill.conf") / unknown[1]).is_dir():
+        group, name = unknown.groups()
+        known = [p.name[:-5] for p in ours.iterdir()]
+        near = get_close_matches(name, known, n=3)
+        listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."
+        return f"There is no {name!r} in the group {group!r}. {listed}"
+    return text
+
+
 def main() -> None:
     """Entry point of the command."""
-    _app()
+    if os.environ.get(FULL_ERROR) == "1":
+        return _app()
+    os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
+    try:
+        return _app()
+    except Exception as error:
+        # Nothing has begun, so that there is no directory to leave the traceback in.
+        print(f"lightning-distill: error: {_message_of_hydra(error)}", file=sys.stderr)
+        print("(HYDRA_FULL_ERROR=1 prints Python's traceback.)", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        _unset_full_error()
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def kept_layers(kept: int | None, of: int, keep: str | Sequence[int] = "uniform"
         ValueError: if `kept` is not from 1 to `of`, or for a layer that does not exist or is
             listed twice.
     """
+    if kept is not None and (isinstance(kept, bool) or not isinstance(kept, int)):
+        raise ValueError(f"`layers` must be a whole number, got {kept!r}.")
     if kept is not None and not 1 <= kept <= of:
         raise ValueError(f"`layers` must be from 1 to {of}, as the teacher has, got {kept}.")
     if isinstance(keep, str):

@@ -3,12 +3,19 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import jaxtyping
 import pytest
 import torch
 from tiny import bert, text_batches
 from torch import nn
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch):
+    """Without the types that tests check at every call: a user sees our own words."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_distill.data.word_pieces import train_word_pieces
 from lightning_distill.main import main
+from lightning_distill.module import DistillationModule
 
 ROOT = Path(__file__).parent.parent
 ROWS = 48
@@ -42,7 +42,7 @@ def sentence(i: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> Path:
-    """The package unpacked from a wheel that is built of a copy of this folder."""
+    """The package as pip installs it, from a wheel that is built of a copy of this folder."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("lightning_distill", "conf"):
         shutil.copytree(ROOT / name, source / name)
@@ -53,8 +53,10 @@ def installed(tmp_path_factory) -> Path:
         [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
     )
     (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(folder)
-    return folder
+    target = folder / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*pip, str(target), str(wheel)], check=True, capture_output=True)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +117,7 @@ def command(installed, work, tmp_path):
         # Coverage would follow the subprocess into the wheel's copy.
         env.pop("COV_CORE_SOURCE", None)
         done = subprocess.run(
-            [sys.executable, "-m", "lightning_distill.main", *arguments],
+            [str(installed / "bin" / "lightning-distill"), *arguments],
             cwd=work,
             env=env,
             capture_output=True,
@@ -293,13 +295,15 @@ EXACT = [
 ]
 
 
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_path):
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_path, work):
     """With features, adapters, padding and unlabelled rows, which differ from rank to rank."""
     common = [*FILES, *FROM_FOLDER, *TINY[:-1], *EXACT]
-    one, two = tmp_path / "one", tmp_path / "two"
+    one = tmp_path / "one"
     command(*common, "data.batch_size=8", f"hydra.run.dir={one}")
-    command(*common, *DDP, "data.batch_size=4", f"hydra.run.dir={two}")
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()].count("two") == 1
+    before = set(work.glob("runs/distill/*"))
+    command(*common, *DDP, "data.batch_size=4")
+    # Each process names the directory by itself, and they name the same.
+    (two,) = set(work.glob("runs/distill/*")) - before
     expected, found = weights(one), weights(two)
     assert expected.keys() == found.keys()
     assert any("adapters" in name for name in expected)
@@ -310,6 +314,19 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
     results = [json.loads((run / "result.json").read_text())["metrics"] for run in (one, two)]
     for name in ("accuracy", "teacher_accuracy", "agreement"):
         assert results[0][name] == pytest.approx(results[1][name]), name
+
+
+def test_two_processes_run_the_default_with_its_teacher_and_baseline(command, work):
+    small = ["data.packages=2", "data.labelled_rows=30", "trainer.max_steps=3", *TINY[:3]]
+    small += ["teacher.max_epochs=1", "teacher.model.num_hidden_layers=1"]
+    small += ["teacher.model.hidden_size=16", "+trainer.limit_train_batches=3"]
+    before = set(work.glob("runs/distill/*"))
+    command(*DDP, *small)
+    (run,) = set(work.glob("runs/distill/*")) - before
+    found = json.loads((run / "report.json").read_text())
+    assert all(found[row] is not None for row in ("teacher", "baseline", "student"))
+    student, alone = (json.loads((run / n / "result.json").read_text()) for n in ("", "baseline"))
+    assert student["steps"] == alone["steps"] == 3
 
 
 def test_a_process_without_a_labelled_row_keeps_nobody_waiting(command, tmp_path, work):
@@ -427,7 +444,10 @@ BAD = [
     (["mode=maximum"], "`mode` must be min or max"),
     (["metric_drop=percent"], "`metric_drop` must be relative or absolute"),
     (["max_metric_drop=-1"], "`max_metric_drop` must not be negative"),
-    (["teacher.path=teachr"], "teachr"),
+    (
+        ["teacher.path=teachr"],
+        "No tokenizer could be loaded from 'teachr'. Did you mean the folder teacher",
+    ),
     (["teacher.path=./teachr"], "There is no folder ./teachr. . has: teacher"),
     (["student=pretrained", "student.path=./nowhere"], "There is no folder ./nowhere"),
     (["teacher.auto_class=AutoModelForSequenceClasification"], "Nearest: AutoModelForSequenceCl"),
@@ -443,10 +463,10 @@ BAD = [
     (["data.train=one.tsv"], "There is only one class (good)"),
     (["data.train=one.tsv", "data.validation=null"], "10% of the 1 training rows is 0"),
     (["data.train=wide.tsv"], "Row 3 of wide.tsv has 3 cells, but its header names 2 columns"),
-    (["teacher.path=animals"], "cat"),
+    (["teacher.path=animals"], "The data's labels (bad, good) are not the teacher's (cat, dog)"),
     (["teacher.path=few_words"], "The teacher knows 9 token ids, but the batch holds id"),
-    (["teacher.path=headless"], "lacks"),
-    (["teacher.path=undefined"], "soft_target"),
+    (["teacher.path=headless"], "The teacher headless lacks classifier.bias, classifier.weight"),
+    (["teacher.path=undefined"], "Term 'soft_target' is nan on the first batch. Look for NaN"),
     (["data.task=multi_label", "metrics=[multilabel_f1]"], "compares a softmax over the classes"),
     (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number, got 'many'"),
     (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
@@ -454,11 +474,17 @@ BAD = [
     (["trainer.gradient_clip_val=tight"], "trainer.gradient_clip_val must be a number"),
     (["seed=x"], "seed must be a whole number, got 'x'"),
     (["optimizer.lr=-1"], "optimizer.lr must be positive, got -1"),
-    (["data.batch_size=large"], "batch_size"),
-    (["criteria.soft_target.weight=much"], "much"),
-    (["criteria.soft_target.criterion.temperature=hot"], "hot"),
-    (["trainer.precision=float7"], "float7"),
-    (["trainer.accelerator=gpu"], "gpu"),
+    (["data.batch_size=large"], "`batch_size` must be a whole number, got 'large'"),
+    (["criteria.soft_target.weight=much"], "`weight` must be a number or a schedule, got 'much'"),
+    (["criteria.soft_target.criterion.temperature=hot"], "`temperature` must be a number, got 'ho"),
+    (["criteria.soft_target.criterion.temperature=null"], "`temperature` must be a number, got No"),
+    (["criteria.soft_target.criterion.temperature=nan"], "must be a finite number, got nan"),
+    (["criteria.soft_target.criterion.temperature=inf"], "must be a finite number, got inf"),
+    (["trainer.precision=float7"], "Precision 'float7' is invalid. Allowed precision values: ("),
+    (
+        ["trainer.accelerator=gpu"],
+        "trainer.accelerator=gpu trainer.devices=1 does not work here: No supported gpu",
+    ),
     (["criteria.soft_target.inputs.student=student.logit"], "logit"),
     (["data.train=mine.py"], "must end in .csv, .tsv"),
     (["data.text=txt"], "no column 'txt' (text); it has text, label. Did you mean text=text"),
@@ -491,29 +517,137 @@ BAD = [
     (["data=hub", "data.glue=sst3"], "`glue` must be one of"),
     (["optimizer.lr=fast"], "optimizer.lr must be a number, got 'fast'"),
     (["-m", "trainer=ddp", "trainer.devices=2"], "A sweep (-m) cannot start several processes"),
+    (["hparams_search=grid"], "add -m, as in lightning-distill -m hparams_search=grid"),
+    (["teacher=null"], "cannot be null: write ~teacher instead of teacher=null"),
+    (["scheduler=null"], "write ~scheduler instead of scheduler=null"),
+    (["callbacks=null"], "write callbacks=[] instead of callbacks=null"),
+    (["metrics=null"], "write metrics=[accuracy] instead of metrics=null"),
+    (["logger=null"], "write logger=[] instead of logger=null"),
+    (["criteria=[soft_targt]"], "no 'soft_targt' in the group 'criteria'. Nearest: soft_target"),
+    (["~student"], "`student` is left out; choose one, as in student=from_config"),
+    (["teacher.path=null"], "teacher.path is missing: name a folder that save_pretrained wrote"),
+    (["student=pretrained"], "student.path is missing: name a folder that save_pretrained wrote"),
+    (["data=text_files"], "data.train is missing: name a file"),
+    (["data=text_files", "data.train=null"], "data.train is missing: name a file"),
+    (["experiment=sst2"], "Set the variable LIGHTNING_DISTILL_DATA, or data_dir=VALUE"),
+    (["seed=null"], "seed must be a whole number, got None"),
+    (["seed=-1"], "seed must not be negative, got -1"),
+    (["data.seed=abc"], "`seed` must be a whole number, got 'abc'"),
+    (["baseline=perhaps"], "baseline must be true or false, got 'perhaps'"),
+    (["data.length_bucketing=maybe"], "`length_bucketing` must be true or false, got 'maybe'"),
+    (["data.label_names=bad"], "`label_names` must be a list of all labels"),
+    (["max_metric_drop=much"], "`max_metric_drop` must be a number, got 'much'"),
+    (["trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
+    (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches must be positive, got 0"),
+    (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must not be negative, got -1"),
+    (["trainer.log_every_n_steps=x"], "trainer.log_every_n_steps must be a whole number, got 'x'"),
+    (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps must be at least 1, got 0"),
+    (
+        ["callbacks=[early_stopping]", "callbacks.early_stopping.patience=-1"],
+        "callbacks.early_stopping.patience must not be negative",
+    ),
+    (["optimizer.betas=[0.9]"], "`optimizer` (torch.optim.AdamW) does not work with lr=0.002, bet"),
+    (["optimizer.betas=[0.9]", "baseline=false"], "`optimizer` (torch.optim.AdamW) does not work"),
+    (["metrics.accuracy.num_classes=7", "baseline=false"], "metrics.accuracy (MulticlassAccuracy)"),
+    (["scheduler.div_factor=0"], "`scheduler` (torch.optim.lr_scheduler.OneCycleLR) does not work"),
+    (["student.hidden_size=0"], "`hidden_size` must be at least 1, got 0"),
+    (["student.num_attention_heads=0"], "`num_attention_heads` must be at least 1, got 0"),
+    (["student.num_hidden_layers=0"], "`num_hidden_layers` must be at least 1, got 0"),
+    (["student.num_hidden_layers=-1"], "`num_hidden_layers` must be at least 1, got -1"),
+    (["student=from_teacher", "student.layers=two"], "`layers` must be a whole number, got 'two'"),
+    (["job=inspect", "job.depth=x"], "job.depth must be a whole number, got 'x'"),
+    (["metrics.accuracy.num_classes=7"], "metrics.accuracy (MulticlassAccuracy) does not fit pred"),
+    (["metrics=[pearson]"], "metrics.pearson (PearsonCorrCoef) measures data.task=regression, but"),
+    (["data.task=multi_label"], "Choose what fits, as in metrics=[multilabel_f1]"),
+    (["data.train=lists.jsonl"], "is a list, but data.task=classification has one label per row"),
+    (["data.train=broken.jsonl"], "broken.jsonl cannot be read as jsonl: JSON parse error: "),
+    (["data.train=unlabelled.tsv", "criteria=[hard_label]"], "No training row has a label, and ha"),
+    (
+        ["~teacher"],
+        "soft_target reads a teacher, and there is none: choose one, as in teacher",
+    ),
+    (
+        ["~teacher", "criteria=[hard_label]", "student=from_teacher"],
+        "needs a teacher, and the",
+    ),
+    (["job=evaluate", "job.path=headless"], "The model headless lacks classifier.bias"),
+    (["job=evaluate", "job.path=animals"], "The data's labels (bad, good) are not the model's"),
+]
+
+# What would be found only when the teacher is trained, if nobody looked before.
+BEFORE_THE_TEACHER = [
+    (["student.hidden_size=15"], "must be a multiple of `num_attention_heads`, got 15 and 2"),
+    (["+student.hiden_size=8"], "no configuration field 'hiden_size'. Nearest: hidden_size"),
+    (["student=pretrained"], "student.path is missing: name a folder that save_pretrained wrote"),
+    (["student=from_teacher", "student.layers=9"], "`layers` must be from 1 to 1"),
+    (["criteria.soft_target.inputs.student=student.logit"], "Nearest: logits"),
+    (
+        [
+            "criteria=[intermediate_layers]",
+            "criteria.intermediate_layers.layer_mappings=[[bert.a]]",
+        ],
+        "has no submodule 'bert.a'",
+    ),
+    (["teacher.folder=train.tsv/in_a_file"], "The teacher cannot be kept in train.tsv/in_a_file"),
+    (["teacher.max_epochs=0"], "teacher.max_epochs must be at least 1, got 0"),
+    (["teacher.max_epochs=x"], "teacher.max_epochs must be a whole number, got 'x'"),
+    (["teacher.learning_rate=fast"], "teacher.learning_rate must be a number, got 'fast'"),
+    (["teacher.label_smoothing=2"], "teacher.label_smoothing must be at most 1, got 2"),
+    (["teacher.batch_size=0"], "teacher.batch_size must be at least 1, got 0"),
+    (["data.train=unlabelled.tsv"], "No training row has a label, so no teacher can be trained"),
+    (["optimizer.betas=[0.9]"], "`optimizer` (torch.optim.AdamW) does not work with lr=0.002, bet"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_what_is_typed_wrong_is_one_message(tmp_path, work, monkeypatch, capsys, arguments, words):
+def names(cases):
+    return [" ".join(arguments) for arguments, _ in cases]
+
+
+@pytest.fixture
+def refused(tmp_path, work, monkeypatch, capsys, unchecked_types):
+    """Runs a command that must end with one message, before a step of training; returns it."""
     (work / "long.tsv").write_text("text\tlabel\n" + f"{'fine ' * 60}\tgood\nsad\tbad\n" * 9)
-    files = [] if any(a.startswith("data=") for a in arguments) else FILES
-    student = [] if any(a.startswith("student=") for a in arguments) else TINY[:3]
-    typed = [*arguments, *files, *FROM_FOLDER, *student, *TINY[3:-1], *out(tmp_path)]
-    # What is chosen last counts, and flags come first.
-    typed = sorted(typed, key=lambda a: (not a.startswith("-"), a in arguments))
+    (work / "unlabelled.tsv").write_text("text\tlabel\n" + "fine\t\nsad\t\n" * 9)
+    (work / "lists.jsonl").write_text('{"text": "fine", "label": ["good", "bad"]}\n' * 9)
+    (work / "broken.jsonl").write_text('{"text": "fine"\n{]\n')
+    steps = []
+    monkeypatch.setattr(DistillationModule, "training_step", lambda *_: steps.append(1))
     monkeypatch.chdir(work)
+    monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LIGHTNING_DISTILL_DATA", raising=False)
     # Hydra shows tracebacks under a debugger, and takes the tracing of coverage for one.
     monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["lightning-distill", *typed])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code not in (0, None)
-    shown = capsys.readouterr()
-    message = re.sub(r"\s+", " ", shown.err)
-    assert words in message, shown.err
-    assert "Traceback" not in shown.err
-    assert "Epoch" not in shown.out
+
+    def run(*typed: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["lightning-distill", *typed, *out(tmp_path)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code not in (0, None)
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        assert "Epoch" not in shown.out
+        assert not steps
+        return re.sub(r"\s+", " ", shown.err)
+
+    return run
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=names(BAD))
+def test_what_is_typed_wrong_is_one_message(refused, arguments, words):
+    files = [] if any(a.startswith(("data=", "experiment=")) for a in arguments) else FILES
+    student = [] if any(a.startswith(("student=", "~student")) for a in arguments) else TINY[:3]
+    teacher = [] if any(a.startswith(("teacher=", "~teacher")) for a in arguments) else FROM_FOLDER
+    typed = [*arguments, *files, *teacher, *student, *TINY[3:-1]]
+    # What is chosen last counts, and flags come first.
+    typed = sorted(typed, key=lambda a: (not a.startswith("-"), a in arguments))
+    assert words in refused(*typed)
+
+
+@pytest.mark.parametrize(("arguments", "words"), BEFORE_THE_TEACHER, ids=names(BEFORE_THE_TEACHER))
+def test_what_is_typed_wrong_is_found_before_a_teacher_is_trained(refused, arguments, words):
+    student = [] if any(a.startswith("student=") for a in arguments) else TINY[:3]
+    teacher = ["teacher.model.hidden_size=16", "teacher.model.num_hidden_layers=1"]
+    assert words in refused(*FILES, *student, *teacher, *TINY[3:-1], *arguments)
 
 
 def test_the_installed_command_is_on_the_path():

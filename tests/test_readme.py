@@ -1,9 +1,13 @@
 """What the README shows works as it stands there."""
 
+import csv
+import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tiny import bert, loader, text_batches
 
@@ -46,15 +50,67 @@ def test_the_criterion_of_ones_own(monkeypatch, tmp_path):
     (config,) = blocks("yaml")
     (folder / "log_cosh.yaml").write_text(config)
     (typed,) = re.findall(r"`lightning-distill (--config-dir my_configs .*?)`", README)
+    write_rows(tmp_path)
+    run_small(monkeypatch, tmp_path, *typed.replace("'", "").split())
+    assert "val/log_cosh" in rows_of(tmp_path)[0]
+
+
+def write_rows(folder: Path) -> None:
     rows = [f"a {w} film {i}\t{label}" for i in range(12) for w, label in (("fine", 1), ("sad", 0))]
     for name in ("train", "dev"):
-        (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+        (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+
+
+def run_small(monkeypatch, folder: Path, *typed: str) -> None:
     small = "data=text_files data.train=train.tsv data.validation=dev.tsv trainer.max_epochs=1 "
-    small += "teacher.max_epochs=1 teacher.model.num_hidden_layers=1 baseline=false "
-    small += "hydra.run.dir=run trainer.accelerator=cpu"
-    monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    small += "teacher.max_epochs=1 teacher.model.num_hidden_layers=2 baseline=false "
+    small += "hydra.run.dir=run trainer.accelerator=cpu trainer.log_every_n_steps=1 "
+    small += "student.hidden_size=16 teacher.model.hidden_size=16 data.batch_size=6"
+    monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", ["x", *typed.replace("'", "").split(), *small.split()])
+    monkeypatch.setattr(sys, "argv", ["x", *typed, *small.split()])
     main()
-    assert "val/log_cosh" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def typed_in_the_table(wanted: str) -> list[str]:
+    """The code of a row of "you want, you write", as a shell would split it."""
+    (row,) = re.findall(rf"^\| {re.escape(wanted)} \| (.*) \|$", README, re.MULTILINE)
+    return [word for code in re.findall(r"`(.*?)`", row) for word in shlex.split(code)]
+
+
+def test_the_schedule_of_the_table(monkeypatch, tmp_path):
+    write_rows(tmp_path)
+    typed = typed_in_the_table("a schedule")
+    # What is written "after" comes first.
+    run_small(monkeypatch, tmp_path, *reversed(typed))
+    steps = [row for row in rows_of(tmp_path) if row["train/loss"]]
+    weights = [
+        (float(r["train/loss"]) - 0.1 * float(r["train/hard_label"]))
+        / float(r["train/soft_target"])
+        for r in steps
+    ]
+    # From 1 down to 0 in equal steps.
+    expected = [1 - i / (len(steps) - 1) for i in range(len(steps))]
+    assert len(steps) == 4
+    assert weights == pytest.approx(expected, abs=1e-3)
+
+
+def test_every_layer_of_the_table(monkeypatch, tmp_path):
+    write_rows(tmp_path)
+    typed = typed_in_the_table("every layer, spread evenly")
+    run_small(monkeypatch, tmp_path, *typed, "student.num_hidden_layers=2")
+    assert "train/hint" in rows_of(tmp_path)[0]
+
+
+def test_what_chooses_the_best_student_in_the_table(monkeypatch, tmp_path):
+    write_rows(tmp_path)
+    run_small(monkeypatch, tmp_path, *typed_in_the_table("what chooses the best student"))
+    found = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert found["metric"] == "f1" and found["higher_is_better"]
+    assert set(found["student"]["metrics"]) == {"f1", "accuracy"}

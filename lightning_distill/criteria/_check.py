@@ -1,5 +1,6 @@
 """Checks and means that every criterion shares."""
 
+import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -32,9 +33,14 @@ def check_positive(name: str, value: Number | Tensor) -> None:
             f"`{name}` must be a number or a schedule for this criterion, and "
             f"{type(value).__name__} may give each sample its own."
         )
-    lowest = value.min() if isinstance(value, Tensor) else value
-    if not callable(lowest) and not lowest > 0:
-        raise ValueError(f"`{name}` must be positive, got {lowest}.")
+    if callable(value):
+        return
+    if isinstance(value, Tensor):
+        # One for each sample, of which there may be none.
+        value = float(value.detach().min()) if value.numel() else 1.0
+    _check_finite(name, value)
+    if not value > 0:
+        raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
 def positive(name: str, value: Number) -> float:
@@ -65,8 +71,18 @@ def temperature_of(
 
 def check_share(name: str, value: Number) -> None:
     """Refuse a number outside of 0 to 1; a schedule is looked at when it is called."""
-    if not callable(value) and not 0 <= value <= 1:
+    if callable(value):
+        return
+    _check_finite(name, value)
+    if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"`{name}` must be a number, got {value!r}.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number, got {value}.")
 
 
 def share(name: str, value: Number) -> float:

@@ -80,6 +80,11 @@ class TextDataModule(L.LightningDataModule):
     ):
         super().__init__()
         self.text, self.text_pair, self.label, self.task = text, text_pair, label, task
+        if isinstance(label_names, str):
+            raise ValueError(
+                "`label_names` must be a list of all labels, as in [bad,good], got "
+                f"{label_names!r}."
+            )
         self.label_names = None if label_names is None else [str(n) for n in label_names]
         self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
         self.vocab_size, self.max_length = vocab_size, max_length
@@ -196,18 +201,23 @@ class TextDataModule(L.LightningDataModule):
             ("vocab_size", 50),
             ("num_workers", 0),
             ("labelled_rows", 1),
+            ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            if value is None and name == "labelled_rows":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
-            if value is not None and value < least:
+            if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        for name in ("length_bucketing", "drop_unlabelled"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
         if self.label_names and len(set(self.label_names)) < len(self.label_names):
             raise ValueError(f"`label_names` names a class twice: {', '.join(self.label_names)}.")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"`validation_fraction` lies between 0 and 1, got {self.validation_fraction}."
-            )
+        fraction = self.validation_fraction
+        if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+            raise ValueError(f"`validation_fraction` lies between 0 and 1, got {fraction!r}.")
 
     def _with_all_splits(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
         if "train" not in splits:
@@ -328,8 +338,14 @@ class TextDataModule(L.LightningDataModule):
             if name == "validation" and found and not self._cut_validation:
                 continue
             for value in columns[name]:
-                if value is not None:
-                    found.update(label_set(value) if self.task == "multi_label" else [value])
+                if value is None:
+                    continue
+                if isinstance(value, list | tuple | dict) and self.task != "multi_label":
+                    raise ValueError(
+                        f"Label {value!r} of the {name} data is a list, but data.task="
+                        f"{self.task} has one label per row. For several use data.task=multi_label."
+                    )
+                found.update(label_set(value) if self.task == "multi_label" else [value])
         found = {plain(value) for value in found}
         for value in found:
             if isinstance(value, float):
@@ -457,8 +473,11 @@ def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
+            folders = [p.name for p in Path().glob("*") if p.is_dir()]
+            near = get_close_matches(path, folders, n=1)
+            hint = f". Did you mean the folder {near[0]}?" if near else ":"
             raise FileNotFoundError(
-                f"No tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]}"
+                f"No tokenizer could be loaded from {path!r}{hint} {str(error).splitlines()[0]}"
             ) from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:

@@ -49,6 +49,10 @@ class TextFiles(TextDataModule):
     ):
         super().__init__(**options)
         self.files = {"train": train, "validation": validation, "test": test}
+        if isinstance(columns, str):
+            raise ValueError(
+                f"`columns` must be a list of names, as in [text,label], got {columns!r}."
+            )
         self.columns = None if columns is None else list(columns)
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"`columns` names a column twice: {', '.join(self.columns)}.")
@@ -76,6 +80,9 @@ class TextFiles(TextDataModule):
                 options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
             if self.columns:
                 options |= {"names": self.columns, "header": None}
+        verbosity = datasets.logging.get_verbosity()
+        # It would print the cause, twice, before we say it.
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
         try:
             read = datasets.load_dataset(
                 READERS[suffix], data_files=[escape(f) for f in files], split="train", **options
@@ -90,6 +97,8 @@ class TextFiles(TextDataModule):
             raise ValueError(
                 f"{', '.join(files)} cannot be read as {suffix[1:]}: {str(cause).splitlines()[0]}"
             ) from error
+        finally:
+            datasets.logging.set_verbosity(verbosity)
         return read
 
 

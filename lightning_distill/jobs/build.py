@@ -2,13 +2,15 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torchmetrics import Metric
@@ -42,9 +44,37 @@ SOFTMAX = (
 )
 
 
+FITTING_METRICS = {
+    "classification": "accuracy",
+    "multi_label": "multilabel_f1",
+    "regression": "pearson",
+}
+
+
 def group(cfg: DictConfig, name: str) -> Any:
     """The members of a list of choices; an empty list leaves no such key behind."""
     return OmegaConf.select(cfg, name) or {}
+
+
+def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
+    """Refuse a metric that measures something else than the task: it might be silently wrong."""
+    target = str(node.get("_target_") if OmegaConf.is_dict(node) else None)
+    if not target.startswith("torchmetrics."):
+        return
+    kind = target.rpartition(".")[2]
+    task = None
+    if getattr(get_object(target), "__module__", "").startswith("torchmetrics.regression"):
+        task = "regression"
+    elif kind.startswith("Multilabel"):
+        task = "multi_label"
+    elif kind.startswith(("Multiclass", "Binary")):
+        task = "classification"
+    given = cfg.task or "classification"
+    if task not in (None, given) and given in FITTING_METRICS:
+        raise ValueError(
+            f"metrics.{name} ({kind}) measures data.task={task}, but the data has task={given}. "
+            f"Choose what fits, as in metrics=[{FITTING_METRICS[given]}]."
+        )
 
 
 def label_kind(task: str | None) -> str:
@@ -103,8 +133,14 @@ def known(data: Any, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def call(node: DictConfig, known: Mapping[str, Any]) -> Any:
-    """Instantiate `node`, giving it those of the known values that it takes and does not set."""
+def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
+    """Instantiate `node`, giving it those of the known values that it takes and does not set.
+
+    Raises:
+        ValueError: naming the role, if `node` names no class or the class needs more.
+    """
+    if not OmegaConf.is_config(node) or "_target_" not in node:
+        raise ValueError(f"`{role}` must name a class or function by `_target_`, got {node!r}.")
     target = instantiate(node, _partial_=True, _convert_="object")
     wanted = inspect.signature(target.func).parameters
     given = {
@@ -112,25 +148,51 @@ def call(node: DictConfig, known: Mapping[str, Any]) -> Any:
         for name, value in known.items()
         if name in wanted and target.keywords.get(name) is None
     }
+    missing = [
+        p.name
+        for p in wanted.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in {*given, *target.keywords}
+    ]
+    if missing == ["teacher"]:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs a teacher, and there is none; choose one, as in "
+            "teacher=pretrained teacher.path=DIR."
+        )
+    if missing:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
+            f"+{role}.{missing[0]}=VALUE."
+        )
     return target(**given)
 
 
-def build_teacher(cfg: DictConfig, data: Any) -> nn.Module:
-    """The teacher, loaded or trained as `cfg.teacher` says."""
+def build_teacher(
+    cfg: DictConfig, data: Any, rehearse: Callable[[nn.Module], None] | None = None
+) -> nn.Module:
+    """The teacher, loaded or trained as `cfg.teacher` says.
+
+    Args:
+        cfg: the run's configuration.
+        data: the data module.
+        rehearse: given to a teacher that is yet to be trained: called with it untrained, it finds
+            what cannot work before that time is spent.
+    """
     if cfg.teacher is None:
-        raise ValueError("This job needs a teacher, for example teacher=pretrained teacher.path=.")
-    teacher = call(cfg.teacher, known(data, cfg=cfg))
+        raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
+    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
     names = getattr(getattr(teacher, "config", None), "id2label", None)
     if names is not None and getattr(data, "label_names", None):
-        label_order(data.label_names, names)
+        label_order(data.label_names, names, ("data", "teacher"))
     return teacher
 
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
-    student = call(cfg.student, known(data, teacher=teacher))
+    student = call(cfg.student, known(data, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student
@@ -185,11 +247,11 @@ def _terms(cfg: DictConfig) -> dict[str, Any]:
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null."""
-    metrics = {
-        str(name): instantiate(node)
-        for name, node in group(cfg, "metrics").items()
-        if node is not None
-    }
+    metrics = {}
+    for name, node in group(cfg, "metrics").items():
+        if node is not None:
+            check_metric_task(cfg, str(name), node)
+            metrics[str(name)] = instantiate(node)
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
     monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
@@ -261,7 +323,16 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
     }
     options = {"callbacks": callbacks, "logger": loggers, **implied, **changes}
-    return instantiate(cfg.trainer, **options)
+    try:
+        return instantiate(cfg.trainer, **options)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, MisconfigurationException):
+            raise
+        where = [f"trainer.{name}={cfg.trainer.get(name)}" for name in ("accelerator", "devices")]
+        raise ValueError(
+            f"{' '.join(where)} does not work here: {error.__cause__} "
+            "trainer.accelerator=auto trainer.devices=1 takes what this machine has."
+        ) from error
 
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 import copy
 import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
+from torchmetrics import Metric
 
 from ..module import DistillationModule
+from ..objective import Objective
 from ..report import Comparison, draw_curves, latency_ms, parameter_count, Row, size_mb
 from .build import (
     build_data,
@@ -21,7 +25,10 @@ from .build import (
     check_lengths,
     optimization,
     watching,
+    without_agreement,
 )
+from .check import check_number
+from .rehearse import rehearse
 from .save import save_student
 from .stage import Result, say, train
 
@@ -33,13 +40,28 @@ def distill(cfg: DictConfig) -> float:
     `report.md` and `report.json`, and the curves into `curves.png`.
     """
     directory = Path(str(cfg.output_dir))
+    _check_drop(cfg)
+    if cfg.teacher is None:
+        without_agreement(cfg)
     data = build_data(cfg)
     metrics = build_metrics(cfg)
     objective = build_objective(cfg)
-    _check_drop(cfg)
-    teacher = build_teacher(cfg, data)
+    _check_teacher(cfg, objective)
+    check_labels(data, objective)
+    teacher = None
+    if cfg.teacher is not None:
+        teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
+    alone = bool(cfg.baseline and objective.sources("teacher"))
+    # Why there is no student alone, for the user who expects one.
+    facts = {}
+    if alone and labelled_rows(data) == 0:
+        alone, facts = False, {"student alone": "not trained, for no training row has a label"}
+    if alone:
+        rehearse(cfg, on_labels(data), student, None, build_label_objective(cfg), metrics)
+    else:
+        rehearse(cfg, data, student, teacher, build_objective(cfg), metrics, with_objective=False)
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)
@@ -47,20 +69,21 @@ def distill(cfg: DictConfig) -> float:
     say("Student", f"learning from {', '.join(objective.terms)}")
     result = train(cfg, module, data, directory)
     save_student(module.student, data, directory / "student")
-    name = str(cfg.monitor).removeprefix("val/")
+    for title, reason in facts.items():
+        say(title.capitalize(), reason)
     baseline_module, baseline = None, None
-    if cfg.baseline and objective.sources("teacher"):
+    if alone:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg)
         baseline_module = DistillationModule(
             untrained, teacher, labels_only, metrics, **optimization(cfg)
         )
-        labelled = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
-        budget = same_budget(cfg, result, labelled)
+        rows = on_labels(data)
+        budget = same_budget(cfg, result, rows)
         stage = watching(cfg, metrics, labels_only)
-        baseline = train(stage, baseline_module, labelled, directory / "baseline", **budget)
-    report(cfg, directory, data, module, result, baseline_module, baseline)
-    return result.metrics[name]
+        baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
+    report(cfg, directory, data, module, result, baseline_module, baseline, facts)
+    return result.metrics[str(cfg.monitor).removeprefix("val/")]
 
 
 def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
@@ -78,11 +101,60 @@ def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
     }
 
 
+def _rehearse_with(
+    cfg: DictConfig, data: Any, metrics: Mapping[str, Metric], teacher: nn.Module
+) -> None:
+    """Try the whole distillation with a teacher that has learnt nothing yet."""
+    student = build_student(cfg, data, teacher)
+    check_lengths(data, student=student)
+    rehearse(cfg, data, student, teacher, build_objective(cfg), metrics)
+
+
+def labelled_rows(data: Any) -> int | None:
+    """How many training rows keep their label; `None` if the data does not say."""
+    return data.counts().get("labelled train rows") if hasattr(data, "counts") else None
+
+
+def on_labels(data: Any) -> Any:
+    """The data without its unlabelled training rows, where it can leave them out."""
+    return data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
+
+
+def check_labels(data: Any, objective: Objective) -> None:
+    """Refuse to train on labels alone where there are none.
+
+    Raises:
+        ValueError: naming the terms, whose losses would all be zero.
+    """
+    if labelled_rows(data) != 0 or objective.sources("teacher"):
+        return
+    names = [str(source) for source in objective.sources("batch")]
+    if "batch.labels" in names or "batch.label" in names:
+        raise ValueError(
+            f"No training row has a label, and {', '.join(objective.terms)} learns from labels "
+            "alone. Is data.label the right column? Without labels take a teacher and a term that "
+            "reads it, as in criteria=[soft_target]."
+        )
+
+
+def _check_teacher(cfg: DictConfig, objective: Objective) -> None:
+    if cfg.teacher is None and objective.sources("teacher"):
+        readers = [
+            name
+            for name, term in objective.terms.items()
+            if any(source.role == "teacher" for source in term.sources())  # type: ignore[operator]
+        ]
+        raise ValueError(
+            f"{', '.join(readers)} reads a teacher, and there is none: choose one, as in "
+            "teacher=pretrained teacher.path=DIR, or only terms without, as in "
+            "criteria=[hard_label]."
+        )
+
+
 def _check_drop(cfg: DictConfig) -> None:
     if cfg.metric_drop not in ("relative", "absolute"):
         raise ValueError(f"`metric_drop` must be relative or absolute, got {cfg.metric_drop!r}.")
-    if cfg.max_metric_drop is not None and cfg.max_metric_drop < 0:
-        raise ValueError(f"`max_metric_drop` must not be negative, got {cfg.max_metric_drop}.")
+    check_number("`max_metric_drop`", cfg.max_metric_drop, least=0)
 
 
 @rank_zero_only
@@ -94,6 +166,7 @@ def report(
     result: Result,
     baseline_module: DistillationModule | None = None,
     baseline: Result | None = None,
+    facts: dict[str, str] | None = None,
 ) -> None:
     """Show and write the comparison and the curves of a run."""
     name, higher_is_better = _compared(cfg, module)
@@ -143,15 +216,18 @@ def report(
         baseline=alone,
         max_drop=cfg.max_metric_drop,
         relative=cfg.metric_drop == "relative",
-        facts=_facts(cfg, data, result),
+        facts={**_facts(cfg, data, result), **(facts or {})},
     )
     comparison.show()
-    comparison.save(directory)
     runs = {"distilled" if teacher is not None else "student": directory / "metrics.csv"}
     if alone is not None:
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
-    say("Written", f"{_short(directory)}: student/, report.md, curves.png, metrics.csv")
+    comparison.save(directory)
+    # Without a logger there are neither curves nor a table of them.
+    names = ("report.md", "curves.png", "metrics.csv")
+    written = ["student/", *(name for name in names if (directory / name).is_file())]
+    say("Written", f"{_short(directory)}: {', '.join(written)}")
 
 
 def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:

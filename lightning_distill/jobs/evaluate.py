@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
@@ -11,15 +12,17 @@ from rich.table import Table
 
 from ..labels import label_order, reordered
 from ..module import DistillationModule
-from ..teachers import pretrained
+from ..teachers.pretrained import check_complete, load
 from .build import (
     build_data,
     build_label_objective,
     build_metrics,
     build_trainer,
+    check_lengths,
     without_agreement,
 )
 from .run import newest_run
+from .save import check_hugging_face
 
 
 def evaluate(cfg: DictConfig, path: str | None = None) -> float:
@@ -37,13 +40,22 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
             f"The run {given} has not ended: go on with resume={given}, or write what it has "
             f"learnt so far with job=export job.run={given}."
         )
-    model = pretrained(str(folder))
+    if (Path(folder) / "model.safetensors").is_file():
+        check_hugging_face(Path(folder))
+    model, info = load(str(folder), "AutoModelForSequenceClassification", dtype=torch.float32)
+    check_complete(f"model {folder}", info)
+    model.eval()
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
     data = build_data(cfg)
     metrics = build_metrics(cfg)
-    order = label_order(getattr(data, "label_names", None), getattr(model.config, "id2label", None))
+    order = label_order(
+        getattr(data, "label_names", None),
+        getattr(model.config, "id2label", None),
+        ("data", "model"),
+    )
+    check_lengths(data, model=model)
     if order is not None:
         model.register_forward_hook(lambda _, __, outputs: reordered(outputs, order))
     module = DistillationModule(model, None, build_label_objective(cfg), metrics)

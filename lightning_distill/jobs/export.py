@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from .run import newest_run
+from .save import check_hugging_face
 from .stage import say
 
 # Runs in a fresh process that knows nothing of this package.
@@ -53,6 +54,7 @@ def export(
     source = Path(run) if run else newest_run(holding="checkpoints")
     path = Path(checkpoint) if checkpoint else _best(source)
     state = _student_weights(path)
+    check_hugging_face(source / "student")
     config = transformers.AutoConfig.from_pretrained(source / "student")
     name = (config.architectures or ["none"])[0]
     if not hasattr(transformers, name):

@@ -15,7 +15,8 @@ from .build import (
     optimization,
     without_agreement,
 )
-from .distill import report
+from .distill import check_labels, on_labels, report
+from .rehearse import rehearse
 from .save import save_student
 from .stage import say, train
 
@@ -34,12 +35,14 @@ def finetune(cfg: DictConfig) -> float:
     data = build_data(cfg)
     metrics = build_metrics(cfg)
     objective = build_label_objective(cfg)
+    check_labels(data, objective)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
+    rows = on_labels(data)
+    rehearse(cfg, rows, student, None, build_label_objective(cfg), metrics)
     save_student(student, data, directory / "student", with_weights=False)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg))
-    rows = data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
     say("Model", f"on labels, with {', '.join(objective.terms)}")
     result = train(cfg, module, rows, directory)
     save_student(module.student, data, directory / "student")

@@ -15,6 +15,7 @@ from ..features import capture, Source
 from ..mapping import pair_layers
 from ..module import DistillationModule
 from .build import build_data, build_label_objective, build_student, build_teacher
+from .check import check_number
 
 
 def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
     Returns:
         Paths and shapes of both models and the suggested mapping, also in `layers.json`.
     """
+    check_number("job.depth", depth, whole=True, least=1)
     data = build_data(cfg)
     teacher = build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)

@@ -11,6 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from .check import check_values
+
 CONFIG = "config.yaml"
 
 
@@ -36,7 +38,7 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
         cfg.output_dir = cfg.resume
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
-    _check_numbers(cfg)
+    check_values(cfg)
     if OmegaConf.select(cfg, "optimizer.lr") is not None:
         # Settled now: it depends on a choice that a resumed run no longer knows.
         cfg.optimizer.lr = float(cfg.optimizer.lr)
@@ -54,26 +56,6 @@ def _refuse_overrides() -> None:
             f"`resume` goes on with the run's own configuration; leave out {' '.join(given)}, or "
             "start a new run."
         )
-
-
-def _check_numbers(cfg: DictConfig) -> None:
-    """Refuse at once what would fail only when a teacher is trained already."""
-    whole = ["seed", "trainer.max_epochs", "trainer.max_steps", "trainer.accumulate_grad_batches"]
-    for name in [*whole, "trainer.gradient_clip_val", "optimizer.lr", "optimizer.weight_decay"]:
-        value = OmegaConf.select(cfg, name)
-        if value is None:
-            continue
-        kind, words = (int, "a whole number") if name in whole else (int | float, "a number")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{name} must be {words}, got {value!r}.")
-    limited = OmegaConf.select(cfg, "trainer.max_steps", default=-1) != -1
-    for name, unlimited in (("max_epochs", limited), ("accumulate_grad_batches", False)):
-        value = OmegaConf.select(cfg, f"trainer.{name}")
-        if value is not None and value < 1 and not (unlimited and value == -1):
-            raise ValueError(f"trainer.{name} must be at least 1, got {value}.")
-    lr = OmegaConf.select(cfg, "optimizer.lr")
-    if lr is not None and not lr > 0:
-        raise ValueError(f"optimizer.lr must be positive, got {lr}.")
 
 
 @rank_zero_only

@@ -7,6 +7,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_model
 
 
+def check_hugging_face(folder: Path) -> None:
+    """Refuse a student's folder from which only the code that made the student can load it."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds the weights of a model that is none of transformers', which only its "
+            f"own class can load: call its load_state_dict with what "
+            "safetensors.torch.load_file gives of model.safetensors there."
+        )
+
+
 @rank_zero_only
 def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True) -> None:
     """Write a Hugging Face folder (weights, configuration, tokenizer), or plain safetensors.

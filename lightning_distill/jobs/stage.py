@@ -64,6 +64,7 @@ def train(
         trainer_changes: arguments of the trainer that differ from `cfg.trainer`.
 
     Raises:
+        ValueError: if no step was made.
         KeyboardInterrupt: if the user stopped the training; the last checkpoint is kept.
     """
     done = directory / "result.json"
@@ -87,6 +88,11 @@ def train(
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
+    if steps == 0:
+        raise ValueError(
+            "Training has ended without a step, so nothing was learnt. Look at trainer.max_epochs, "
+            "trainer.max_steps, trainer.limit_train_batches and the data's size."
+        )
     best = None
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:

@@ -1,10 +1,12 @@
 """A teacher that is trained on the spot, kept, and found again by what made it."""
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,11 @@ from .build import (
     optimization,
     watching,
 )
+from .check import check_number
 from .stage import say, train
+
+# What may change a teacher when it is another version.
+MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
 
 
 def cache_folder() -> Path:
@@ -47,6 +53,7 @@ def trained_teacher(
     label_smoothing: float = 0.0,
     batch_size: int = 32,
     folder: str | None = None,
+    rehearse: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train a model on all labels of the data, or load the one that was trained so before.
 
@@ -59,10 +66,21 @@ def trained_teacher(
         label_smoothing: share of the label's probability spread over all classes.
         batch_size: rows per step.
         folder: where to keep it; [`cache_folder`][] by default.
+        rehearse: called with the untrained model before it is trained, to find what would fail
+            afterwards.
 
     Returns:
         The trained model, its best by the monitored metric.
     """
+    check_number("teacher.max_epochs", max_epochs, whole=True, least=1, required=True)
+    check_number("teacher.learning_rate", learning_rate, above=0, required=True)
+    check_number("teacher.label_smoothing", label_smoothing, least=0, most=1, required=True)
+    check_number("teacher.batch_size", batch_size, whole=True, least=1, required=True)
+    if hasattr(data, "counts") and data.counts().get("labelled train rows") == 0:
+        raise ValueError(
+            "No training row has a label, so no teacher can be trained on them. Is data.label the "
+            "right column? Without labels name a trained one: teacher=pretrained teacher.path=DIR."
+        )
     build_metrics(cfg)
     recipe = {
         **_settings(cfg),
@@ -73,8 +91,10 @@ def trained_teacher(
         "batch_size": batch_size,
         "seed": cfg.seed,
         "data": data.fingerprint(),
+        # Which rows share a batch, and in which order they come.
+        "order": {name: getattr(data, name, None) for name in ("length_bucketing", "seed")},
         "labels": getattr(data, "label_names", None),
-        "versions": {name: version(name) for name in ("lightning-distill", "transformers")},
+        "versions": {name: version(name) for name in MAKERS},
     }
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -82,7 +102,12 @@ def trained_teacher(
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
         return pretrained(str(kept))
-    teacher = call(DictConfig(model), known(data))
+    _check_writable(kept)
+    teacher = call(DictConfig(model), known(data), "teacher.model")
+    check_lengths(data, teacher=teacher)
+    if rehearse is not None:
+        # Whoever learns from a teacher freezes it.
+        rehearse(copy.deepcopy(teacher))
     say("Teacher", f"training once, then kept in {kept}")
     stage = cfg.copy()
     with open_dict(stage):
@@ -97,7 +122,6 @@ def trained_teacher(
         metrics,
         **optimization(stage),
     )
-    check_lengths(data, teacher=teacher)
     stage = watching(stage, metrics, module.objective)
     rows = data.replace(labelled_rows=None, drop_unlabelled=True, batch_size=batch_size)
     directory = Path(str(cfg.output_dir)) / "teacher"
@@ -121,6 +145,20 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     ):
         groups[name] = {k: v for k, v in groups[name].items() if k not in left_out}
     return groups
+
+
+@rank_zero_only
+def _check_writable(kept: Path) -> None:
+    folder = kept.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The teacher cannot be kept in {folder}: {error.strerror}. Name another folder, as in "
+            "teacher.folder=DIR, or set LIGHTNING_DISTILL_CACHE."
+        ) from error
 
 
 @rank_zero_only

@@ -156,7 +156,8 @@ class Comparison:
         heads, cells = self._cells()
         lines = ["# Report", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in cells]
-        lines += ["", *self.verdict(), "", "![curves](curves.png)", ""]
+        curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
+        lines += ["", *self.verdict(), "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
         (directory / "report.md").write_text("\n".join(lines) + "\n")
         (directory / "report.json").write_text(

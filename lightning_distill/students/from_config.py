@@ -67,6 +67,7 @@ def from_config(
                 f"A {model_type} has no configuration field {field!r}. "
                 f"Nearest: {', '.join(near) or '-'}."
             )
+    _check_sizes(default, config)
     _check_heads(default, config)
     try:
         made = transformers.AutoConfig.for_model(model_type, **config)
@@ -89,6 +90,26 @@ def from_config(
             raise ValueError(
                 f"No {auto_class} can be made of a {model_type}: {str(error).splitlines()[0]}"
             ) from error
+
+
+# Fields that count something, by the names that models have in common.
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+
+
+def _check_sizes(default: Any, given: Mapping[str, Any]) -> None:
+    """Refuse what torch would divide by, or build no layer of."""
+    sizes = {*SIZES, *(default.attribute_map.get(name, name) for name in SIZES)}
+    for name, value in given.items():
+        # Of other types transformers says so itself.
+        if name in sizes and isinstance(value, int) and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
 
 def _check_heads(default: Any, given: Mapping[str, Any]) -> None:

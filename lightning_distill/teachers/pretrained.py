@@ -1,7 +1,7 @@
 """A trained Hugging Face model as the teacher."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,17 +45,22 @@ def pretrained(
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
     )
+    check_complete(f"teacher {path}", info)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False
+    return model.eval()
+
+
+def check_complete(what: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model of which weights were not in its file, given what `load` says of it."""
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
-            f"The teacher {path} lacks {', '.join(missing[:4])}"
+            f"The {what} lacks {', '.join(missing[:4])}"
             f"{', ...' if len(missing) > 4 else ''}: these would be random numbers. Train it for "
             "the task first (lightning-distill job=finetune student=pretrained student.path=...), "
             "or name another auto_class."
         )
-    if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False
-    return model.eval()
 
 
 def check_dtype(dtype: str | None) -> torch.dtype:

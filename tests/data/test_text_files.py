@@ -1,5 +1,6 @@
 import gzip
 import json
+import logging
 
 import datasets
 import pytest
@@ -99,11 +100,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_broken_file_is_named(tmp_path, name):
+def test_a_broken_file_is_named(tmp_path, name, caplog, monkeypatch):
+    # So that what `datasets` logs is seen here.
+    monkeypatch.setattr(logging.getLogger("datasets"), "propagate", True)
     content, words = BAD[name]
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=words):
         loaded(tmp_path / name)
+    assert not caplog.records
 
 
 def test_other_encodings_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs on other tasks and with other models than the default's."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -294,10 +295,28 @@ def test_another_recipe_is_another_teacher(run, tmp_path, capsys):
         ["teacher.max_epochs=1"],
         ["seed=1"],
         ["data.label_names=[good,bad]"],
+        ["data.length_bucketing=false"],
+        ["data.seed=99"],
     ]
     for other in others:
         run(*data, *other)
         assert "Teacher: training once" in capsys.readouterr().out, other
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "lightning", "tokenizers"])
+def test_another_version_of_a_library_is_another_teacher(run, tmp_path, monkeypatch, library):
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER]
+    # The key shows in where it would be kept, and nothing needs to be trained for that.
+    keys = []
+    module = sys.modules["lightning_distill.jobs.trained_teacher"]
+    stop = lambda kept: (keys.append(kept), sys.exit(0))  # noqa: E731
+    monkeypatch.setattr(module, "_check_writable", stop)
+    for changed in ("1", "2"):
+        versions = {library: changed}
+        monkeypatch.setattr(module, "version", lambda name, known=versions: known.get(name, "1"))
+        with pytest.raises(SystemExit):
+            run(*data)
+    assert keys[0].parent == keys[1].parent and keys[0] != keys[1]
 
 
 @pytest.mark.parametrize("monitor", ["soft_target", "agreement", "loss"])
@@ -354,3 +373,86 @@ def test_a_stopped_run_says_how_to_go_on(run, tmp_path, capsys):
         run("job=finetune", *data)
     assert exit_.value.code == 130
     assert "Stopped. Go on with: lightning-distill resume=" in capsys.readouterr().out
+
+
+def test_without_labels_there_is_no_student_alone(run, tmp_path, capsys):
+    path = saved(tmp_path / "t", 1, ["bad", "good"], [text(i) for i in range(48)])
+    data = files(tmp_path, GOOD)
+    lines = "".join(json.dumps({"text": text(i)}) + "\n" for i in range(48))
+    (tmp_path / "train.jsonl").write_text(lines)
+    folder = run(*data, "teacher=pretrained", f"teacher.path={path}", *SMALL_STUDENT)
+    assert report(folder)["baseline"] is None and not (folder / "baseline").exists()
+    sentence = "not trained, for no training row has a label"
+    assert f"Student alone: {sentence}" in capsys.readouterr().out
+    assert f"- student alone: {sentence}" in (folder / "report.md").read_text()
+
+
+def test_a_training_without_a_step_is_an_error(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lightning_distill.jobs.stage.fit", lambda *_, **__: None)
+    with pytest.raises(SystemExit):
+        run("job=finetune", *files(tmp_path, GOOD), *SMALL_STUDENT)
+    assert "Training has ended without a step" in capsys.readouterr().err
+
+
+def test_groups_that_are_left_out_are_done_without(run, tmp_path, capsys):
+    data = [*files(tmp_path, GOOD), *SMALL_STUDENT]
+    folder = run(*data, "~teacher", "criteria=[hard_label]", "~scheduler", "logger=[]")
+    assert report(folder)["teacher"] is None
+    assert "agreement" not in (folder / "report.md").read_text()
+    # Neither a logger's file nor what is drawn from it, and nobody says so.
+    assert not (folder / "curves.png").exists() and not (folder / "metrics.csv").exists()
+    assert "curves.png" not in (folder / "report.md").read_text()
+    assert re.search(r"Written: \S+: student/, report.md\n", capsys.readouterr().out)
+
+
+def test_a_student_of_ones_own_class_is_trained_and_not_exported(run, tmp_path, capsys):
+    (tmp_path / "counting.py").write_text(
+        "import torch\n\n\n"
+        "class Counting(torch.nn.Module):\n"
+        "    def __init__(self, num_labels, vocab_size):\n"
+        "        super().__init__()\n"
+        "        self.words = torch.nn.EmbeddingBag(vocab_size, num_labels)\n\n"
+        "    def forward(self, input_ids, attention_mask=None):\n"
+        "        return {'logits': self.words(input_ids)}\n"
+    )
+    student = ["~student", "+student._target_=counting.Counting"]
+    folder = run("job=finetune", *files(tmp_path, GOOD), *student, "optimizer.lr=1e-3")
+    words = "holds the weights of a model that is none of transformers'"
+    for job in ("job=export job.run", "job=evaluate job.path"):
+        with pytest.raises(SystemExit):
+            run(*files(tmp_path, GOOD), *f"{job}={folder}".split())
+        assert words in capsys.readouterr().err
+
+
+def test_each_srun_of_an_allocation_is_a_run(monkeypatch):
+    from lightning_distill.main import run_dir
+
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("LIGHTNING_DISTILL_RUN_ID", raising=False)
+    for name, value in (("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "2"), ("SLURM_STEP_ID", "0")):
+        monkeypatch.setenv(name, value)
+    first = run_dir(None, "distill")
+    assert run_dir(None, "distill") == first
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    assert run_dir(None, "distill") != first
+
+
+def test_a_callable_takes_out_what_is_compared(run, tmp_path):
+    (tmp_path / "taking.py").write_text(
+        "class First:\n    def __call__(self, output):\n        return output[0]\n"
+    )
+    side = "[bert.encoder.layer.0.attention,{_target_: taking.First}]"
+    mapping = f"criteria.intermediate_layers.layer_mappings=[[{side},{side}]]"
+    arguments = [*SMALL_STUDENT, *SMALL_TEACHER, "criteria=[hard_label,intermediate_layers]"]
+    folder = run(*files(tmp_path, GOOD), *arguments, mapping, "baseline=false")
+    assert "train/intermediate_layers" in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_metrics_of_another_task_are_refused(run, tmp_path, capsys):
+    data = files(tmp_path, [i / 2 for i in range(48)])
+    with pytest.raises(SystemExit):
+        run(*data, "data.task=regression", *SMALL_STUDENT)
+    words = "metrics.accuracy (MulticlassAccuracy) measures data.task=classification, but the data "
+    assert f"{words}has task=regression. Choose what fits, as in metrics=[pearson]" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -1,0 +1,146 @@
+"""What the values of a configuration must be, looked at before anything is loaded or trained."""
+
+import math
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
+
+# Arguments of `check_number`. What a class of the configuration checks by itself is not here.
+NUMBERS: dict[str, dict[str, Any]] = {
+    "seed": {"whole": True, "least": 0, "most": 2**32 - 1, "required": True},
+    "trainer.max_steps": {"whole": True, "least": 1, "unlimited": True},
+    "trainer.accumulate_grad_batches": {"whole": True, "least": 1},
+    "trainer.log_every_n_steps": {"whole": True, "least": 1},
+    "trainer.gradient_clip_val": {"least": 0},
+    "trainer.limit_train_batches": {"above": 0},
+    "optimizer.lr": {"above": 0},
+    "optimizer.weight_decay": {"least": 0},
+    "callbacks.early_stopping.patience": {"whole": True, "least": 0},
+    "callbacks.early_stopping.min_delta": {"least": 0},
+    "callbacks.weight_average.decay": {"least": 0, "most": 1},
+}
+BOOLEANS = ("baseline", "trainer.enable_model_summary", "teacher.trust_remote_code")
+
+MODEL = "a folder that save_pretrained wrote, or a name on the Hugging Face hub"
+REQUIRED = {
+    "teacher.path": f"{MODEL}, as in teacher.path=DIR",
+    "student.path": f"{MODEL}, as in student.path=DIR",
+    "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
+}
+GROUPS = {
+    "job": "distill",
+    "data": "text_files",
+    "student": "from_config",
+    "optimizer": "adamw",
+    "trainer": "default",
+}
+OPTIONAL_GROUPS = ("teacher", "criteria", "balance", "metrics", "scheduler", "callbacks", "logger")
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Refuse at once what would fail only when a teacher is trained already.
+
+    A group that was left out, as in `~teacher`, is null afterwards.
+
+    Raises:
+        ValueError: naming the value, what it must be and what it is.
+    """
+    with open_dict(cfg):
+        for group in OPTIONAL_GROUPS:
+            if group not in cfg:
+                cfg[group] = None
+    for group, choice in GROUPS.items():
+        if OmegaConf.select(cfg, group) is None:
+            raise ValueError(f"`{group}` is left out; choose one, as in {group}={choice}.")
+    _check_interpolations(cfg)
+    _check_required(cfg)
+    for name, limits in NUMBERS.items():
+        check_number(name, OmegaConf.select(cfg, name), **limits)
+    limited = OmegaConf.select(cfg, "trainer.max_steps", default=-1) not in (-1, None)
+    epochs = OmegaConf.select(cfg, "trainer.max_epochs")
+    check_number("trainer.max_epochs", epochs, whole=True, least=1, unlimited=limited)
+    for name in BOOLEANS:
+        value = OmegaConf.select(cfg, name)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, got {value!r}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    whole: bool = False,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    unlimited: bool = False,
+    required: bool = False,
+) -> None:
+    """Refuse what is not such a number; null passes unless it is required.
+
+    Args:
+        name: as the user would type it.
+        value: what was given.
+        whole: only whole numbers.
+        least: the smallest that is allowed.
+        above: must be greater.
+        most: the largest that is allowed.
+        unlimited: -1 is allowed too.
+        required: null is not allowed.
+
+    Raises:
+        ValueError: naming what is expected and what came.
+    """
+    if value is None and not required:
+        return
+    words = "a whole number" if whole else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ValueError(f"{name} must be {words}, got {value!r}.")
+    if unlimited and value == -1:
+        return
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    if above is not None and not value > above:
+        limit = "positive" if above == 0 else f"greater than {above}"
+        raise ValueError(f"{name} must be {limit}, got {value}.")
+    if least is not None and value < least:
+        limit = "not be negative" if least == 0 else f"be at least {least}"
+        raise ValueError(f"{name} must {limit}, got {value}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
+def _check_required(cfg: DictConfig) -> None:
+    missing = OmegaConf.missing_keys(cfg)
+    for name, what in REQUIRED.items():
+        group, _, key = name.partition(".")
+        node = cfg[group]
+        # A class of the user's own may take null.
+        ours = node is not None and str(node.get("_target_")).startswith("lightning_distill.")
+        if name in missing or (ours and key in node and node[key] is None):
+            raise ValueError(f"{name} is missing: name {what}.")
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ValueError(f"{names} must be set, as in {sorted(missing)[0]}=VALUE.")
+
+
+def _check_interpolations(cfg: DictConfig) -> None:
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationResolutionError as error:
+        cause, _, where = str(error).partition("full_key:")
+        where = where.split()[0] if where else "VALUE"
+        reason = cause.strip().splitlines()[0]
+        variable = re.search(r"Environment variable '(\w+)' not found", reason)
+        if variable:
+            # The value at the top that reads it is what a user would rather set.
+            text = OmegaConf.to_yaml(cfg)
+            top = re.search(rf"^(\w+): .*oc\.env:{variable[1]}\b", text, re.MULTILINE)
+            raise ValueError(
+                f"{where} needs the environment, where there is no {variable[1]}. Set the variable "
+                f"{variable[1]}, or {top[1] if top else where}=VALUE."
+            ) from error
+        raise ValueError(
+            f"{where} cannot be read: {reason}. Set what it refers to, or {where}=VALUE."
+        ) from error
