@@ -74,7 +74,9 @@ def build_adapter(
                 f"`adapter` must be 'linear', null or a module, got {kind!r}. "
                 "A class of your own: {_target_: your.Module, _partial_: true}."
             )
-    return adapter.to(student.device)
+    # In the precision of the student's weights, which under autocast is not that of its tensors.
+    mixed = torch.is_autocast_enabled(student.device.type)
+    return adapter.to(student.device, torch.float32 if mixed else student.dtype)
 
 
 def student_and_teacher_arguments(roles: Mapping[str, str]) -> tuple[str, str]:

@@ -215,8 +215,12 @@ def _count(term: Any, values: Mapping[Source, Any]) -> int:
         )
     if counted is not None:
         return int(counted.sum())
-    tensors = [v for s in term.sources() if isinstance(v := values.get(s), Tensor) and v.dim()]
-    return tensors[0].shape[0] if tensors else 1
+    for source in term.sources():
+        value = values.get(source)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, Tensor) and first.dim():
+            return first.shape[0]
+    return 1
 
 
 def _check_arguments(criterion: nn.Module, names: list[str]) -> None:

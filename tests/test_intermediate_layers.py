@@ -193,3 +193,8 @@ def test_layers_of_unequal_rank_are_refused_by_name(pair, batch):
         ValueError, match=r"comparing student.layer:bert.encoder.layer.0.output with"
     ):
         value(IntermediateLayers([[S0, "classifier"]]), *pair, batch)
+
+
+def test_layers_that_all_weigh_nothing_are_refused():
+    with pytest.raises(ValueError, match="Every `loss_weight_ratio` of the layers is 0"):
+        IntermediateLayers(["a"], loss_weight_ratio=[0.0])

@@ -694,3 +694,22 @@ def test_eager_attention_is_announced(teacher, caplog):
     assert (
         caplog.text.count("computes its attention eagerly, which is slower: sdpa returns no") == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.float32),
+        ("bf16-true", torch.bfloat16),
+        ("64-true", torch.float64),
+    ],
+)
+def test_adapters_have_the_precision_of_the_student(
+    tmp_path, student, teacher, batches, precision, dtype
+):
+    made = module(student, teacher, hard=Term(HardLabel(), LABELS), hint=hidden())
+    trainer(tmp_path, precision=precision).fit(made, loader(batches))
+    found = dict(made.objective.named_parameters())
+    assert found and {p.dtype for p in found.values()} == {dtype}
+    assert made.global_step == 4

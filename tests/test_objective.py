@@ -325,3 +325,9 @@ def test_a_balance_makes_what_training_minimises_and_leaves_the_total_as_it_is(l
 def test_what_is_no_balance_is_refused():
     with pytest.raises(ValueError, match=r"`balance` must have a method `prepare`.*DOT is an opt"):
         Objective({"soft": Term(SoftTarget(), LOGITS)}, nn.Identity())
+
+
+def test_a_term_that_reads_lists_counts_rows():
+    term = Term(Together(), MANY, mapping="together")
+    objective = Objective({"together": term})
+    assert objective.counts(layered(2, 4)) == {"together": 2}

@@ -5,8 +5,10 @@
 
 One thread, process CPU time; every round runs all arms, in a rotated order. Printed are the
 minimum over rounds of the time per step, and the median of the ratio to the bare loop of the same
-round. The arms train equal copies of one student on the same random tokens. Peak memory is that
-of a process of its own for each arm.
+round. The arms train equal copies of one student on the same random tokens. The last two compare
+a hidden state as well, through a trained adapter, and have a bare loop of their own to be compared
+with; `everything on` adds a bar, a CSV row every step, metrics, validation (not timed) and a
+checkpoint. Peak memory is that of a process of its own for each arm.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lightning_distill import Agreement, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
-from lightning_distill.criteria import HardLabel, SoftTarget
+from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 
 
 def bert(layers: int, width: int, heads: int) -> BertForSequenceClassification:
@@ -61,6 +63,9 @@ class Tokens(Dataset):
             for _ in range(steps)
         ]
 
+    def first(self, count: int) -> list:
+        return self.batches[:count]
+
     def __len__(self) -> int:
         return len(self.batches)
 
@@ -72,16 +77,19 @@ def optimizer(groups):
     return torch.optim.AdamW(groups, lr=1e-4, fused=True)
 
 
-def bare(student, teacher, loader) -> float:
+def bare(student, teacher, loader, hidden: bool = False) -> float:
     student.train()
     teacher.eval().requires_grad_(False)
-    adamw = optimizer(student.parameters())
+    adapter = torch.nn.Linear(student.config.hidden_size, teacher.config.hidden_size)
+    parameters = [*student.parameters(), *(adapter.parameters() if hidden else [])]
+    adamw = optimizer(parameters)
     start = time.process_time()
     for batch in loader:
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
         with torch.no_grad():
-            target = teacher(**inputs).logits
-        logits = student(**inputs).logits
+            answers = teacher(**inputs, output_hidden_states=hidden)
+        outputs = student(**inputs, output_hidden_states=hidden)
+        logits, target = outputs.logits, answers.logits
         hard = F.cross_entropy(logits, batch["labels"])
         soft = F.kl_div(
             F.log_softmax(logits / 2, -1),
@@ -89,30 +97,45 @@ def bare(student, teacher, loader) -> float:
             reduction="batchmean",
             log_target=True,
         )
+        loss = hard + 0.9 * 4 * soft
+        if hidden:
+            mapped = adapter(outputs.hidden_states[-1])
+            loss = loss + F.mse_loss(mapped, answers.hidden_states[-1])
         adamw.zero_grad()
-        (hard + 0.9 * 4 * soft).backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         adamw.step()
     return (time.process_time() - start) / len(loader)
 
 
 class Clock(L.Callback):
+    """Seconds from the first step to the last; those of validation are not a step's."""
+
     def on_train_start(self, trainer, pl_module):
         self.start = time.process_time()
+
+    def on_validation_start(self, trainer, pl_module):
+        self.paused = time.process_time()
+
+    def on_validation_end(self, trainer, pl_module):
+        self.start += time.process_time() - self.paused
 
     def on_train_end(self, trainer, pl_module):
         self.seconds = time.process_time() - self.start
 
 
-def ours(student, teacher, loader, everything: bool) -> float:
+def ours(student, teacher, loader, everything: bool, hidden: bool = False) -> float:
     logits = {"student": "student.logits", "teacher": "teacher.logits"}
     labels = {"student": "student.logits", "labels": "batch.labels"}
-    objective = Objective(
-        {
-            "hard_label": Term(HardLabel(), labels),
-            "soft_target": Term(SoftTarget(2.0), logits, weight=0.9),
-        }
-    )
+    terms = {
+        "hard_label": Term(HardLabel(), labels),
+        "soft_target": Term(SoftTarget(2.0), logits, weight=0.9),
+    }
+    if hidden:
+        states = {role: f"{role}.hidden_states[-1]" for role in ("student", "teacher")}
+        states["mask"] = "batch.attention_mask"
+        terms["hint"] = Term(Hint(), states, adapter="linear")
+    objective = Objective(terms)
     metrics = {"accuracy": MulticlassAccuracy(2), "agreement": Agreement()}
     module = DistillationModule(student, teacher, objective, metrics, optimizer)
     clock = Clock()
@@ -126,10 +149,11 @@ def ours(student, teacher, loader, everything: bool) -> float:
             log_every_n_steps=1 if everything else 50,
             enable_progress_bar=everything,
             enable_model_summary=False,
-            enable_checkpointing=False,
+            enable_checkpointing=hidden,
+            num_sanity_val_steps=0,
             default_root_dir=scratch,
         )
-        trainer.fit(module, loader)
+        trainer.fit(module, loader, DataLoader(loader.dataset.first(2), batch_size=None))
     return clock.seconds / len(loader)
 
 
@@ -137,6 +161,8 @@ ARMS = {
     "bare loop": bare,
     "ours": partial(ours, everything=False),
     "ours, bar + CSV every step": partial(ours, everything=True),
+    "bare loop, hidden states": partial(bare, hidden=True),
+    "ours, everything on": partial(ours, everything=True, hidden=True),
 }
 
 
@@ -180,11 +206,12 @@ def main() -> None:
             seconds = arms[name](copy.deepcopy(student), copy.deepcopy(teacher))
             if round_:  # the first round warms up
                 times[name].append(1000 * seconds)
-    base = times["bare loop"]
     print(
         f"{'':28}{'min ms':>9}{'+ ms':>8}{'ratio':>8}{'median ratio':>14}{'range':>16}{'peak':>9}"
     )
     for name, found in times.items():
+        same = name in ("bare loop, hidden states", "ours, everything on")
+        base = times["bare loop, hidden states" if same else "bare loop"]
         ratios = sorted(t / b for t, b in zip(found, base, strict=True))
         span = f"{ratios[0]:.3f}..{ratios[-1]:.3f}"
         print(

@@ -55,6 +55,11 @@ class KnowledgeDistillation(nn.Module):
         check_choice("loss_types[1]", types[1], ("CE", "KL", "MSE"))
         if min(weights) < 0:
             raise ValueError(f"`loss_weight_ratio` must not be negative, got {weights}.")
+        if not any(weights):
+            raise ValueError(
+                "Both numbers of `loss_weight_ratio` are 0, so there is nothing to learn; give one "
+                "of them a positive number."
+            )
         if abs(sum(weights) - 1) > 1e-6:
             warnings.warn(f"`loss_weight_ratio` sums to {sum(weights):.4g}, not to 1", stacklevel=2)
         if compat not in (None, "inc"):

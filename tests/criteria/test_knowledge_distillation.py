@@ -117,3 +117,8 @@ def test_arguments_that_cannot_be_are_refused(arguments, words):
 def test_classes_are_no_numbers(logits):
     with pytest.raises(ValueError, match="must be floating point numbers"):
         KnowledgeDistillation(1.0, ["MSE", "CE"])(*logits, torch.arange(16))
+
+
+def test_two_weights_of_zero_are_refused():
+    with pytest.raises(ValueError, match="Both numbers of `loss_weight_ratio` are 0.*nothing to l"):
+        KnowledgeDistillation(loss_weight_ratio=[0, 0])
