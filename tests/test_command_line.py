@@ -14,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import bert
+from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_distill.data.word_pieces import train_word_pieces
 from lightning_distill.main import main
 from lightning_distill.module import DistillationModule
+from lightning_distill.report.curves import read_metrics
 
 ROOT = Path(__file__).parent.parent
 ROWS = 48
@@ -311,6 +313,13 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
     assert start
     for name, value in expected.items():
         assert (value - found[name]).abs().max() < 1e-6, name
+    # What is logged is the mean over all rows, not that of one process.
+    logged = [read_metrics(run / "metrics.csv") for run in (one, two)]
+    assert {"train/loss", "train/hint", "val/loss"} <= set(logged[0]) == set(logged[1])
+    for name in logged[0]:
+        if name.startswith(("train/", "val/")):
+            expected, found = (torch.tensor(run[name]) for run in logged)
+            assert_close(found, expected, rtol=0.0, atol=1e-5, msg=name)
     results = [json.loads((run / "result.json").read_text())["metrics"] for run in (one, two)]
     for name in ("accuracy", "teacher_accuracy", "agreement"):
         assert results[0][name] == pytest.approx(results[1][name]), name
