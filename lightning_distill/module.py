@@ -3,7 +3,7 @@
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,7 +23,15 @@ from .batches import (
 )
 from .features import capture, check_layers, forward_options, read, Source
 from .labels import label_order, reordered
+from .metrics import update
 from .objective import Objective
+from .preconditions import (
+    check_label_order,
+    check_optimizer,
+    check_teacher,
+    check_unused,
+    use_eager_attention,
+)
 from .teachers.fingerprint import fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -100,11 +108,11 @@ class DistillationModule(L.LightningModule):
         self._label_order: list[int] | None = None
         self._total_steps: float = math.inf
         if teacher is not None:
-            _check_teacher(student, teacher)
+            check_teacher(student, teacher)
             teacher.requires_grad_(False).eval()
             self._label_order = label_order(_label_names(student), _label_names(teacher))
         for role in ("student", "teacher"):
-            _use_eager_attention(getattr(self, role), objective.sources(role))
+            use_eager_attention(getattr(self, role), objective.sources(role))
 
     # The teacher stays out of the module tree, and still goes where the module goes.
 
@@ -205,14 +213,16 @@ class DistillationModule(L.LightningModule):
                 values, student, teacher = self._values(batch, check_inputs=True)
                 if teacher is not None:
                     self._check_predictions(student, teacher)
-                    self._check_label_order(values)
+                    check_label_order(values, self._label_order)
                 self.objective.prepare(values, self._layers())
                 if check:
                     # Layers are paired now, which changes what is read.
                     values, _, _ = self._values(batch)
                     losses = self.objective(values)
                     self.objective.check(losses, _trainable(self.student), values)
-                    self._check_unused(self.objective.minimised(losses, self._parameters_by_name()))
+                    loss = self.objective.minimised(losses, self._parameters_by_name())
+                    strategy = None if trainer is None else trainer.strategy
+                    check_unused(loss, self.student, self.objective, strategy)
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -256,16 +266,22 @@ class DistillationModule(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Refuse to go on with a term that was 0 throughout the first epoch."""
+        """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
         if self.current_epoch > 0 or self._largest.dim() == 0:
             return
-        for name, largest in zip(["loss", *self.objective.terms], self._largest, strict=False):
-            if name != "loss" and largest == 0 and self.objective.weights()[name] > 0:
-                raise ValueError(
-                    f"Term {name!r} was 0 in every step of the first epoch, so nothing was learnt "
-                    "from it. Has any training row a label, if it reads labels? Is the student "
-                    "a copy of the teacher, if it reads both?"
-                )
+        weights = self.objective.weights()
+        found = zip(weights, self._largest[1:].tolist(), strict=True)
+        silent = [name for name, largest in found if largest == 0 and weights[name] > 0]
+        if not silent:
+            return
+        what = (
+            f"{', '.join(silent)} was 0 in every step of the first epoch, so nothing was learnt "
+            "from it. Has any training row a label, if it reads labels? Is the student a copy of "
+            "the teacher, if it reads both?"
+        )
+        if len(silent) == len(weights):
+            raise ValueError(what)
+        log.warning(what)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """See that this module is set up before any callback looks at its parameters."""
@@ -334,9 +350,9 @@ class DistillationModule(L.LightningModule):
         labels = take_rows(labels_of(batch), rows)
         for name, metric in self._metrics(stage).items():
             if not _needs_teacher(metric):
-                _update(metric, predicted, labels)
+                update(metric, predicted, labels)
                 if stage == "test" and of_teacher is not None:
-                    _update(self._metrics("teacher")[name], of_teacher, labels)
+                    update(self._metrics("teacher")[name], of_teacher, labels)
             elif of_teacher is not None:
                 metric.update(predicted, of_teacher)
 
@@ -385,7 +401,7 @@ class DistillationModule(L.LightningModule):
             )
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer([g for g in groups if g["params"]])
-        self._check_optimizer(optimizer)
+        check_optimizer(optimizer, self.objective.balance, self.trainer)
         if self.scheduler is None:
             return optimizer
         scheduler = _with_steps(self.scheduler, optimizer, self.trainer)
@@ -466,42 +482,6 @@ class DistillationModule(L.LightningModule):
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
             )
 
-    def _check_unused(self, loss: Tensor) -> None:
-        """Refuse early what DDP refuses in the second step, without saying why."""
-        strategy = None if self._trainer is None else self.trainer.strategy
-        if type(strategy).__name__ != "DDPStrategy":
-            return
-        if getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
-            return
-        named = [
-            (n, p)
-            for model in (self.student, self.objective)
-            for n, p in model.named_parameters()
-            if p.requires_grad
-        ]
-        found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-        unused = [n for (n, _), g in zip(named, found, strict=True) if g is None]
-        if unused:
-            whose = "criteria" if unused[0].startswith("terms.") else "student"
-            raise ValueError(
-                f"{len(unused)} parameters of the {whose} get no gradient from any term "
-                f"({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''}), and DDP waits for "
-                "all. Add a term that uses them, such as hard_label, freeze them, or set "
-                "trainer.strategy=ddp_find_unused_parameters_true."
-            )
-
-    def _check_label_order(self, values: Mapping[Source, Any]) -> None:
-        """Refuse layers whose outputs are labels in the teacher's own order."""
-        for source, value in values.items():
-            inside = source.role == "teacher" and source.kind != "output"
-            if self._label_order is None or not inside or not isinstance(value, Tensor):
-                continue
-            if value.dim() and value.shape[-1] == len(self._label_order):
-                raise ValueError(
-                    f"{source} has one entry per label, in the teacher's order, which is not the "
-                    "student's. Compare teacher.logits, which are put into the student's order."
-                )
-
     def _compares_logits(self) -> bool:
         return any(
             s.name == "logits" and s.kind == "output" for s in self.objective.sources("teacher")
@@ -517,26 +497,6 @@ class DistillationModule(L.LightningModule):
             of_labels = None if keep is None else self.objective.without_teacher(losses)
             if keep is not None and of_labels is not None:
                 keep(of_labels, 1.0 / self.trainer.accumulate_grad_batches)
-
-    def _check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        if not hasattr(optimizer, "keep_task_gradient"):
-            return
-        name = type(optimizer).__name__
-        if self.objective.balance is not None:
-            raise ValueError(
-                f"{name} keeps the gradients of labels and teacher apart, which "
-                f"{type(self.objective.balance).__name__} mixes; choose one of them."
-            )
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            raise ValueError(
-                f"{name} does not work with a gradient scaler; set trainer.precision to bf16-mixed "
-                "or 32-true."
-            )
-        if self.trainer.gradient_clip_val and self.trainer.gradient_clip_algorithm == "value":
-            raise ValueError(
-                f"{name} cannot tell apart what clipping by value leaves; set "
-                "trainer.gradient_clip_algorithm=norm."
-            )
 
     def _layers(self) -> dict[str, list[str]]:
         layers = {"student": [n for n, _ in self.student.named_modules()], "batch": []}
@@ -596,58 +556,6 @@ def _needs_teacher(metric: Any) -> bool:
 
 def _label_names(model: nn.Module) -> Mapping[int, str] | None:
     return getattr(getattr(model, "config", None), "id2label", None)
-
-
-def _check_teacher(student: nn.Module, teacher: nn.Module) -> None:
-    if student is teacher:
-        raise ValueError(
-            "student and teacher are the same object; copy.deepcopy one of them first."
-        )
-    memory = {
-        p.untyped_storage().data_ptr() for p in teacher.parameters() if p.device.type != "meta"
-    } - {0}
-    shared = [n for n, p in student.named_parameters() if p.untyped_storage().data_ptr() in memory]
-    if shared:
-        raise ValueError(
-            f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])}): "
-            "training the student would change the teacher. Copy them with copy.deepcopy."
-        )
-
-
-def _use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> None:
-    # The default attention of transformers computes no maps that could be compared.
-    config = getattr(model, "config", None)
-    if not any(s.kind == "output" and s.name == "attentions" for s in sources):
-        return
-    if getattr(config, "_attn_implementation", "eager") == "eager":
-        return
-    if hasattr(model, "set_attn_implementation"):
-        log.info(
-            "%s computes its attention eagerly, which is slower: %s returns no attention maps, "
-            "and the objective reads them.",
-            type(model).__name__,
-            config._attn_implementation,  # type: ignore[union-attr]
-        )
-        model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]
-        return
-    raise ValueError(
-        f"The objective reads attentions, but {type(model).__name__} was loaded with "
-        f"attn_implementation={config._attn_implementation!r}, "  # type: ignore[union-attr]
-        "which returns none; load it with attn_implementation='eager'."
-    )
-
-
-def _update(metric: Metric, predicted: Tensor, labels: Tensor | None) -> None:
-    """Feed what has a label: rows, or tokens where each token has one."""
-    if labels is None:
-        return
-    known = ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels).bool()
-    known &= labels != -100
-    if labels.dim() > 1 and labels.shape == predicted.shape:
-        known = known.flatten(1).all(1)
-    if known.any():
-        target = labels[known]
-        metric.update(predicted[known].float(), target.long() if target.dim() > 1 else target)
 
 
 def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:

@@ -15,7 +15,15 @@ from lightning_distill import criteria
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 CORE = ["criteria", "features", "objective", "module", "teachers", "students", "adapter"]
-CORE += ["batches", "schedules", "metrics", "mapping", "labels", "intermediate_layers"]
+CORE += [
+    "batches",
+    "schedules",
+    "metrics",
+    "mapping",
+    "labels",
+    "intermediate_layers",
+    "preconditions",
+]
 
 
 def classes(path: Path) -> list[str]:

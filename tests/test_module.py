@@ -663,9 +663,21 @@ def test_a_run_in_which_no_row_has_a_label_stops_after_an_epoch(tmp_path, studen
     for batch in batches:
         batch["labels"] = torch.full((4,), -100)
     made = module(student, None, hard=Term(HardLabel(), LABELS))
-    with pytest.raises(ValueError, match="'hard' was 0 in every step of the first epoch.* a label"):
+    with pytest.raises(ValueError, match="hard was 0 in every step of the first epoch.* a label"):
         trainer(tmp_path, max_epochs=3).fit(made, loader(batches))
     assert made.global_step == 4
+
+
+def test_a_label_loss_without_labels_beside_a_teacher_is_announced(
+    tmp_path, student, teacher, batches, caplog
+):
+    for batch in batches:
+        batch["labels"] = torch.full((4,), -100)
+    made = module(student, teacher)
+    with caplog.at_level("WARNING", "lightning_distill"):
+        trainer(tmp_path, max_epochs=2).fit(made, loader(batches))
+    assert made.global_step == 8
+    assert caplog.text.count("hard was 0 in every step of the first epoch") == 1
 
 
 def test_an_average_of_the_weights_holds_the_adapters_too(tmp_path, student, teacher, batches):

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn, Tensor
+from torch import nn
 from torchmetrics import Metric
 
 from ..batches import labels_of
+from ..metrics import update
 from ..module import DistillationModule
 from ..objective import Objective
 from .build import optimization
@@ -57,29 +58,19 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     finally:
         for part, mode in modes.items():
             part.training = mode
-    rows = _labelled(labels)
-    if rows.shape[:1] != predicted.shape[:1] or not rows.any():
+    if labels.shape[:1] != predicted.shape[:1]:
         return
-    target = labels[rows]
     for name, metric in metrics.items():
         if getattr(metric, "needs_teacher", False):
             continue
         try:
-            metric.clone().update(
-                predicted[rows].float(), target.long() if target.dim() > 1 else target
-            )
+            update(metric.clone(), predicted, labels)
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise ValueError(
                 f"metrics.{name} ({type(metric).__name__}) does not fit predictions of shape "
                 f"{tuple(predicted.shape)} and labels of shape {tuple(labels.shape)}: "
                 f"{' '.join(str(error).split())}"
             ) from error
-
-
-def _labelled(labels: Tensor) -> Tensor:
-    known = ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels).bool()
-    known &= labels != -100
-    return known.flatten(1).all(1) if known.dim() > 1 else known
 
 
 def _try_optimization(cfg: DictConfig, student: nn.Module) -> None:
