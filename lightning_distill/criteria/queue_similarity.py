@@ -15,7 +15,7 @@ from ._check import (
     without_autocast,
 )
 from ._gather import gather_rows
-from ._log_probabilities import kl
+from ._log_probabilities import kl, log_softmax
 from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
 
@@ -49,10 +49,11 @@ def queue_similarity(
     logs = []
     with without_autocast(student):
         for x, temperature in ((student, student_temperature), (teacher, teacher_temperature)):
+            x = x / temperature
             scores = x @ queue.T
             if own:
                 scores = torch.cat([(x * teacher).sum(dim=1, keepdim=True), scores], dim=1)
-            logs.append(F.log_softmax(scores / temperature, dim=1))
+            logs.append(log_softmax(scores))
     return kl(logs[1], logs[0])
 
 
