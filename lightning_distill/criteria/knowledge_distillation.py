@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
@@ -77,7 +76,7 @@ class KnowledgeDistillation(nn.Module):
             parts.append(of_label * mean_hard_label(student, labels, kind))
         if of_teacher > 0:
             parts.append(of_teacher * masked_mean(self._divergence(student, teacher), mask))
-        return torch.stack(parts).sum()
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         temperature = positive("temperature", self.temperature)

@@ -7,12 +7,12 @@ from torch import nn, Tensor
 
 from ._check import (
     check_same_shape,
-    in_full_precision,
     masked_mean,
     Number,
     positive,
     UNLABELLED,
 )
+from ._log_probabilities import at_temperature
 from .dist import DIST
 from .listwise_kl import ListwiseKL
 from .logit_standardization import LogitStandardization
@@ -98,7 +98,7 @@ def _between_sigmoids(student: Tensor, teacher: Tensor, temperature: Number) -> 
     tau = positive("temperature", temperature)
     # Minus infinity times a probability of 0 would be NaN.
     lowest = torch.finfo(torch.float32).min
-    student, teacher = ((x / tau).clamp(min=lowest) for x in in_full_precision(student, teacher))
+    student, teacher = (x.clamp(min=lowest) for x in at_temperature(student, teacher, tau))
     p = teacher.sigmoid()
     of_student, of_teacher = (
         F.binary_cross_entropy_with_logits(x, p, reduction="none") for x in (student, teacher)
