@@ -21,8 +21,12 @@ def log_probabilities(
 def log_softmax(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
     """Log-softmax, with the lowest number in place of minus infinity, which times 0 is NaN."""
     found = F.log_softmax(logits, dim=-1)
-    # Unseen by autograd, which needs no pass for it: the gradient takes exp of this, 0 for either.
-    found.data.clamp_(min=torch.finfo(found.dtype).min)
+    lowest = torch.finfo(found.dtype).min
+    try:
+        # Unseen by autograd, which saves a pass: the gradient takes exp of this, 0 for either.
+        found.data.clamp_(min=lowest)
+    except RuntimeError:  # vmap lets no one at the data
+        found = found.clamp(min=lowest)
     return found
 
 

@@ -108,9 +108,7 @@ def same(a, b):
 @EACH
 def test_without_prepare_it_says_what_to_do(name):
     case = Case(name)
-    words = (
-        r"has parts .* call prepare\(student, teacher\) with tensors of one batch before"
-    )
+    words = r"has parts .* call prepare\(student, teacher\) with tensors of one batch before"
     message = f"{type(case.criterion).__name__} {words}"
     with pytest.raises(ValueError, match=message):
         case.loss()
