@@ -24,7 +24,7 @@ def log_softmax(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batc
     lowest = torch.finfo(found.dtype).min
     try:
         # Unseen by autograd, which saves a pass: the gradient takes exp of this, 0 for either.
-        found.data.clamp_(min=lowest)
+        found.data.clamp_min_(lowest)
     except RuntimeError:  # vmap lets no one at the data
         found = found.clamp(min=lowest)
     return found
