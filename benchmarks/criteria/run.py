@@ -5,10 +5,13 @@
 
 One thread, process CPU time, forward and backward; every round runs both arms, in turns, and the
 minimum over rounds counts. Memory is the most that forward and backward hold at once above what
-was there before. Both arms must give the same value and gradient, or nothing is printed.
+was there before. Both arms must give the same value and gradient, or nothing is printed. Of a
+criterion with trained parts or a memory each arm has its own copy, and only what is around the
+parts differs.
 """
 
 import argparse
+import copy
 import ctypes
 import inspect
 import json
@@ -19,7 +22,10 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +37,7 @@ from lightning_distill import criteria
 
 LIMIT = 1.2
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+KEPT = list(range(0, 1000, 2))
 
 
 def draw(*shape: int, scale: float = 1.0) -> Tensor:
@@ -38,9 +45,12 @@ def draw(*shape: int, scale: float = 1.0) -> Tensor:
 
 
 GENERATOR = torch.Generator().manual_seed(0)
-INPUTS: dict[str, tuple[Tensor, ...]] = {
+STAGES = ((64, 32), (128, 16), (256, 8), (512, 4))  # channels, height and width
+INPUTS: dict[str, tuple[Any, ...]] = {
     "logits": (draw(256, 1000, scale=2), draw(256, 1000, scale=2)),
     "maps": (draw(64, 256, 14, 14), draw(64, 256, 14, 14)),
+    "few maps": (draw(8, 256, 14, 14), draw(8, 256, 14, 14)),
+    "stages": tuple([draw(16, c, n, n) for c, n in STAGES] for _ in range(2)),
     "hidden": (draw(32, 64, 384), draw(32, 64, 384)),
     "attention": (draw(32, 12, 64, 64).softmax(-1), draw(32, 12, 64, 64).softmax(-1)),
     "rows": (draw(256, 512), draw(256, 512)),
@@ -48,9 +58,12 @@ INPUTS: dict[str, tuple[Tensor, ...]] = {
 labels = torch.randint(0, 1000, (256,), generator=GENERATOR)
 INPUTS["logits, labels"] = (*INPUTS["logits"], labels)
 INPUTS["student, labels"] = (INPUTS["logits"][0], labels)
+numbers = torch.randperm(50_000, generator=GENERATOR)[:64]
+INPUTS["rows, numbers"] = (draw(64, 512), draw(64, 512), numbers)
 
 
-# As short as a researcher would write them; student and teacher as s and t.
+# As short as a researcher would write them; student and teacher as s and t, and before them, where
+# it has trained parts or a memory, the criterion c.
 
 
 def kl(p, q):
@@ -249,6 +262,162 @@ def correlation_congruence(s, t):
     return F.mse_loss(kernel(s), kernel(t))
 
 
+def one_versus_all(s, t):
+    q, p = s.sigmoid(), t.sigmoid()
+    return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+
+
+def class_subset(s, t):
+    return soft_target(s[:, KEPT], t[:, KEPT])
+
+
+def pearson_feature(s, t):
+    places = (0, 2, 3)
+    s, t = (
+        (x - x.mean(places, keepdim=True)) / x.std(places, correction=0, keepdim=True)
+        for x in (s, t)
+    )
+    return F.mse_loss(s, t) / 2
+
+
+def ickd(c, s, t):
+    s, t = (F.normalize(x.flatten(2) @ x.flatten(2).mT, dim=2) for x in (s, t))
+    return (s - t).square().sum((1, 2)).mean() / s.shape[1]
+
+
+def ab(c, s, t):
+    """The authors' program."""
+    wrong_high, wrong_low = (s > -1) & (t <= 0), (s <= 1) & (t > 0)
+    return ((s + 1) ** 2 * wrong_high + (s - 1) ** 2 * wrong_low).sum() / len(s)
+
+
+def ofd(c, s, t):
+    """The authors' program, with a running mean for the margin."""
+    with torch.no_grad():
+        count = (t < 0).sum((0, 2, 3))
+        c.seen += count
+        c.floor += (t.clamp(max=0).sum((0, 2, 3)) - count * c.floor) / c.seen
+    s, t = c.connector(s), t.max(c.floor[:, None, None])
+    return ((s - t) ** 2 * ((s > t) | (t > 0))).sum() / len(s)
+
+
+def vid(c, s, t):
+    variance = (F.softplus(c.raw_variance) + 1e-5)[:, None, None]
+    return 0.5 * ((c.mean(s) - t) ** 2 / variance + variance.log()).mean()
+
+
+def ft(c, s, t):
+    factor = c.paraphraser(t)
+    a, b = (F.normalize(x.flatten(1)) for x in (c.translator(s), factor.detach()))
+    return (a - b).abs().sum(1).mean() + F.mse_loss(c.restorer(factor), t)
+
+
+def mgd(c, s, t):
+    kept = torch.rand(len(s), 1, *s.shape[2:]) >= c.ratio
+    return c.alpha * F.mse_loss(c.generator(s * kept), t, reduction="sum") / len(s)
+
+
+def srd(c, s, t):
+    s, t = c.student_norm(c.projector(s)), c.teacher_norm(t)
+    return ((s - t).abs() ** 4).sum().log()
+
+
+def fsp(s, t):
+    def flows(maps):
+        for a, b in pairwise(maps):
+            a = F.adaptive_max_pool2d(a, b.shape[2:])
+            yield a.flatten(2) @ b.flatten(2).mT / b[0, 0].numel()
+
+    return sum((a - b).square().sum() for a, b in zip(flows(s), flows(t), strict=True)) / len(s[0])
+
+
+def kdsvd(s, t):
+    """With the gradient of torch.linalg.svd."""
+    vectors = []
+    for a, b in zip(s, t, strict=True):
+        a, b = (torch.linalg.svd(x.flatten(2).mT, full_matrices=False) for x in (a, b))
+        a, b = a.Vh[:, :2].mT, b.Vh[:, :1].mT
+        b = b * b.sum(1, keepdim=True).sign()
+        cosine = a.mT @ b
+        nearest = cosine.abs().argmax(1, keepdim=True)
+        a = a.gather(2, nearest.expand(-1, a.shape[1], -1)) * cosine.gather(1, nearest).sign()
+        vectors.append((a, b))
+
+    def kernel(a, b):
+        return (-((a[:, :, None] - b[:, None]) ** 2) / 8).exp()
+
+    total = 0.0
+    for (s_1, t_1), (s_2, t_2) in pairwise(vectors):
+        total = total + (kernel(s_1, s_2) - kernel(t_1, t_2)).square().sum()
+    return total / len(s[0])
+
+
+def review_kd(c, s, t):
+    """The authors' program."""
+    total, deeper = 0.0, None
+    for i in reversed(range(len(s))):
+        found, deeper = c.fusions[i](s[i], deeper, t[i].shape[2:])
+        loss, weight, weights = F.mse_loss(found, t[i]), 1.0, 1.0
+        for size in (4, 2, 1):
+            if size < found.shape[2]:
+                weight /= 2
+                weights += weight
+                pooled = (F.adaptive_avg_pool2d(x, size) for x in (found, t[i]))
+                loss = loss + weight * F.mse_loss(*pooled)
+        total = total + loss / weights
+    return total
+
+
+def crd(c, s, t, rows):
+    """The authors' program, which gathers the others of each sample; here all have the same."""
+    s, t = F.normalize(c.student_embedding(s)), F.normalize(c.teacher_embedding(t))
+    others = torch.randint(c.samples, (c.negatives,)).expand(len(s), -1)
+    itself = others == rows[:, None]
+    times = ~itself * (c.negatives / (~itself).sum(1, keepdim=True))
+    chosen = torch.cat([rows[:, None], others], 1)
+    total = 0.0
+    for x, bank, level in ((s, c.teacher_bank, c.levels[0]), (t, c.student_bank, c.levels[1])):
+        weight = bank[chosen.flatten()].view(*chosen.shape, -1)
+        h = (torch.bmm(weight, x[:, :, None]).squeeze(2) / c.temperature).exp()
+        h, noise = h / level.exp(), 1.0
+        total = total - (h[:, 0] / (h[:, 0] + noise)).log().sum()
+        total = total - (times * (noise / (h[:, 1:] + noise)).log()).sum()
+    with torch.no_grad():
+        for x, bank in ((s, c.student_bank), (t, c.teacher_bank)):
+            bank[rows] = F.normalize(c.momentum * bank[rows] + (1 - c.momentum) * x)
+    return total / len(s)
+
+
+def settled_crd():
+    """After the batch that settles the constant."""
+    c = criteria.CRD(samples=50_000)
+    c.prepare(*INPUTS["rows, numbers"])
+    c(*INPUTS["rows, numbers"])
+    return c
+
+
+def queue_similarity(c, s, t):
+    """The authors' program, with KL for cross-entropy."""
+    s, t = F.normalize(c.projector(s)), F.normalize(t)
+    queue = c.queue.clone()
+    scores_s, scores_t = (
+        torch.cat([(x * t).sum(1, keepdim=True), x @ queue.T], 1) / tau
+        for x, tau in ((s, c.student_temperature), (t, c.teacher_temperature))
+    )
+    place = int(c.seen) % c.size
+    c.queue[place : place + len(t)] = t
+    c.seen += len(t)
+    return F.kl_div(scores_s.log_softmax(1), scores_t.softmax(1), reduction="batchmean")
+
+
+def full_queue():
+    c = criteria.QueueSimilarity(16384)
+    c.prepare(*INPUTS["rows"])
+    c.queue.copy_(F.normalize(draw(16384, 512)))
+    c.seen.fill_(16384)
+    return c
+
+
 @dataclass
 class Row:
     """One criterion, the name of its inputs, and the plain expression of the same."""
@@ -294,6 +463,21 @@ TABLE = {
     "SimilarityPreserving": Row("rows", similarity_preserving),
     "PKT": Row("rows", pkt),
     "CorrelationCongruence": Row("rows", correlation_congruence),
+    "OneVersusAll": Row("logits", one_versus_all),
+    "ClassSubset": Row("logits", class_subset, lambda: criteria.ClassSubset(classes=KEPT)),
+    "PearsonFeature": Row("maps", pearson_feature),
+    "ICKD": Row("maps", ickd),
+    "AB": Row("maps", ab),
+    "OFD": Row("maps", ofd),
+    "VID": Row("maps", vid),
+    "FT": Row("few maps", ft),
+    "MGD": Row("few maps", mgd),
+    "SRD": Row("rows", srd),
+    "FSP": Row("stages", fsp),
+    "KDSVD": Row("stages", kdsvd),
+    "ReviewKD": Row("stages", review_kd),
+    "CRD": Row("rows, numbers", crd, settled_crd),
+    "QueueSimilarity": Row("rows", queue_similarity, full_queue),
 }
 
 
@@ -301,25 +485,60 @@ def exported() -> list[str]:
     return [name for name in criteria.__all__ if inspect.isclass(getattr(criteria, name))]
 
 
-def step(arm: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-    inputs[0].grad = None
-    loss = arm(*inputs)
-    loss.backward()
-    return loss.detach()
+@dataclass
+class Arm:
+    """A loss, what it is given, and what learns from it."""
+
+    loss: Callable[..., Tensor]
+    inputs: tuple[Any, ...]
+    learned: list[Tensor]
+
+    def step(self) -> Tensor:
+        for x in self.learned:
+            x.grad = None
+        loss = self.loss(*self.inputs)
+        loss.backward()
+        return loss.detach()
+
+    def gradients(self) -> Tensor:
+        return torch.cat([x.grad.flatten() for x in self.learned if x.grad is not None])
 
 
-def seconds(arm: Callable[..., Tensor], inputs: tuple[Tensor, ...], times: int) -> float:
+def both(name: str) -> dict[str, Arm]:
+    """Ours and the plain one, each with parts and a memory of its own in the same state."""
+    row = TABLE[name]
+    torch.manual_seed(0)
+    criterion = row.build() if row.build else getattr(criteria, name)()
+    own = hasattr(criterion, "prepare")
+    if own:
+        criterion.prepare(*INPUTS[row.inputs])
+    other = copy.deepcopy(criterion)
+    arms = {}
+    for key, loss, module in (
+        ("ours", criterion, criterion),
+        ("plain", partial(row.plain, other) if own else row.plain, other),
+    ):
+        student, *others = INPUTS[row.inputs]
+        many = isinstance(student, list)
+        learned = [x.clone().requires_grad_() for x in (student if many else [student])]
+        inputs = (learned if many else learned[0], *others)
+        arms[key] = Arm(loss, inputs, [*learned, *module.parameters()])
+    return arms
+
+
+def seconds(arm: Arm, times: int) -> float:
     start = time.process_time()
     for _ in range(times):
-        step(arm, inputs)
+        arm.step()
     return (time.process_time() - start) / times
 
 
-def peak(arm: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> int:
+def peak(arm: Arm) -> int:
     """Most bytes held at once by forward and backward, the gradient among them."""
-    inputs[0].grad = None
+    for x in arm.learned:
+        x.grad = None
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        arm(*inputs).backward()
+        arm.loss(*arm.inputs).backward()
     held = most = 0
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -329,28 +548,23 @@ def peak(arm: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> int:
 
 
 def measure(name: str, rounds: int, least: float) -> dict[str, float]:
-    row = TABLE[name]
-    student, *others = INPUTS[row.inputs]
-    inputs = (student.clone().requires_grad_(), *others)
-    arms = {
-        "ours": row.build() if row.build else getattr(criteria, name)(),
-        "plain": row.plain,
-    }
+    arms = both(name)
     values, gradients = [], []
     for arm in arms.values():
-        values.append(step(arm, inputs))
-        gradients.append(inputs[0].grad)
+        torch.manual_seed(1)
+        values.append(arm.step())
+        gradients.append(arm.gradients())
     message = "ours and the plain expression disagree in "
     assert_close(*values, rtol=1e-3, atol=1e-6, msg=lambda m: f"{name}: {message}value. {m}")
     size = float(gradients[1].abs().max())
     assert_close(*gradients, rtol=1e-3, atol=1e-3 * size, msg=lambda m: f"{name}: {message}{m}")
-    memory = {key: peak(arm, inputs) for key, arm in arms.items()}
-    times = {key: max(1, round(least / seconds(arm, inputs, 1))) for key, arm in arms.items()}
+    memory = {key: peak(arm) for key, arm in arms.items()}
+    times = {key: max(1, round(least / seconds(arm, 1))) for key, arm in arms.items()}
     found: dict[str, list[float]] = {key: [] for key in arms}
     for round_ in range(rounds + 1):
         keys = list(arms)
         for key in keys if round_ % 2 else keys[::-1]:
-            measured = seconds(arms[key], inputs, times[key])
+            measured = seconds(arms[key], times[key])
             if round_:  # the first round warms up
                 found[key].append(measured)
     ours, plain = (1000 * min(found[key]) for key in arms)

@@ -146,24 +146,31 @@ def masked_mean(
     Raises:
         ValueError: if the shapes differ.
     """
-    world = ranks() if torch.is_grad_enabled() else 1
     if mask is None:
-        if world == 1:
+        if _training_ranks() == 1:
             return values.sum() / max(values.numel(), 1)
-        total, count = values.sum(), torch.tensor(values.numel(), device=values.device)
-    else:
-        if mask.shape != values.shape:
-            raise ValueError(
-                f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
-                f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
-            )
-        counted = mask if mask.dtype == torch.bool else mask != 0
-        # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
-        total, count = torch.where(counted, values, 0.0).sum(), counted.sum()
+        return mean_of(values.sum(), torch.tensor(values.numel(), device=values.device))
+    if mask.shape != values.shape:
+        raise ValueError(
+            f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
+            f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
+        )
+    counted = mask if mask.dtype == torch.bool else mask != 0
+    # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
+    return mean_of(torch.where(counted, values, 0.0).sum(), counted.sum())
+
+
+def mean_of(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, ""]:
+    """As `masked_mean`, of the sum of the values and how many they are."""
+    world = _training_ranks()
     if world > 1:
         total, count = total * world, count.clone()
         torch.distributed.all_reduce(count)
     return total / count.clamp(min=1)
+
+
+def _training_ranks() -> int:
+    return ranks() if torch.is_grad_enabled() else 1
 
 
 def ranks() -> int:

@@ -15,7 +15,19 @@ def log_probabilities(
 ) -> tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]]:
     """Log-softmax of both at a temperature, in float32 at least: (student's, teacher's)."""
     student, teacher = at_temperature(student, teacher, temperature)
-    return F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
+    return log_softmax(student), log_softmax(teacher)
+
+
+def log_softmax(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+    """Log-softmax, with the lowest number in place of minus infinity, which times 0 is NaN."""
+    found = F.log_softmax(logits, dim=-1)
+    lowest = torch.finfo(found.dtype).min
+    try:
+        # Unseen by autograd, which saves a pass: the gradient takes exp of this, 0 for either.
+        found.data.clamp_min_(lowest)
+    except RuntimeError:  # vmap lets no one at the data
+        found = found.clamp(min=lowest)
+    return found
 
 
 def probabilities(
@@ -47,16 +59,21 @@ def at_temperature(
 def kl(
     log_p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
-    """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them."""
-    log_p = _finite(log_p)
-    return _or_infinite((log_p.exp() * (log_p - _finite(log_q))).sum(dim=-1))
+    """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them.
+
+    Both as [`log_softmax`][] gives them.
+    """
+    return _or_infinite((log_p.exp() * (log_p - log_q)).sum(dim=-1))
 
 
 def cross_entropy(
     p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
-    """Of q under p, in nats; classes that p rules out add nothing, whatever q says of them."""
-    return _or_infinite(-(p * _finite(log_q)).sum(dim=-1))
+    """Of q under p, in nats; classes that p rules out add nothing, whatever q says of them.
+
+    The logarithms as [`log_softmax`][] gives them.
+    """
+    return _or_infinite(-(p * log_q).sum(dim=-1))
 
 
 def kl_to_mixture(
@@ -68,12 +85,6 @@ def kl_to_mixture(
     return (p * ((p + tiny) / (mixture + tiny)).log()).sum(dim=-1)
 
 
-def _finite(log_p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
-    # The lowest number in place of minus infinity, which times a probability of 0 is NaN.
-    lowest = torch.finfo(log_p.dtype).min
-    return F.threshold(log_p, lowest, lowest)
-
-
 def _or_infinite(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     # Only the lowest number comes here: a class that p holds possible and q rules out.
     return values.masked_fill(values > 1e30, torch.inf)
@@ -82,6 +93,6 @@ def _or_infinite(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 def without_label(
     log_p: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch classes"]:
-    """The distribution over the classes other than the label's, which has -inf."""
+    """The distribution over the classes other than the label's, which has the lowest number."""
     others = log_p.scatter(-1, labels.unsqueeze(-1), -torch.inf)
-    return F.log_softmax(others, dim=-1)
+    return log_softmax(others)

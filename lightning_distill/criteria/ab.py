@@ -1,5 +1,6 @@
 """Activation boundaries: the student's neurons are active where the teacher's are."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import nn, Tensor
@@ -30,8 +31,8 @@ def ab(
     check_positive("margin", margin)
     check_same_shape(student, teacher)
     student, teacher = in_full_precision(student, teacher)
-    right_side = student.where(teacher > 0, -student)
-    return F.relu(margin - right_side).square().flatten(1).sum(dim=1)
+    side = torch.where(teacher > 0, -1.0, 1.0).to(student.dtype)
+    return F.relu(margin + side * student).square().flatten(1).sum(dim=1)
 
 
 class AB(nn.Module):

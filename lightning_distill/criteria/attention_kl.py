@@ -25,7 +25,7 @@ def attention_kl(
     """
     check_heads(student, teacher)
     student, teacher = (F.threshold(x, 1e-12, 1e-12) for x in in_full_precision(student, teacher))
-    return (teacher * (teacher / student).log()).sum(dim=(1, 3)) / student.shape[1]
+    return (teacher * (teacher.log() - student.log())).sum(dim=(1, 3)) / student.shape[1]
 
 
 class AttentionKL(nn.Module):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_choice, in_full_precision, masked_mean
+from ._check import check_choice, in_full_precision, masked_mean, mean_of
 
 KINDS = ("cross_entropy", "binary_cross_entropy", "mse")
 UNLABELLED = -100
@@ -67,7 +67,9 @@ def hard_label(
     return values.masked_fill(~labelled, 0.0)
 
 
-def _cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def _cross_entropy(
+    student: Tensor, labels: Tensor, label_smoothing: float, reduction: str = "none"
+) -> Tensor:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"`labels` for cross_entropy must be whole numbers (int64), got {labels.dtype}. "
@@ -85,7 +87,7 @@ def _cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> T
             labels.reshape(-1).long(),
             ignore_index=UNLABELLED,
             label_smoothing=label_smoothing,
-            reduction="none",
+            reduction=reduction,
         )
     except IndexError as error:
         # On other devices than the CPU torch's own assertion fires, later.
@@ -95,7 +97,21 @@ def _cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> T
             f"numbered 0 to {classes - 1}, and {UNLABELLED} means unlabelled. Do the data and "
             "the student have the same number of labels?"
         ) from error
-    return values.reshape(labels.shape)
+    return values.reshape(labels.shape) if reduction == "none" else values
+
+
+def mean_hard_label(
+    student: Float[Tensor, "..."],
+    labels: Float[Tensor, "..."] | Int[Tensor, "..."],
+    kind: str,
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """The mean over labelled samples."""
+    counted = is_labelled(labels, kind)
+    if kind == "cross_entropy":
+        (student,) = in_full_precision(student)
+        return mean_of(_cross_entropy(student, labels, label_smoothing, "sum"), counted.sum())
+    return masked_mean(hard_label(student, labels, kind, label_smoothing), counted)
 
 
 class HardLabel(nn.Module):
@@ -122,8 +138,7 @@ class HardLabel(nn.Module):
         labels: Float[Tensor, "..."] | Int[Tensor, "..."],
     ) -> Float[Tensor, ""]:
         """The mean over labelled samples."""
-        values = hard_label(student, labels, self.kind, self.label_smoothing)
-        return masked_mean(values, is_labelled(labels, self.kind))
+        return mean_hard_label(student, labels, self.kind, self.label_smoothing)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"kind={self.kind!r}, label_smoothing={self.label_smoothing}"

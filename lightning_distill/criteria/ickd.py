@@ -37,7 +37,7 @@ def ickd(
         for x in in_full_precision(student, teacher)
     )
     with without_autocast(s):
-        if max(s.shape[2], t.shape[2]) >= s.shape[1]:
+        if 2 * max(s.shape[2], t.shape[2]) >= s.shape[1]:
             rows = [F.normalize(x @ x.transpose(1, 2), dim=2) for x in (s, t)]
             return (rows[0] - rows[1]).square().sum(dim=2).mean(dim=1)
         across, own, of_teacher = (_dots(a, b) for a, b in ((s, t), (s, s), (t, t)))

@@ -3,12 +3,11 @@
 import warnings
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_choice, check_positive, masked_mean, Number, positive
-from .hard_label import hard_label, is_labelled
+from .hard_label import mean_hard_label
 from .logit_mse import logit_mse
 from .soft_cross_entropy import soft_cross_entropy
 from .soft_target import soft_target
@@ -79,11 +78,10 @@ class KnowledgeDistillation(nn.Module):
         parts = []
         if of_label > 0 or of_teacher == 0:
             kind = {"CE": "cross_entropy", "MSE": "mse"}[self.loss_types[0]]
-            values = hard_label(student, labels, kind)
-            parts.append(of_label * masked_mean(values, is_labelled(labels, kind)))
+            parts.append(of_label * mean_hard_label(student, labels, kind))
         if of_teacher > 0:
             parts.append(of_teacher * masked_mean(self._divergence(student, teacher), mask))
-        return torch.stack(parts).sum()
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         temperature = positive("temperature", self.temperature)

@@ -1,12 +1,11 @@
 """MiniLM: how tokens relate in queries, keys and values, whatever the number of heads."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, without_autocast
-from ._log_probabilities import kl
+from ._log_probabilities import kl, log_softmax
 
 
 def mini_lm_relation(
@@ -54,7 +53,7 @@ def _relations(x: Tensor, name: str, heads: int, mask: Tensor | None) -> Tensor:
         # A row without any token has no relations; zeros keep it finite, and it does not count.
         nobody = absent.all(dim=-1, keepdim=True)
         scores = scores.masked_fill(absent, -torch.inf).masked_fill(nobody, 0.0)
-    return F.log_softmax(scores, dim=-1)
+    return log_softmax(scores)
 
 
 class MiniLMRelation(nn.Module):

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, labelled, masked_mean
-from ._log_probabilities import at_temperature, cross_entropy
+from ._log_probabilities import at_temperature, cross_entropy, log_softmax
 
 
 def ofa(
@@ -28,7 +28,7 @@ def ofa(
     """
     check_positive("epsilon", epsilon)
     student, teacher = at_temperature(student, teacher, 1.0)
-    p, log_q = F.softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
+    p, log_q = F.softmax(teacher, dim=-1), log_softmax(student)
     index = labels.unsqueeze(-1)
     of_label = (p.gather(-1, index) + 1) ** epsilon - 1
     wanted = (p**epsilon).scatter(-1, index, of_label)

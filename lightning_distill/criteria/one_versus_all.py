@@ -1,10 +1,18 @@
 """One versus all: independent labels, each as a choice between two classes."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_same_shape, UNLABELLED
+from ._check import (
+    check_same_shape,
+    masked_mean,
+    Number,
+    positive,
+    UNLABELLED,
+)
+from ._log_probabilities import at_temperature
 from .dist import DIST
 from .listwise_kl import ListwiseKL
 from .logit_standardization import LogitStandardization
@@ -69,14 +77,34 @@ class OneVersusAll(nn.Module):
             mask: of the shape of the samples or of the logits.
         """
         check_same_shape(student, teacher)
+        if mask is not None:
+            mask = _one_per_logit("mask", mask, student)
+        if labels is None and type(self.criterion) is SoftTarget:
+            temperature = self.criterion.temperature
+            if not getattr(temperature, "reads_logits", False):
+                return masked_mean(_between_sigmoids(student, teacher, temperature), mask)
         named: dict[str, Tensor] = {}
         if labels is not None:
             unknown = labels.isnan() if labels.is_floating_point() else labels < 0
             classes = labels.masked_fill(unknown | (labels < 0), UNLABELLED).long()
             named["labels"] = _one_per_logit("labels", classes, student)
         if mask is not None:
-            named["mask"] = _one_per_logit("mask", mask, student)
+            named["mask"] = mask
         return self.criterion(one_versus_all(student), one_versus_all(teacher), **named)
+
+
+def _between_sigmoids(student: Tensor, teacher: Tensor, temperature: Number) -> Tensor:
+    """What [`soft_target`][] says of the two classes of each label, without making them."""
+    tau = positive("temperature", temperature)
+    # Minus infinity times a probability of 0 would be NaN.
+    lowest = torch.finfo(torch.float32).min
+    student, teacher = (x.clamp(min=lowest) for x in at_temperature(student, teacher, tau))
+    p = teacher.sigmoid()
+    of_student, of_teacher = (
+        F.binary_cross_entropy_with_logits(x, p, reduction="none") for x in (student, teacher)
+    )
+    values = of_student - of_teacher
+    return values.masked_fill(values > 1e30, torch.inf) * tau**2
 
 
 def _one_per_logit(name: str, values: Tensor, logits: Tensor) -> Tensor:

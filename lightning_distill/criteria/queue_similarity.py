@@ -15,7 +15,6 @@ from ._check import (
     without_autocast,
 )
 from ._gather import gather_rows
-from ._log_probabilities import kl
 from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
 
@@ -46,14 +45,17 @@ def queue_similarity(
     check_positive("student_temperature", student_temperature)
     check_positive("teacher_temperature", teacher_temperature)
     student, teacher, queue = in_full_precision(student, teacher, queue)
-    logs = []
+    similarities = []
     with without_autocast(student):
         for x, temperature in ((student, student_temperature), (teacher, teacher_temperature)):
+            x = x / temperature
             scores = x @ queue.T
             if own:
                 scores = torch.cat([(x * teacher).sum(dim=1, keepdim=True), scores], dim=1)
-            logs.append(F.log_softmax(scores / temperature, dim=1))
-    return kl(logs[1], logs[0])
+            similarities.append(scores)
+    log_q, p = F.log_softmax(similarities[0], dim=1), F.softmax(similarities[1], dim=1)
+    # Of the low temperature most of p is 0 or nearly so, whose logarithm need not be made.
+    return F.kl_div(log_q, p, reduction="none").sum(dim=1)
 
 
 class QueueSimilarity(nn.Module):

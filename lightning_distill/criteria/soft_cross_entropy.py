@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
-from ._log_probabilities import at_temperature, cross_entropy
+from ._log_probabilities import at_temperature, cross_entropy, log_softmax
 
 
 def soft_cross_entropy(
@@ -25,7 +25,7 @@ def soft_cross_entropy(
         https://arxiv.org/abs/1503.02531, section 2.
     """
     student, teacher = at_temperature(student, teacher, temperature)
-    p, log_q = F.softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
+    p, log_q = F.softmax(teacher, dim=-1), log_softmax(student)
     return cross_entropy(p, log_q) * temperature**2
 
 

@@ -3,12 +3,11 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_choice, check_positive, in_full_precision, labelled, masked_mean
-from ._log_probabilities import kl
+from ._log_probabilities import kl, log_softmax
 
 VARIANTS = ("paper", "code")
 
@@ -52,7 +51,7 @@ def tf_kd(
         high, low, tau = math.log(correct), math.log(rest), temperature
     teacher = torch.full_like(student, low / temperature)
     teacher = teacher.scatter(-1, labels.unsqueeze(-1), high / temperature)
-    return kl(F.log_softmax(teacher, dim=-1), F.log_softmax(student / tau, dim=-1)) * tau**2
+    return kl(log_softmax(teacher), log_softmax(student / tau)) * tau**2
 
 
 class TfKD(nn.Module):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from opposed import Problem
+from processes import in_two_processes
 from torch.testing import assert_close
 
 from lightning_distill.balance import GradNorm, PCGrad
@@ -96,7 +97,7 @@ def test_two_processes_are_one_with_all_rows(build, problem, tmp_path):
     balance(problem.losses(), problem.weights, problem.parameters).backward()
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(_worker, (str(tmp_path / "store"), build, results), nprocs=2)
+        in_two_processes(_worker, (str(tmp_path / "store"), build, results))
         for found in dict(results).values():
             for gradient, p in zip(found, problem.parameters.values(), strict=True):
                 assert_close(torch.tensor(gradient), p.grad)

@@ -5,6 +5,7 @@ over whole tensors, without a thought for extreme inputs.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,181 @@ def test_relations_of_features_of_any_shape(rows, widths, seed):
     assert_close(criteria.correlation_congruence(s, t), correlation_congruence(s, t))
     expected = (unit(s @ s.T) - unit(t @ t.T)).square().mean()
     assert_close(criteria.similarity_preserving(s, t), expected)
+
+
+def normal(generator):
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def ickd(s, t):
+    s, t = (unit(x.flatten(2) @ x.flatten(2).mT) for x in (s, t))
+    return (s - t).square().sum((1, 2)) / s.shape[1]
+
+
+def vid(s, t, v):
+    v = v.view(-1, 1, 1)
+    return (((s - t).square() / v + v.log()) / 2).mean((1, 2, 3))
+
+
+def ofd(s, t, margin):
+    wanted = torch.max(t, margin.view(-1, 1, 1))
+    return ((s - wanted).square() * ((s > wanted) | (wanted > 0))).sum((1, 2, 3))
+
+
+def ofd_margin(weight, bias):
+    x, normal = bias / weight.abs(), torch.distributions.Normal(0.0, 1.0)
+    mean = bias - weight.abs() * normal.log_prob(x).exp() / normal.cdf(-x)
+    return torch.where(normal.cdf(-x) > 1e-3, mean, -3 * weight.abs())
+
+
+def ab(s, t, margin):
+    wrong = torch.where(t > 0, margin - s, margin + s)
+    return torch.where(wrong > 0, wrong**2, 0.0).sum((1, 2, 3))
+
+
+def standardised(x):
+    places = (0, 2, 3)
+    return (x - x.mean(places, keepdim=True)) / x.std(places, correction=0, keepdim=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batch=st.integers(1, 4),
+    channels=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(st.integers(2, 4), st.integers(1, 4)),
+    seed=st.integers(0, 2**31),
+)
+def test_what_trained_parts_are_compared_by_at_any_shape(batch, channels, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = normal(generator)
+    many = channels[0]
+    s, t = draw(2, batch, many, *size)
+    assert_close(criteria.ickd(s, t), ickd(s, t))
+    # Places may differ, and be fewer than half of the channels or more.
+    assert_close(criteria.ickd(s, t[..., :1, :1]), ickd(s, t[..., :1, :1]))
+    assert_close(criteria.ab(s, t, 0.7), ab(s, t, 0.7))
+    assert_close(criteria.mgd(s, t, 0.3), 0.3 * (s - t).square().sum((1, 2, 3)))
+    v = torch.rand(many, generator=generator, dtype=torch.float64) + 0.1
+    assert_close(criteria.vid(s, t, v), vid(s, t, v))
+    assert_close(criteria.ofd(s, t, -v), ofd(s, t, -v))
+    bias = 3 * draw(many)
+    assert_close(criteria.ofd_margin(v, bias), ofd_margin(v, bias).clamp(max=0.0))
+    difference = unit(s.flatten(1)) - unit(t.flatten(1))
+    assert_close(criteria.ft(s, t, 2.0), difference.norm(dim=1))
+    assert_close(criteria.ft(s, t, 1.0, "code"), difference.abs().mean(1))
+    halved = (standardised(s) - standardised(t)).square().mean() / 2
+    assert_close(criteria.pearson_feature(s, t), halved)
+    s, t = draw(2, batch, many)
+    assert_close(criteria.srd(s, t, 3.0), ((s - t).abs() ** 3).sum().log())
+
+
+def fsp(s, t):
+    flows = [
+        [a.flatten(2) @ b.flatten(2).mT / a[0, 0].numel() for a, b in pairwise(x)] for x in (s, t)
+    ]
+    return sum((a - b).square().sum((1, 2)) for a, b in zip(*flows, strict=True))
+
+
+def review_kd(s, t):
+    total = 0.0
+    for a, b in zip(s, t, strict=True):
+        levels = [(a, b)] + [
+            [torch.nn.functional.adaptive_avg_pool2d(x, n) for x in (a, b)]
+            for n in (4, 2, 1)
+            if n < min(a.shape[2:])
+        ]
+        weights = [0.5**i for i in range(len(levels))]
+        errors = [(x - y).square().mean((1, 2, 3)) for x, y in levels]
+        total = total + sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights)
+    return total
+
+
+def kdsvd(s, t):
+    found = []
+    for a, b in zip(s, t, strict=True):
+        (_, _, a), (_, _, b) = (torch.linalg.svd(x.flatten(2).mT) for x in (a, b))
+        rank = min(2, s[0][0, 0].numel())
+        a, b = a[:, :rank], b[:, 0]
+        b = b * b.sum(1, keepdim=True).sign()
+        cosines = (a @ b.unsqueeze(2)).squeeze(2)
+        nearest = cosines.abs().argmax(1)
+        rows = torch.arange(len(b))
+        found.append((a[rows, nearest] * cosines[rows, nearest].sign().unsqueeze(1), b))
+    total = 0.0
+    for first, second in pairwise(found):
+        k_s, k_t = (
+            (-(x[:, :, None] - y[:, None]).square() / 8).exp()
+            for x, y in zip(first, second, strict=True)
+        )
+        total = total + (k_s - k_t).square().sum((1, 2))
+    return total
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    widths=st.lists(st.integers(1, 5), min_size=2, max_size=3),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    seed=st.integers(0, 2**31),
+)
+def test_lists_of_layers_of_any_shape(batch, widths, size, seed):
+    draw = normal(torch.Generator().manual_seed(seed))
+    s, t = ([draw(batch, c, *size) for c in widths] for _ in range(2))
+    assert_close(criteria.fsp(s, t), fsp(s, t))
+    assert_close(criteria.review_kd(s, t), review_kd(s, t))
+    assert_close(criteria.kdsvd(s, t), kdsvd(s, t))
+
+
+def crd(s, t, others, times, level):
+    def h(a, b):
+        return 1 / (1 + (level - (a * b).sum(-1) / 0.3).exp())
+
+    wrong = h(s[:, None], others)
+    return -h(s, t).log() - (times * (1 - wrong).log()).sum(1)
+
+
+def queue_similarity(s, t, queue):
+    q, p = (
+        (torch.cat([(x * t).sum(1, keepdim=True), x @ queue.T], 1) / tau).softmax(1)
+        for x, tau in ((s, 0.3), (t, 0.2))
+    )
+    return kl(p, q)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batch=st.integers(1, 5),
+    width=st.integers(1, 6),
+    others=st.integers(0, 8),
+    seed=st.integers(0, 2**31),
+)
+def test_what_memories_are_compared_by_at_any_shape(batch, width, others, seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = normal(generator)
+    s, t, memory = unit(draw(batch, width)), unit(draw(batch, width)), unit(draw(others, width))
+    times = torch.randint(0, 4, (batch, others), generator=generator).double()
+    level = draw(1)[0]
+    assert_close(criteria.crd(s, t, memory, times, level, 0.3), crd(s, t, memory, times, level))
+    found = criteria.queue_similarity(s, t, memory, 0.3, 0.2)
+    assert_close(found, queue_similarity(s, t, memory), rtol=1e-6, atol=1e-7)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    dim=st.integers(-4, 3),
+    kept=st.lists(st.integers(0, 3), min_size=2, max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_what_wrappers_make_of_logits_of_any_shape(shape, dim, kept, seed):
+    x = normal(torch.Generator().manual_seed(seed))(*shape)
+    pairs = criteria.one_versus_all(x)
+    assert_close(pairs.softmax(-1), torch.stack([1 - x.sigmoid(), x.sigmoid()], -1))
+    assert torch.equal(pairs[..., 1], x) and not pairs[..., 0].any()
+    dim %= len(shape)
+    kept = [k % shape[dim] for k in kept]
+    found = criteria.class_subset(x, kept, dim - len(shape))
+    assert torch.equal(found, torch.stack([x.select(dim, k) for k in kept], -1))
 
 
 FUNCTIONS = [n for n in criteria.__all__ if n.islower() and n != "masked_mean"]

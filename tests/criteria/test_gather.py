@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.multiprocessing as mp
+from processes import in_two_processes
 from torch import nn
 from torch.testing import assert_close
 
@@ -71,7 +72,7 @@ def found(tmp_path_factory):
     """Value and gradient by criterion, gathered or not, and rank; two processes do them all."""
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(_worker, (str(tmp_path_factory.mktemp("gather") / "store"), results), nprocs=2)
+        in_two_processes(_worker, (str(tmp_path_factory.mktemp("gather") / "store"), results))
         return dict(results)
 
 

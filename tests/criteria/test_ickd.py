@@ -9,7 +9,7 @@ from lightning_distill.criteria import ICKD, ickd
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 8), st.integers(1, 8))
 def test_agrees_with_the_definition(batch, channels, places, others):
-    """Both ways of computing it: with fewer places than channels and with more."""
+    """Both ways of computing it: with few places for the channels and with many."""
     torch.manual_seed(channels + places)
     student = torch.randn(batch, channels, places, dtype=torch.float64)
     teacher = 3 * torch.randn(batch, channels, others, dtype=torch.float64)
@@ -22,7 +22,7 @@ def test_agrees_with_the_definition(batch, channels, places, others):
     assert_close(ickd(student, teacher), expected)
 
 
-@pytest.mark.parametrize("places", [3, 9])
+@pytest.mark.parametrize("places", [2, 9])
 def test_the_scale_and_the_order_of_the_places_do_not_matter(places):
     student, teacher = torch.randn(2, 4, 5, places).double()
     turned = 7 * student[..., torch.randperm(places)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings, strategies as st
+from processes import in_two_processes
 from torch.testing import assert_close
 
 from lightning_distill.criteria import OFD, ofd, ofd_margin
@@ -145,7 +146,7 @@ def test_two_processes_have_the_margin_of_one_with_all_rows(tmp_path):
     criterion(student, teacher)
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(_worker, (str(tmp_path / "store"), results), nprocs=2)
+        in_two_processes(_worker, (str(tmp_path / "store"), results))
         found = dict(results)
     assert found[0] == found[1]
     assert_close(torch.tensor(found[0][0]), criterion.floor)

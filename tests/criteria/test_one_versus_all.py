@@ -16,6 +16,7 @@ from lightning_distill.criteria import (
     SoftTarget,
     WSLD,
 )
+from lightning_distill.temperatures import CTKD, FLSW
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -24,6 +25,32 @@ def test_with_soft_targets_it_is_the_divergence_between_the_sigmoids(logits, tem
     kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     found = OneVersusAll(SoftTarget(temperature))(*logits)
     assert_close(found, temperature**2 * kl.mean())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, lambda: 3.0])
+def test_soft_targets_of_labels_that_are_ruled_out_are_those_of_two_classes(temperature, logits):
+    student, teacher = logits[:, :6].clone()
+    teacher[0, 1] = teacher[2, 3] = student[0, 1] = -torch.inf
+    student[4], mask = torch.nan, torch.arange(6) != 4
+    given = student.requires_grad_(), teacher.requires_grad_()
+    pairs = [one_versus_all(x) for x in given]
+    wanted = SoftTarget(temperature)(*pairs, mask[:, None].expand(6, 10))
+    found = OneVersusAll(SoftTarget(temperature))(*given, mask=mask)
+    assert found > 0
+    assert_close(found, wanted)
+    found, wanted = (torch.autograd.grad(x, given) for x in (found, wanted))
+    for one, other in zip(found, wanted, strict=True):
+        assert one[mask].isfinite().all()
+        assert_close(one[mask], other[mask])
+    student = logits[0].clone()
+    student[1, 2] = -torch.inf
+    assert OneVersusAll(SoftTarget(temperature))(student, logits[1]) == torch.inf
+
+
+@pytest.mark.parametrize("temperature", [CTKD(), CTKD(per_sample=True), FLSW(2.0)])
+def test_a_temperature_that_reads_logits_is_given_those_of_two_classes(temperature, logits):
+    wanted = SoftTarget(temperature)(*(one_versus_all(x) for x in logits))
+    assert_close(OneVersusAll(SoftTarget(temperature))(*logits), wanted)
 
 
 def test_with_soft_cross_entropy_it_is_binary_cross_entropy(logits):

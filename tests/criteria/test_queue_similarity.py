@@ -15,6 +15,7 @@ def unit(*shape):
 
 def naive(student, teacher, queue, student_temperature, teacher_temperature, own):
     values = []
+    student = student.detach()
     for s, t in zip(student, teacher, strict=True):
         entries = [*queue, *([t] if own else [])]
         q = [math.exp(float(s @ e) / student_temperature) for e in entries]

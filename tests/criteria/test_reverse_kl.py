@@ -27,7 +27,7 @@ def test_it_settles_on_a_mode_where_forward_kl_spreads():
             adam.zero_grad()
             function(-((places - mean) ** 2) / (2 * width**2), teacher, 1.0).backward()
             adam.step()
-        found[name] = (float(mean), abs(float(width)))
+        found[name] = (mean.item(), abs(width.item()))
     assert abs(found["forward"][0] - 20) < 2 and found["forward"][1] > 8
     assert abs(found["reverse"][0] - 10) < 1 and found["reverse"][1] < 3
 

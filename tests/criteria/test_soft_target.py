@@ -63,3 +63,12 @@ def test_one_teacher_class_is_cross_entropy(logits):
     teacher = torch.full_like(student, -torch.inf).scatter(-1, labels[:, None], 0.0)
     expected = nn.functional.cross_entropy(student, labels)
     assert_close(SoftTarget(1.0)(student, teacher), expected)
+
+
+def test_transforms_of_functions_work(logits):
+    student, teacher = (x.clone() for x in logits)
+    student[0, 1] = teacher[0, 1] = -torch.inf
+    student.requires_grad_()
+    (expected,) = torch.autograd.grad(soft_target(student, teacher).sum(), student)
+    each = torch.func.vmap(torch.func.grad(soft_target))(student.detach(), teacher)
+    assert_close(each, expected)

@@ -33,7 +33,7 @@ def test_the_share_runs_ahead_as_the_authors_compute_it(logits):
     now, trend, previous = 0.4, 0.0, None
     for scale in (1.0, 0.7, 0.5, 0.6, 0.1):
         s = (teacher + scale * (student - teacher)).requires_grad_()
-        loss = float(criterion(s, teacher))
+        loss = criterion(s, teacher).item()
         expected = float(taid(s.detach(), teacher, now).mean())
         assert loss == pytest.approx(expected, rel=1e-5)
         if previous is not None:

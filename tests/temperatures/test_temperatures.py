@@ -24,6 +24,7 @@ from lightning_distill.criteria import (
 )
 from lightning_distill.schedules import Linear
 from lightning_distill.temperatures import CTKD, CWSM, FLSW
+from lightning_distill.temperatures.flsw import flsw
 
 
 @pytest.fixture
@@ -214,3 +215,9 @@ def test_temperatures_that_cannot_be_are_refused(build):
 def test_every_logit_criterion_with_a_temperature_was_looked_at():
     names = {n for n in criteria.__all__ if hasattr(getattr(criteria, n), "forward")}
     assert set(TAKING) <= names
+
+
+def test_samples_on_which_the_models_agree_have_no_difficulty():
+    """Cosines a last bit above 1 have no square root of their distance from it."""
+    x = torch.randn(500, 7, generator=torch.Generator().manual_seed(0))
+    assert_close(flsw(x, x, 0.5), torch.zeros(500), atol=1e-3, rtol=0.0)
