@@ -6,10 +6,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 from tiny import bert, text_batches
 from torch import nn
 
 torch.set_num_threads(1)
+
+# The same examples each time where nobody looks on; at a desk, new ones.
+settings.register_profile("same", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("same")
 
 
 @pytest.fixture

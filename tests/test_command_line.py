@@ -473,7 +473,7 @@ BAD = [
     (["data.train=one.tsv", "data.validation=null"], "10% of the 1 training rows is 0"),
     (["data.train=wide.tsv"], "Row 3 of wide.tsv has 3 cells, but its header names 2 columns"),
     (["teacher.path=animals"], "The data's labels (bad, good) are not the teacher's (cat, dog)"),
-    (["teacher.path=few_words"], "The teacher knows 9 token ids, but the batch holds id"),
+    (["teacher.path=few_words"], "The teacher knows 9 token ids, but the data holds id"),
     (["teacher.path=headless"], "The teacher headless lacks classifier.bias, classifier.weight"),
     (["teacher.path=undefined"], "Term 'soft_target' is nan on the first batch. Look for NaN"),
     (["data.task=multi_label", "metrics=[multilabel_f1]"], "compares a softmax over the classes"),
