@@ -180,7 +180,7 @@ class AnswerStore:
             names: of the answers.
 
         Returns:
-            By name (rows, *shape), or where an answer is per token (tokens of all rows, *shape); and
+            By name (rows, *shape), or for an answer per token (tokens of all rows, *shape); and
             how many tokens each row has.
 
         Raises:

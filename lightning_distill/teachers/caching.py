@@ -174,8 +174,8 @@ class CachingTeacher(nn.Module):
         if self._asked >= LOOKED_AT and not self._found:
             raise ValueError(
                 f"None of {self._asked} rows of epoch {self._epochs} was seen before, "
-                "so that a cache is of no use: augmentation draws anew in each epoch, or rows are packed anew. Use "
-                "augmentation that is keyed (data.views=N), or a live teacher."
+                "so that a cache is of no use: augmentation draws anew in each epoch, or rows are "
+                "packed anew. Use augmentation that is keyed (data.views=N), or a live teacher."
             )
 
     def _keep(
