@@ -121,8 +121,8 @@ def check_preprocessing(store: AnswerStore, data: Any) -> None:
     if made is not None and made != given:
         raise ValueError(
             f"The cache {store.folder} was made with another tokenizer (SHA-256 {str(made)[:12]}, "
-            f"this one is {str(given)[:12]}): equal numbers would be other words. Name the one that "
-            "it was made with (data.tokenizer=DIR, or data.teacher_tokenizer=DIR beside a student "
+            f"this one is {str(given)[:12]}): equal numbers would be other words. Name the one "
+            "that it was made with (data.tokenizer=DIR, or data.teacher_tokenizer=DIR beside a student "
             "with its own), or make a cache with this one."
         )
 
