@@ -61,7 +61,7 @@ class SampleWeighted(nn.Module):
     def __init__(
         self,
         criterion: nn.Module | None = None,
-        weight: Callable[..., Tensor] | None = None,
+        weight: Any = None,
         normalize: bool = True,
     ):
         super().__init__()

@@ -41,7 +41,7 @@ class TeacherConfidence(nn.Module):
         teacher: Float[Tensor, "..."] | None,
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "..."]:
-        """The weight of every sample (*batch), of logits (*batch, classes); the student's no."""
+        """The weight of every sample (*batch), of the teacher's logits (*batch, classes)."""
         teacher = check_logits("TeacherConfidence", "teacher", teacher).detach().float()
         p = (teacher / self.temperature).softmax(dim=-1)
         entropy = torch.special.entr(p).sum(dim=-1)
