@@ -42,10 +42,10 @@ def sample_weighted(
 class SampleWeighted(nn.Module):
     """Any criterion that takes a mean over samples, with a weight for each of them.
 
-    Every mean within the criterion is the weighted one, [`sample_weighted`][]; if there are
-    several, as in [`KnowledgeDistillation`][], each over what counts in it. Weights are looked at
-    where they count: what is masked, or has no label, may have any. A sample of weight 0 is still
-    seen by trained parts, statistics and memories; `mask` leaves it out.
+    Every [`masked_mean`][] within the criterion is the weighted one, [`sample_weighted`][]; if
+    there are several, as in [`KnowledgeDistillation`][], each over what counts in it. Weights are
+    looked at where they count: what is masked, or has no label, may have any. A sample of weight 0
+    is still seen by trained parts, statistics and memories; `mask` leaves it out.
 
     No gradient reaches the models through a weight, as the module is called on detached logits. A
     module with parameters of its own learns; on its own it would learn to weigh what is easy. A

@@ -377,6 +377,34 @@ def test_hidden_states_of_tokens_are_weighed_by_the_logits_of_rows_or_tokens():
         assert_close(found, (w * values[mask]).sum() / w.sum(), rtol=1e-5, atol=1e-6)
 
 
+def test_attention_maps_are_weighed_by_row_or_query_and_never_by_head():
+    case, weight = Case("AttentionMSE"), torch.rand(BATCH, 4, dtype=torch.float64)
+    student, teacher = case.student[0], case.teacher[0]
+    wrapped = SampleWeighted(case.criterion)
+    values = criteria.attention_mse(student, teacher).mean(-1)
+    expected = (weight * values).sum() / weight.sum()
+    assert_close(wrapped(student, teacher, weight=weight), expected)
+    with pytest.raises(ValueError, match=r"shape \(6, 2\) do not fit .* shape \(6, 4, 4\)"):
+        wrapped(student, teacher, weight=torch.rand(BATCH, 2))
+
+
+def test_an_adapter_goes_between_the_layers_and_not_the_logits(logits):
+    inputs = {
+        "weight_student": "student.logits",
+        "weight_teacher": "teacher.logits",
+        "student": "student.layer:a",
+        "teacher": "teacher.layer:b",
+    }
+    term = Term(SampleWeighted(Hint(), Focal()), inputs, adapter="linear")
+    logits = logits.float()
+    layers = (torch.randn(16, 3), torch.randn(16, 7))
+    values = dict(zip(map(Source.parse, inputs.values()), [*logits, *layers], strict=True))
+    loss = term.prepare(values, {"student": ["a"], "teacher": ["b"]})
+    w = Focal()(*logits)
+    found = (term.adapters["0"](layers[0]) - layers[1]).square().mean(1)
+    assert_close(loss, (w * found).sum() / w.sum())
+
+
 def test_samples_without_a_label_need_no_weight(logits):
     student, labels = logits[0], torch.arange(16) % 10
     labels[::3] = -100
