@@ -228,8 +228,6 @@ def _plan(
     per_row = _bytes_per_row(answers, values, sum(lengths) / max(len(lengths), 1))
     own = getattr(teacher, "input_names", None) or _parameters(teacher)
     of_teacher = about(teacher, outputs, own, fingerprint(teacher))
-    # A folder of this machine at most: a name on the hub is as good.
-    of_teacher["path"] = getattr(teacher, "name_or_path", None) or None
     return {
         "about": {
             "teacher": of_teacher,
@@ -400,9 +398,10 @@ class CacheWriter(L.LightningModule):
             write_json(self.folder / f"{shard_name(number)}.json", facts)
         if self.progress is not None:
             # The others are about as far.
-            self.progress.advance(self.task, min(len(ids) * self.trainer.world_size, self.rows))
-            done = self.progress.tasks[0].completed
-            self.progress.update(self.task, size=decimal(int(done * self.per_row)))
+            done = self.progress.tasks[0].completed + len(ids) * self.trainer.world_size
+            done = min(done, self.rows)
+            size = decimal(int(done * self.per_row))
+            self.progress.update(self.task, completed=done, size=size)
 
     def on_predict_start(self) -> None:
         """Put the teacher on the device."""
