@@ -8,8 +8,11 @@ tells them the epoch.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
+
+Lengths = Sequence[int] | np.ndarray
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -37,7 +40,7 @@ class LengthGroupedBatches(DistributedSampler):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Lengths,
         batch_size: int,
         seed: int = 0,
         grouped: bool = True,
@@ -84,7 +87,7 @@ class EvenRows(DistributedSampler):
         batch_size: rows per rank and batch.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int):
+    def __init__(self, lengths: Lengths, batch_size: int):
         rank, world = rank_and_world()
         rows: Any = range(len(lengths))
         super().__init__(rows, num_replicas=world, rank=rank, shuffle=False)

@@ -2,40 +2,54 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+from .ragged import Ragged
 
 UNLABELLED = -100
 
 
 class Rows(Dataset):
-    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated."""
+    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated.
+
+    Args:
+        student: its `input_ids` and what comes with them, of all rows.
+        teacher: the same by the teacher's tokenizer, if it is another one.
+        labels: of all rows, shape (rows, ...).
+        numbers: which rows these are, shape (chosen,).
+    """
 
     def __init__(
         self,
-        student: dict[str, list[list[int]]],
-        teacher: dict[str, list[list[int]]] | None,
+        student: dict[str, Ragged],
+        teacher: dict[str, Ragged] | None,
         labels: torch.Tensor,
         numbers: torch.Tensor,
     ):
         self.student, self.teacher = student, teacher
         self.labels, self.numbers = labels, numbers
-        self.lengths = [len(student["input_ids"][i]) for i in numbers.tolist()]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Of every row in tokens, by the tokenizer that makes more of it, shape (chosen,)."""
+        sides = [self.student] if self.teacher is None else [self.student, self.teacher]
+        longest = np.maximum.reduce([side["input_ids"].lengths for side in sides])
+        return longest[self.numbers.numpy()]
+
     def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
-        places = torch.tensor([i if i >= 0 else -i - 1 for i in chosen])
-        numbers = self.numbers[places]
-        repeated = torch.tensor([i < 0 for i in chosen])
-        listed = numbers.tolist()
+        asked = np.asarray(chosen, dtype=np.int64)
+        numbers = self.numbers.numpy()[np.where(asked < 0, -asked - 1, asked)]
+        rows = torch.from_numpy(numbers)
         return {
-            "student": {k: [v[i] for i in listed] for k, v in self.student.items()},
-            "teacher": self.teacher
-            and {k: [v[i] for i in listed] for k, v in self.teacher.items()},
-            "labels": self.labels[numbers],
-            "row": numbers.masked_fill(repeated, -1),
+            "student": {k: v.take(numbers) for k, v in self.student.items()},
+            "teacher": self.teacher and {k: v.take(numbers) for k, v in self.teacher.items()},
+            "labels": self.labels[rows],
+            "row": rows.masked_fill(torch.from_numpy(asked < 0), -1),
         }
 
     @property
@@ -85,17 +99,7 @@ class Collate:
         return batch
 
 
-def _pad(columns: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, torch.Tensor]:
+def _pad(columns: dict[str, Ragged], tokenizer: Any) -> dict[str, torch.Tensor]:
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    longest = max(map(len, columns["input_ids"]))
-    padded = {}
-    for name, rows in columns.items():
-        empty = [fill.get(name, 0)]
-        left = tokenizer.padding_side == "left"
-        padded[name] = torch.tensor(
-            [
-                empty * (longest - len(row)) + row if left else row + empty * (longest - len(row))
-                for row in rows
-            ]
-        )
-    return padded
+    left = tokenizer.padding_side == "left"
+    return {name: rows.padded(fill.get(name, 0), left) for name, rows in columns.items()}

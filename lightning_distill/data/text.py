@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .rows import Collate, Rows, UNLABELLED
+from .tokens import tokenise
 from .word_pieces import train_word_pieces
 
 log = logging.getLogger("lightning_distill")
@@ -185,7 +186,10 @@ class TextDataModule(L.LightningDataModule):
         digest = hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
         for name, rows in sorted(self.splits.items()):
             digest.update(name.encode())
-            digest.update(json.dumps(rows.student["input_ids"]).encode())
+            tokens = rows.student["input_ids"]
+            # In one form, whatever types the rows are held in.
+            digest.update(tokens.offsets.astype("<i8").tobytes())
+            digest.update(tokens.values.astype("<i4").tobytes())
             digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()
 
@@ -437,19 +441,10 @@ class TextDataModule(L.LightningDataModule):
         if self.text_pair is not None:
             texts.append(list(split[self.text_pair]))
 
-        def tokens(tokenizer: Any) -> dict[str, list[list[int]]]:
-            found = dict(tokenizer(*texts, truncation=True, max_length=self.max_length).items())
-            for i, row in enumerate(found["input_ids"]):
-                if not row:
-                    # An empty text, and no special tokens: attention to nothing would be NaN.
-                    for name in found:
-                        found[name][i] = [0]
-                    found["input_ids"][i] = [tokenizer.pad_token_id]
-                    found["attention_mask"][i] = [1]
-            return found
-
-        own = tokens(self.tokenizer)
-        other = None if self.teacher_tokenizer is None else tokens(self.teacher_tokenizer)
+        own = tokenise(texts, self.tokenizer, self.max_length)
+        other = None
+        if self.teacher_tokenizer is not None:
+            other = tokenise(texts, self.teacher_tokenizer, self.max_length)
         return Rows(own, other, labels, torch.arange(len(labels)))
 
     def _loader(self, rows: "Rows", sampler: Any) -> DataLoader:
