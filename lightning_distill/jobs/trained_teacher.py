@@ -114,7 +114,15 @@ def trained_teacher(
         **optimization(stage),
     )
     stage = watching(stage, metrics, module.objective)
-    rows = data.replace(labelled_rows=None, drop_unlabelled=True, batch_size=batch_size)
+    # What shapes the student's steps is no part of the teacher's recipe.
+    rows = data.replace(
+        labelled_rows=None,
+        drop_unlabelled=True,
+        batch_size=batch_size,
+        tokens_per_batch=None,
+        augmentation=None,
+        views=None,
+    )
     directory = Path(str(cfg.output_dir)) / "teacher"
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
     _keep(module.student, data.tokenizer, kept, text)
