@@ -33,6 +33,7 @@ from .preconditions import (
     use_eager_attention,
 )
 from .teachers.answers import run
+from .teachers.caching import live
 from .teachers.fingerprint import fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -141,7 +142,7 @@ class DistillationModule(L.LightningModule):
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
         assert self.teacher is not None
         own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, self.teacher)
+        return model_inputs(batch["teacher"] if own else batch, live(self.teacher))
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -150,7 +151,7 @@ class DistillationModule(L.LightningModule):
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run the teacher; called under `no_grad` with the teacher in eval mode."""
         assert self.teacher is not None
-        return call_model(self.teacher, self.teacher_inputs(batch), options)
+        return call_model(live(self.teacher), self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given, from the outputs of either model: its logits.

@@ -305,6 +305,11 @@ class CachingTeacher(nn.Module):
         self._written = max(numbers, default=-1) + 1
 
 
+def live(teacher: nn.Module) -> nn.Module:
+    """The model that answers: the teacher itself, or the one whose answers it keeps."""
+    return teacher.teacher if isinstance(teacher, CachingTeacher) else teacher
+
+
 def raw_names(sources: Sequence[Source], store: AnswerStore) -> list[str]:
     """The names that sources of one tensor have in a cache."""
     return [answer_name(source, store.about["teacher"]["outputs"]) for source in sources]
