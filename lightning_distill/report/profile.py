@@ -75,7 +75,7 @@ class Profile:
         # Workers make batches while a step computes, and must not take longer than it does.
         ratio = (workers or share) / max(1 - share, 0.01)
         # One to spare, for not every batch takes the same time.
-        wanted = min(max(math.ceil(ratio), workers) + 1, self.cores)
+        wanted = min(max(math.ceil(round(ratio, 3)), workers) + 1, self.cores)
         setting = "num_workers" if self.num_workers is None else "data.num_workers"
         shared = ", which share the cores with the training" if self.times.device == "cpu" else ""
         return f"{start}: {setting}={wanted}{shared}."
