@@ -36,7 +36,6 @@ ENDINGS = {
     "backward": "backward",
     "optimizer_step": "optimizer",
     "optimizer_zero_grad": "optimizer",
-    "configure_gradient_clipping": "optimizer",
     "lr_scheduler_step": "optimizer",
 }
 
@@ -146,25 +145,17 @@ class StepProfile(L.Callback):
         for role in ("student", "teacher"):
             model = getattr(pl_module, role, None)
             if isinstance(model, nn.Module):
-                hook = _mask_reader(self._masks, role)
+                hook = _mask_reader(trainer, self._masks, role)
                 handle = model.register_forward_pre_hook(hook, with_kwargs=True)
                 self._remove.append(handle.remove)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Forget what models were given in validation."""
-        self._masks.clear()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, idx: int
     ) -> None:
         """Count rows and padding, but not while the models run."""
         self._rows = batch_size(batch)
-        if self.times.seen < self.warmup:
-            return
-        for role, mask in self._masks:
-            tokens, padding = self.times.tokens, self.times.padding
+        tokens, padding = self.times.tokens, self.times.padding
+        for role, mask in self._masks if self.times.seen >= self.warmup else []:
             tokens[role] = tokens.get(role, 0) + mask.numel()
             padding[role] = padding.get(role, 0) + int((mask == 0).sum())
         self._masks.clear()
@@ -278,10 +269,12 @@ def _runs_behind(device: torch.device) -> bool:
     return accelerator is not None and accelerator.type == device.type
 
 
-def _mask_reader(masks: list[tuple[str, Tensor]], role: str) -> Callable[..., None]:
+def _mask_reader(
+    trainer: L.Trainer, masks: list[tuple[str, Tensor]], role: str
+) -> Callable[..., None]:
     # A function and not a method: a copy of the model must not copy the trainer along.
     def read(model: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
-        mask = keywords.get("attention_mask")
+        mask = keywords.get("attention_mask") if trainer.training else None
         # A floating mask may be one that is added to scores, where 0 is no padding.
         if isinstance(mask, Tensor) and mask.dim() == 2 and not mask.is_floating_point():
             masks.append((role, mask))

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from tiny import Batches, loader, text_batches, trainer
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_distill import DistillationModule, Objective, Term
@@ -15,7 +16,7 @@ from lightning_distill.callbacks import StepProfile
 from lightning_distill.callbacks.step_profile import PHASES
 from lightning_distill.criteria import HardLabel, SoftTarget
 
-SLOW = 0.02
+SLOW = 0.05
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
 LABELS = {"student": "student.logits", "labels": "batch.labels"}
 
@@ -42,13 +43,24 @@ class Criterion(HardLabel):
 
 
 class Optimizer(torch.optim.SGD):
-    slow = False
+    slow = slow_zero = False
 
     def step(self, closure=None):
         found = super().step(closure)
         if self.slow:
             time.sleep(SLOW)
         return found
+
+    def zero_grad(self, set_to_none=True):
+        super().zero_grad(set_to_none)
+        if self.slow_zero:
+            time.sleep(SLOW)
+
+
+class Scheduler(StepLR):
+    def step(self, epoch=None):
+        time.sleep(SLOW)
+        super().step(epoch)
 
 
 class Module(DistillationModule):
@@ -60,6 +72,11 @@ class Module(DistillationModule):
         if self.slow == "transfer":
             time.sleep(SLOW)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_gradient_clipping(self, *arguments, **options):
+        if self.slow == "clipping":
+            time.sleep(SLOW)
+        super().configure_gradient_clipping(*arguments, **options)
 
     def student_forward(self, batch, **options):
         if self.slow == "student":
@@ -93,11 +110,11 @@ def module(student, teacher, slow=None):
 
     def optimizer(groups):
         made = Optimizer(groups, lr=0.1)
-        made.slow = slow == "optimizer"
+        made.slow, made.slow_zero = slow in ("optimizer", "both"), slow in ("zero_grad", "both")
         return made
 
     def scheduler(optimizer):
-        return torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        return Scheduler(optimizer, 1) if slow == "scheduler" else StepLR(optimizer, 1)
 
     made = Module(student, teacher, Objective(terms), optimizer=optimizer, scheduler=scheduler)
     made.slow = slow
@@ -112,23 +129,29 @@ def profiled(tmp_path, model, batches, val=None, warmup=2, callbacks=(), **optio
     return profile.times
 
 
-@pytest.mark.parametrize("slow", PHASES)
+@pytest.mark.parametrize("slow", [*PHASES, "clipping", "scheduler", "zero_grad"])
 def test_the_part_that_sleeps_is_the_part_that_is_named(slow, student, teacher, tmp_path):
     batches = text_batches(count=7)
     data = DataLoader(SlowBatches(batches), batch_size=None) if slow == "data" else batches
     callbacks = [SlowCallback()] if slow == "other" else []
     times = profiled(tmp_path, module(student, teacher, slow), data, callbacks=callbacks)
+    slow = slow if slow in PHASES else "optimizer"
     assert list(times.seconds) == list(PHASES)
     assert times.steps == 5 and times.seen == 7
     for phase in PHASES:
         # A busy machine may be late by itself, but not so much in one part, step after step.
-        least, most = (20, 35) if phase == slow else (0, 15)
+        least, most = (50, 90) if phase == slow else (0, 40)
         assert least <= times.milliseconds(phase) < most, (phase, times)
 
 
 class Clock(L.Callback):
+    """When steps end at the earliest, and at the latest."""
+
     def __init__(self):
-        self.stop = 0.0
+        self.ended, self.stop = [], 0.0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.ended.append(time.perf_counter())
 
     def on_train_epoch_end(self, trainer, pl_module):
         self.stop = time.perf_counter()
@@ -159,7 +182,8 @@ def test_the_parts_sum_to_the_time_of_the_steps(student, teacher, tmp_path, accu
     # The first batch of all was asked for when the module tried it.
     asked = data.at[1:]
     assert len(asked) == 9 and times.steps == 7
-    assert times.total == pytest.approx(clock.stop - asked[2], rel=0.01)
+    # A hundredth or less lies between the two, but where the machine is busy with something else.
+    assert clock.ended[-1] - asked[2] <= times.total <= clock.stop - clock.ended[1]
     assert sum(times.share(phase) for phase in PHASES) == pytest.approx(1.0)
     assert min(times.seconds.values()) >= 0.0
 
@@ -167,14 +191,14 @@ def test_the_parts_sum_to_the_time_of_the_steps(student, teacher, tmp_path, accu
 def test_an_accumulated_step_takes_the_optimizer_once(student, teacher, tmp_path):
     times = profiled(
         tmp_path,
-        module(student, teacher, "optimizer"),
+        module(student, teacher, "both"),
         text_batches(count=10),
         accumulate_grad_batches=4,
         warmup=2,
     )
-    # After the 4th, the 8th and the last batch.
+    # Steps after the 4th, the 8th and the last batch, gradients cleared at the 5th and the 9th.
     assert times.steps == 8
-    assert 3 * SLOW <= times.seconds["optimizer"] < 3.8 * SLOW
+    assert 5 * SLOW <= times.seconds["optimizer"] < 8 * SLOW
 
 
 def test_validation_and_the_ends_of_epochs_lie_between_the_steps(student, teacher, tmp_path):
@@ -194,7 +218,7 @@ def test_validation_and_the_ends_of_epochs_lie_between_the_steps(student, teache
     assert (times.steps, times.seen) == (8, 12)
     # Three of the four validations come after a measured step, each with two batches.
     assert times.between >= 3 * 2 * SLOW
-    assert times.milliseconds("data") < 5 and times.milliseconds("other") < 10
+    assert times.milliseconds("data") < 20 and times.milliseconds("other") < 30
 
 
 class Stream(IterableDataset):
@@ -348,8 +372,8 @@ def test_an_accelerator_is_waited_for_at_every_border(student, teacher, tmp_path
     model = module(student, teacher)
     model.__class__ = Queued
     times = profiled(tmp_path, model, text_batches(count=6))
-    assert 20 <= times.milliseconds("teacher") < 35
-    assert all(times.milliseconds(phase) < 15 for phase in PHASES if phase != "teacher")
+    assert 50 <= times.milliseconds("teacher") < 90
+    assert all(times.milliseconds(phase) < 40 for phase in PHASES if phase != "teacher")
 
 
 def test_the_cpu_is_not_waited_for(student, teacher, batches, tmp_path, monkeypatch):
