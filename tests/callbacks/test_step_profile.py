@@ -269,7 +269,9 @@ def test_what_is_learnt_stays_the_same(student, teacher, batches, tmp_path):
 def test_padding_rows_and_tokens_are_counted(student, teacher, tmp_path):
     # Four rows of seven tokens, two of them padded by two; validation and warm-up do not count.
     batches = text_batches(count=5)
-    times = profiled(tmp_path, module(student, teacher), batches, loader(batches), warmup=2)
+    times = profiled(
+        tmp_path, module(student, teacher), batches, loader(batches), warmup=2, val_check_interval=2
+    )
     assert times.samples == 3 * 4
     assert times.tokens == {"student": 3 * 28, "teacher": 3 * 28}
     assert times.padding == {"student": 3 * 4, "teacher": 3 * 4}
