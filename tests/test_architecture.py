@@ -17,6 +17,7 @@ PACKAGE = ROOT / "lightning_distill"
 CORE = ["criteria", "features", "objective", "module", "teachers", "students", "adapter"]
 CORE += [
     "batches",
+    "compilation",
     "schedules",
     "metrics",
     "mapping",

@@ -12,9 +12,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..compilation import compile_in_place
 from ..distillation import fit
 from ..module import DistillationModule
 from .build import build_trainer
@@ -81,6 +82,11 @@ def train(
     logged_before = _rows(directory / "metrics.csv") if resuming else []
     if resuming and last.is_file():
         _follow_a_move(last)
+    # A run that is older than this key goes on as it was.
+    if OmegaConf.select(cfg, "compile"):
+        for model in (module.student, module.teacher):
+            if model is not None:
+                compile_in_place(model)
     trainer = build_trainer(cfg, directory, **trainer_changes)
     start = time.perf_counter()
     fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
