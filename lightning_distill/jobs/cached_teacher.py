@@ -15,6 +15,7 @@ from ..cache import AnswerStore
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
 from ..teachers import CachedTeacher, fingerprint, pretrained
+from ..teachers.pretrained import DTYPES
 from .run import newest_run
 
 log = logging.getLogger("lightning_distill")
@@ -97,12 +98,17 @@ def teacher_weights(teacher: CachedTeacher, cfg: DictConfig) -> nn.Module:
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
-    kind = OmegaConf.select(cfg, "teacher.auto_class")
-    return _load(teacher, str(path), kind or "AutoModelForSequenceClassification")
+    kind = OmegaConf.select(cfg, "teacher.auto_class") or "AutoModelForSequenceClassification"
+    model = _load(teacher, str(path), kind)
+    rounded = teacher.about["quantization"] is not None or teacher.about["dtype"] != "float32"
+    return pretrained(str(path), kind) if rounded else model
 
 
 def _load(teacher: CachedTeacher, path: str, auto_class: str) -> nn.Module:
-    model = pretrained(path, auto_class)
+    """The model in the type in which it answered, if it is the one."""
+    about = teacher.about
+    dtype = about["dtype"] if about["dtype"] in DTYPES else None
+    model = pretrained(path, auto_class, dtype=dtype, quantization=about["quantization"])
     found = fingerprint(model)
     if found != teacher.fingerprint:
         raise ValueError(

@@ -69,6 +69,8 @@ def about(
     return {
         "class": type(model).__name__,
         "path": getattr(model, "name_or_path", None) or None,
+        "dtype": next((str(t.dtype)[6:] for t in tensors if t.is_floating_point()), None),
+        "quantization": getattr(model, "quantization", None),
         "fingerprint": fingerprint,
         "parameters": sum(p.numel() for p in model.parameters()),
         "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,

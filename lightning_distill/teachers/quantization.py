@@ -28,6 +28,8 @@ def quantized(model: nn.Module, kind: str | None) -> nn.Module:
 
     model.requires_grad_(False)
     quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    # For who wants to make the same teacher again.
+    model.quantization = kind  # type: ignore[assignment]
     return model
 
 

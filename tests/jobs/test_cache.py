@@ -230,6 +230,17 @@ def test_a_named_teacher_must_be_the_one_that_answered(run, teacher, tmp_path, c
     assert report(folder)["student"]["parameters"] < report(folder)["teacher"]["parameters"]
 
 
+@pytest.mark.parametrize("rounded", ["teacher.dtype=bfloat16", "teacher.quantization=int8"])
+def test_a_teacher_in_fewer_bits_is_known_again(run, teacher, rounded):  # noqa: F811
+    if "int8" in rounded:
+        pytest.importorskip("torchao")
+    answers = run("job=cache", *teacher, rounded) / "answers"
+    path = next(a for a in teacher if a.startswith("teacher.path="))
+    arguments = [a for a in cached(teacher, answers) if not a.startswith("student")]
+    folder = run(*arguments, path, "student=from_teacher", "student.layers=1", "baseline=false")
+    assert report(folder)["student"]["metrics"]
+
+
 HIDDEN = [
     "criteria=[hard_label,soft_target,hint]",
     'criteria.hint.inputs.student="student.hidden_states[*]"',
