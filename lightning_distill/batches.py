@@ -20,6 +20,8 @@ def model_inputs(batch: Any, model: nn.Module) -> Any:
     named = [
         p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
+    # A teacher that reads its answers from disk takes what the live one took.
+    named = getattr(model, "input_names", named)
     chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     # Hugging Face models take options by **kwargs, not inputs.

@@ -21,7 +21,7 @@ from .batches import (
     model_inputs,
     take_rows,
 )
-from .features import capture, check_layers, forward_options, read, Source
+from .features import check_layers, read, Source
 from .labels import label_order, reordered
 from .metrics import update
 from .objective import Objective
@@ -32,6 +32,7 @@ from .preconditions import (
     check_unused,
     use_eager_attention,
 )
+from .teachers.answers import run
 from .teachers.fingerprint import fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -100,6 +101,8 @@ class DistillationModule(L.LightningModule):
             }
         )
         self._sums: Tensor | None = None
+        # A batch is only tried: a teacher that keeps its answers need not keep these.
+        self._trying = False
         # The largest value of every term so far, to notice one that never says anything.
         self._largest = torch.zeros(())
         self.optimizer = optimizer or _adamw
@@ -203,6 +206,7 @@ class DistillationModule(L.LightningModule):
         if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
             batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
         # Criteria in training may keep what they saw; this batch is no part of the training.
+        self._trying = True
         trained = (self.student, self.objective)
         modes = {m: m.training for model in trained for m in model.modules()}
         states = {b: b.clone() for b in self.objective.buffers()}
@@ -224,6 +228,7 @@ class DistillationModule(L.LightningModule):
                     strategy = None if trainer is None else trainer.strategy
                     check_unused(loss, self.student, self.objective, strategy)
         finally:
+            self._trying = False
             for module, mode in modes.items():
                 module.training = mode
             for module in set(self.objective.modules()) - set(modes):
@@ -234,6 +239,8 @@ class DistillationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
         self._settle_teacher()
+        if hasattr(self.teacher, "begin"):
+            self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
 
@@ -267,6 +274,7 @@ class DistillationModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
+        self._store_answers()
         if self.current_epoch > 0 or self._largest.dim() == 0:
             return
         weights = self.objective.weights()
@@ -326,6 +334,12 @@ class DistillationModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the mean of every term over all test rows that count in it."""
         self._log_losses("test")
+        self._store_answers()
+
+    def _store_answers(self) -> None:
+        """Let a teacher that keeps its answers write them."""
+        if hasattr(self.teacher, "store_answers"):
+            self.teacher.store_answers(self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
 
     def _evaluate(self, batch: Any, stage: str) -> None:
         compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
@@ -456,15 +470,22 @@ class DistillationModule(L.LightningModule):
         self, role: str, forward: Callable[..., Any], batch: Any, sources: list[Source]
     ) -> tuple[Any, dict[Source, Any]]:
         model = getattr(self, role)
-        with capture(model, sources) as captured:
-            outputs = forward(batch, **forward_options(model, sources))
+        recall = getattr(model, "recall", None) if role == "teacher" else None
+        if recall is not None:
+            outputs, values = recall(self, batch, sources, keep=not self._trying)
+        else:
+            outputs, values = run(model, forward, batch, sources)
         if role == "teacher" and self._label_order is not None:
             outputs = reordered(outputs, self._label_order)
-        return outputs, {source: read(source, outputs, captured) for source in sources}
+            ordered = [s for s in sources if s.kind == "output" and s.name == "logits"]
+            values |= {source: read(source, outputs, {}) for source in ordered}
+        return outputs, values
 
     def _check_sources(self, sources: dict[str, list[Source]], batch: Any) -> None:
         check_layers(self.student, sources["student"])
-        if self.teacher is not None:
+        if hasattr(self.teacher, "recall"):
+            self.teacher.check(dict(self.objective.terms.items()))  # type: ignore[union-attr]
+        elif self.teacher is not None:
             check_layers(self.teacher, sources["teacher"])
         for model in (self.student, self.teacher):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
@@ -500,8 +521,11 @@ class DistillationModule(L.LightningModule):
 
     def _layers(self) -> dict[str, list[str]]:
         layers = {"student": [n for n, _ in self.student.named_modules()], "batch": []}
-        layers["teacher"] = [n for n, _ in self.teacher.named_modules()] if self.teacher else []
-        return layers
+        if self.teacher is not None:
+            # One that reads its answers from disk has no modules, and knows which there were.
+            names = getattr(self.teacher, "module_names", None)
+            layers["teacher"] = names or [n for n, _ in self.teacher.named_modules()]
+        return {"teacher": [], **layers}
 
     def _metrics(self, stage: str) -> dict[str, Metric]:
         return dict(self.metrics[stage].items())  # type: ignore[union-attr,operator]

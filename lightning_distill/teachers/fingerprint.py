@@ -11,6 +11,10 @@ def fingerprint(model: nn.Module) -> str:
 
     The device, the mode and what is trainable do not matter; one changed bit does.
     """
+    own = getattr(model, "fingerprint", None)
+    if isinstance(own, str):
+        # A teacher that stands for another has the weights of that one.
+        return own
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):

@@ -1,0 +1,23 @@
+"""The teacher's answers on disk: shards of rows, found by what the teacher was given for them."""
+
+from .answer import Answer
+from .full import Full
+from .row_id import row_ids, row_lengths
+from .sampled import Sampled
+from .shard import DamagedCacheError
+from .shard_writer import ShardWriter
+from .store import AnswerStore, write_manifest
+from .top_k import TopK
+
+__all__ = [
+    "Answer",
+    "AnswerStore",
+    "DamagedCacheError",
+    "Full",
+    "Sampled",
+    "ShardWriter",
+    "TopK",
+    "row_ids",
+    "row_lengths",
+    "write_manifest",
+]

@@ -1,0 +1,157 @@
+"""One file of rows: columns in the safetensors format, read through a memory map."""
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+# Names in the format, and how numpy and torch hold them; numpy lacks the short floats.
+TYPES: dict[str, tuple[Any, torch.dtype]] = {
+    "F64": (np.float64, torch.float64),
+    "F32": (np.float32, torch.float32),
+    "F16": (np.float16, torch.float16),
+    "BF16": (np.uint16, torch.bfloat16),
+    "F8_E4M3": (np.uint8, torch.float8_e4m3fn),
+    "I64": (np.int64, torch.int64),
+    "I32": (np.int32, torch.int32),
+    "I16": (np.int16, torch.int16),
+    "U8": (np.uint8, torch.uint8),
+}
+
+
+class DamagedCacheError(ValueError):
+    """A file of a cache is not what was written."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a killed process leaves no half of it under its name."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"{path} could not be written ({error.strerror}). What was written before is kept: "
+            "make room, or the folder writable, and give the same command again",
+        ) from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_shard(path: Path, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write columns; returns what a manifest keeps of the file, to know it again.
+
+    Those are its `file` name, `bytes`, `sha256` and `header`, the SHA-256 of the part that says where
+    the columns are.
+    """
+    content = save({name: tensor.contiguous() for name, tensor in columns.items()})
+    write_file(path, content)
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "header": hashlib.sha256(content[: _header_length(content)]).hexdigest(),
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _header_length(content: Any) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+class Shard:
+    """The columns of a file, read where they are asked for and nowhere else.
+
+    Args:
+        path: of the file.
+        facts: what `write_shard` returned for it.
+
+    Raises:
+        DamagedCacheError: if the file is missing, has another size or another header.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]):
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != facts["bytes"]:
+                    raise DamagedCacheError(
+                        f"{path} has {size:,} bytes, but {facts['bytes']:,} were written."
+                    )
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise DamagedCacheError(f"{path} is missing.") from error
+        end = _header_length(self._map)
+        if hashlib.sha256(self._map[: min(end, size)]).hexdigest() != facts["header"]:
+            raise DamagedCacheError(f"The header of {path} is not what was written.")
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_RANDOM)
+        self._types: dict[str, torch.dtype] = {}
+        self._columns: dict[str, np.ndarray] = {}
+        for name, column in json.loads(self._map[8:end]).items():
+            kind, dtype = TYPES[column["dtype"]]
+            start, stop = column["data_offsets"]
+            count = (stop - start) // np.dtype(kind).itemsize
+            # numpy reads no empty part of a buffer.
+            flat = np.empty(0, kind)
+            if count:
+                flat = np.frombuffer(self._map, dtype=kind, count=count, offset=end + start)
+            self._types[name] = dtype
+            self._columns[name] = flat.reshape(column["shape"])
+        self._read = 0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A whole column, still on disk; short floats as whole numbers of their size."""
+        return self._columns[name]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        return list(self._columns)
+
+    def take(self, name: str, rows: np.ndarray) -> Tensor:
+        """Some rows of a column, in memory."""
+        return _as_tensor(self._columns[name][rows], self._types[name])
+
+    def take_range(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` of a column, in memory."""
+        return _as_tensor(self._columns[name][start:stop].copy(), self._types[name])
+
+    def release(self) -> None:
+        """Give the pages that were read back to the system, which may still keep them in reach."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _as_tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor if tensor.dtype == dtype else tensor.view(dtype)

@@ -1,0 +1,276 @@
+"""A folder of the teacher's answers: what it says of itself, and its rows by id."""
+
+import hashlib
+import json
+import mmap
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from .answer import Answer
+from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard
+from .shard_writer import row_checksums
+
+FORMAT, VERSION = "lightning_distill answers", 1
+MANIFEST = "manifest.json"
+# So many files are mapped at once; a process may not open many more.
+MAPPED = 400
+# After so many bytes were read the pages are given back: reading at random from files that are
+# larger than memory keeps the process as small as it was.
+PAGES = 64 * 2**20
+AGAIN = "Give the command that made the cache again: it checks every file and writes what is damaged."
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of itself."""
+    whole = {**content, "checksum": _checksum(content)}
+    write_file(path, json.dumps(whole, indent=1, sort_keys=True).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedCacheError: if it is not what was written.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        checksum = content.pop("checksum")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DamagedCacheError(f"{path} is damaged. {AGAIN}") from error
+    if checksum != _checksum(content):
+        raise DamagedCacheError(f"{path} is damaged: its checksum differs. {AGAIN}")
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(
+    folder: Path, about: Mapping[str, Any], answers: Sequence[Answer], shards: Sequence[Any]
+) -> None:
+    """Make a folder of shards a cache: index its rows, and say what it is.
+
+    Args:
+        folder: that holds the shards.
+        about: of teacher, tokenizer and data, as plain values.
+        answers: what each row has.
+        shards: the facts of each, in order.
+    """
+    high, low, place = [], [], []
+    for number, facts in enumerate(shards):
+        ids = Shard(folder / facts["file"], facts)["id"]
+        high.append(ids[:, 0].copy())
+        low.append(ids[:, 1].copy())
+        place.append(np.arange(len(ids), dtype=np.int64) + (number << 32))
+    columns = [np.concatenate(parts or [np.empty(0, np.int64)]) for parts in (high, low, place)]
+    order = np.argsort(columns[0], kind="stable")
+    columns = [column[order] for column in columns]
+    index = write_shard(
+        folder / "index.safetensors",
+        {n: torch.from_numpy(c) for n, c in zip(("high", "low", "place"), columns, strict=True)},
+    )
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": dict(about),
+        "answers": [answer.settings() for answer in answers],
+        "rows": len(columns[0]),
+        "index": index,
+        "shards": list(shards),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+class AnswerStore:
+    """The teacher's answers in a folder, read at random by row id.
+
+    Opening looks at the manifest and at the size and header of every file, not at what they hold:
+    each row has a checksum of its own, which is looked at when the row is read.
+
+    Args:
+        folder: that `lightning-distill job=cache` or `CachingTeacher` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no cache, or none that was finished.
+        DamagedCacheError: if a file is not what was written.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST).is_file():
+            begun = any(self.folder.glob("shard-*.safetensors"))
+            raise FileNotFoundError(
+                f"There is no {MANIFEST} in {self.folder}: "
+                + (
+                    "the cache was begun and not finished; give the command that made it again, "
+                    "which goes on where it was."
+                    if begun
+                    else "write the teacher's answers there first, with lightning-distill job=cache."
+                )
+            )
+        manifest = read_json(self.folder / MANIFEST)
+        if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+            raise ValueError(
+                f"{self.folder / MANIFEST} is of format {manifest.get('format')!r} version "
+                f"{manifest.get('version')!r}; this program reads {FORMAT!r} version {VERSION}."
+            )
+        self.about: dict[str, Any] = manifest["about"]
+        self.answers = {a["name"]: Answer.from_settings(a) for a in manifest["answers"]}
+        self.shards: list[dict[str, Any]] = manifest["shards"]
+        self._index_facts = manifest["index"]
+        self._rows = manifest["rows"]
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._read = 0
+        try:
+            self._index = Shard(self.folder / self._index_facts["file"], self._index_facts)
+            for number in range(len(self.shards)):
+                self._shard(number)
+        except DamagedCacheError as error:
+            raise DamagedCacheError(f"{error} {AGAIN}") from error
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def bytes(self) -> int:
+        """Of all files but the manifest."""
+        return sum(facts["bytes"] for facts in [*self.shards, self._index_facts])
+
+    def find(self, ids: Int64[np.ndarray, "rows 2"]) -> Int64[np.ndarray, " rows"]:
+        """Where each row is, for `read`; -1 where it is not in the cache."""
+        high, low, place = (self._index[name] for name in ("high", "low", "place"))
+        at = np.searchsorted(high, ids[:, 0])
+        found = np.full(len(ids), -1, dtype=np.int64)
+        open_ = np.arange(len(ids))
+        # Rows that share 64 bits, next to each other, are told apart by the other 64.
+        while len(open_):
+            inside = at[open_] < len(high)
+            open_ = open_[inside]
+            open_ = open_[high[at[open_]] == ids[open_, 0]]
+            same = low[at[open_]] == ids[open_, 1]
+            found[open_[same]] = place[at[open_[same]]]
+            open_ = open_[~same]
+            at[open_] += 1
+        # A binary search touches some twenty pages of the index.
+        self._count(20 * len(ids) * mmap.PAGESIZE)
+        return found
+
+    def read(
+        self,
+        ids: Int64[np.ndarray, "rows 2"],
+        places: Int64[np.ndarray, " rows"],
+        names: Sequence[str],
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """The answers of some rows.
+
+        Args:
+            ids: of the rows.
+            places: what `find` returned for them.
+            names: of the answers.
+
+        Returns:
+            By name (rows, *shape), or where an answer is per token (all tokens of all rows, *shape);
+            and how many tokens each row has.
+
+        Raises:
+            DamagedCacheError: if a row is not what was written.
+        """
+        shards, rows = places >> 32, places & 0xFFFFFFFF
+        order = np.argsort(shards, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
+        counts = np.zeros(len(ids), dtype=np.int64)
+        parts: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
+        for group in groups if len(order) else []:
+            shard, own = self._shard(int(shards[group[0]])), rows[group]
+            if own.max() >= len(shard["id"]) or (shard["id"][own] != ids[group]).any():
+                raise DamagedCacheError(
+                    f"The index of {self.folder} names other rows than {shard.path.name} holds. "
+                    f"{AGAIN}"
+                )
+            begins = shard["tokens"]
+            counts[group] = begins[own + 1] - begins[own]
+            for name in names:
+                found = self._fields(shard, self.answers[name], own, ids[group])
+                for field, pieces in found.items():
+                    into = parts[name].setdefault(field, [None] * len(ids))
+                    for i, piece in zip(group, pieces, strict=True):
+                        into[i] = piece
+        values = {}
+        for name in names:
+            answer = self.answers[name]
+            fields = {field: torch.cat(pieces) for field, pieces in parts[name].items()}
+            values[name] = answer.encoding.decode(fields, answer.shape)
+        return values, counts.tolist()
+
+    def _fields(
+        self, shard: Shard, answer: Answer, rows: np.ndarray, ids: np.ndarray
+    ) -> dict[str, list[Tensor]]:
+        """The encoded fields of some rows of a shard, a tensor for each, and all checked."""
+        prefix = f"{answer.name}/"
+        fields = sorted(c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
+        fields.remove("crc")
+        found: dict[str, list[Tensor]] = {}
+        counts = np.ones(len(rows), dtype=np.int64)
+        for field in fields:
+            if answer.per_token:
+                starts, stops = shard["tokens"][rows], shard["tokens"][rows + 1]
+                counts = stops - starts
+                if (counts < 0).any() or stops.max() > len(shard[prefix + field]):
+                    raise self._damaged(shard, ids[0])
+                found[field] = [
+                    shard.take_range(prefix + field, int(a), int(b))
+                    for a, b in zip(starts, stops, strict=True)
+                ]
+            else:
+                found[field] = list(shard.take(prefix + field, rows).split(1))
+        self._count(
+            sum(max(t.nbytes, mmap.PAGESIZE) for pieces in found.values() for t in pieces)
+            + 3 * len(rows) * mmap.PAGESIZE
+        )
+        columns = [torch.cat(found[field]) for field in fields]
+        right = shard[prefix + "crc"][rows]
+        for i, crc in enumerate(row_checksums(ids, columns, counts.tolist())):
+            if crc != right[i]:
+                raise self._damaged(shard, ids[i])
+        return found
+
+    def _damaged(self, shard: Shard, row: np.ndarray) -> DamagedCacheError:
+        return DamagedCacheError(
+            f"Row {row.tobytes().hex()} in {shard.path} is damaged: its checksum differs. {AGAIN}"
+        )
+
+    def check_files(self) -> list[str]:
+        """The names of all files of which the SHA-256 is not that of what was written."""
+        return [
+            facts["file"]
+            for facts in [*self.shards, self._index_facts]
+            if sha256_of(self.folder / facts["file"]) != facts["sha256"]
+        ]
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._open.pop(number, None)
+        if shard is None:
+            if not 0 <= number < len(self.shards):
+                raise DamagedCacheError(f"The index of {self.folder} is damaged. {AGAIN}")
+            facts = self.shards[number]
+            shard = Shard(self.folder / facts["file"], facts)
+        self._open[number] = shard
+        if len(self._open) > MAPPED:
+            self._open.popitem(last=False)
+        return shard
+
+    def _count(self, size: int) -> None:
+        self._read += size
+        if self._read > PAGES:
+            self._read = 0
+            for shard in [self._index, *self._open.values()]:
+                shard.release()

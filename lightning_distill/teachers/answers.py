@@ -1,0 +1,174 @@
+"""What a teacher is asked for, and its answers by the names that a cache keeps them under."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from ..cache import Answer
+from ..cache.answer import Encoding
+from ..features import capture, forward_options, read, Source
+
+LOGITS = Source("teacher", "output", "logits")
+
+
+def run(
+    model: nn.Module, forward: Callable[..., Any], batch: Any, sources: Sequence[Source]
+) -> tuple[Any, dict[Source, Any]]:
+    """Run a model on a batch; returns its outputs, and the tensor of each source."""
+    with capture(model, sources) as captured:
+        outputs = forward(batch, **forward_options(model, sources))
+    return outputs, {source: read(source, outputs, captured) for source in sources}
+
+
+def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
+    """The name of a source of one tensor in a cache: `logits`, `hidden_states[2]`, `layer:PATH`.
+
+    Args:
+        source: of the teacher.
+        outputs: how many tensors each output of the teacher has that has several; an index from
+            the end is counted from the start.
+    """
+    count = outputs.get(source.name)
+    if source.kind == "output" and count is not None and isinstance(source.item, int):
+        source = replace(source, item=source.item % count)
+    return str(replace(source, process=None)).partition(".")[2]
+
+
+def singles(
+    source: Source, outputs: Mapping[str, int], modules: Sequence[str]
+) -> list[Source]:
+    """The sources of one tensor that a source of many stands for.
+
+    Raises:
+        ValueError: for a range of an output of which it is not known how many tensors it has.
+    """
+    if not source.is_many:
+        return [source]
+    if source.names_many:
+        return source.singles(0, modules)
+    count = outputs.get(source.name)
+    if count is None:
+        raise ValueError(f"It is not known how many tensors {source} has.")
+    return source.singles(len(range(count)[slice(*source.item)]), modules)  # type: ignore[misc]
+
+
+def counts_of(outputs: Any) -> dict[str, int]:
+    """How many tensors each output has that has several."""
+    named = outputs.items() if isinstance(outputs, Mapping) else ()
+    return {str(k): len(v) for k, v in named if isinstance(v, tuple | list)}
+
+
+def about(model: nn.Module, outputs: Any, input_names: Sequence[str], print_: str) -> dict[str, Any]:
+    """What a cache keeps of the teacher, as plain values."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    tensors = [*model.parameters(), *model.buffers()]
+    return {
+        "class": type(model).__name__,
+        "fingerprint": print_,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
+        "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
+        "inputs": list(input_names),
+        "modules": [name for name, _ in model.named_modules()],
+        "outputs": counts_of(outputs),
+        # A token's logits stand where the model returns them; nothing is moved by one.
+        "shift": "none",
+    }
+
+
+def raw_values(
+    sources: Iterable[Source], outputs: Any, values: Mapping[Source, Any]
+) -> dict[str, Tensor]:
+    """The tensors of sources of one tensor each, and the logits, by the names in a cache.
+
+    Raises:
+        ValueError: for a source whose tensor is made of something that is none.
+    """
+    counts = counts_of(outputs)
+    found: dict[str, Tensor] = {}
+    for source in sources:
+        if source.is_many:
+            raise ValueError(f"{source} stands for several tensors; name each.")
+        value = values[source]
+        if source.process is not None or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{source} is made by a function of one's own, or is no tensor; a cache keeps "
+                "tensors that the teacher returns. Use a live teacher."
+            )
+        found[answer_name(source, counts)] = value
+    if "logits" not in found:
+        try:
+            found["logits"] = read(LOGITS, outputs, {})
+        except ValueError:
+            # A model without a head; metrics on the teacher are not asked for then.
+            pass
+    return found
+
+
+def describe(
+    values: Mapping[str, Tensor],
+    shorter: Mapping[str, Tensor] | None,
+    tokens: int | None,
+    encodings: Callable[[str], Encoding],
+) -> list[Answer]:
+    """Which tensors have a vector per token, and of which shape they are.
+
+    Args:
+        values: the teacher's tensors for a batch.
+        shorter: those for the same batch without its last token; `None` if it has one or none.
+        tokens: of a row of the batch; `None` without attention mask.
+        encodings: from a name to how it is written.
+
+    Raises:
+        ValueError: for a tensor of which more than one dimension counts tokens, as attention maps.
+    """
+    answers = []
+    for name, tensor in values.items():
+        per_token = tokens is not None and tensor.dim() > 2 and tensor.shape[1] == tokens
+        if shorter is not None:
+            before, after = tuple(tensor.shape[1:]), tuple(shorter[name].shape[1:])
+            per_token = before != after
+            if per_token and (before[1:] != after[1:] or len(before) < 2):
+                raise ValueError(
+                    f"teacher.{name} has shape {tuple(tensor.shape)}, which depends on the number "
+                    "of tokens in other ways than (rows, tokens, width), as attention maps do. "
+                    "Leave its term out, or use a live teacher."
+                )
+        shape = tuple(tensor.shape[2:] if per_token else tensor.shape[1:])
+        answers.append(Answer(name, per_token, shape, encodings(name)))
+    return answers
+
+
+def without_last_token(batch: Any) -> Any:
+    """The batch with one token less in each tensor that has as many as the attention mask.
+
+    `None` if there is no mask, or nothing would be left.
+    """
+    if not isinstance(batch, Mapping):
+        return None
+    mask = batch.get("attention_mask")
+    own = batch.get("teacher")
+    if isinstance(own, Mapping):
+        cut = without_last_token(own)
+        return None if cut is None else {**batch, "teacher": cut}
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] < 2:
+        return None
+    tokens = mask.shape[1]
+
+    def cut_one(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == tokens:
+            return value[:, :-1]
+        return value
+
+    return {name: cut_one(value) for name, value in batch.items()}
+
+
+def padded(flat: Tensor, lengths: Sequence[int], tokens: int) -> Tensor:
+    """The tokens of all rows, one after another, as (rows, tokens, ...) with zeros behind."""
+    found = flat.new_zeros(len(lengths), tokens, *flat.shape[1:])
+    inside = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    found[inside] = flat
+    return found

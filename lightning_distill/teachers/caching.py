@@ -1,0 +1,303 @@
+"""A live teacher whose answers are kept: it runs in the first epoch, and is read from the second."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn, Tensor
+
+from ..cache import (
+    Answer,
+    AnswerStore,
+    DamagedCacheError,
+    row_ids,
+    row_lengths,
+    ShardWriter,
+    write_manifest,
+)
+from ..cache.shard import sha256_of
+from ..cache.store import MANIFEST, read_json, write_json
+from ..features import Source
+from .answers import about, answer_name, describe, raw_values, run, without_last_token
+from .cached import recall_sources, row_numbers
+from .encodings import encoding_of
+from .fingerprint import fingerprint
+
+PLAN = "plan.json"
+# So many rows of an epoch are looked at, before it is said that none of them was seen before.
+LOOKED_AT = 512
+
+
+class CachingTeacher(nn.Module):
+    """A teacher that answers each row once, and from disk ever after.
+
+    Rows that are not in the folder are asked of the teacher and written, at most `shard_mb` behind;
+    all others are read. At the end of each epoch what the other ranks wrote is there for all. The
+    folder can be given to [`CachedTeacher`][] afterwards, and a run that was killed goes on with
+    what was written.
+
+    Args:
+        teacher: any module; frozen by the [`DistillationModule`][] that it is given to.
+        folder: where the answers are kept.
+        logits: `full`, or fewer numbers by `top_k` or `sampled`.
+        dtype: of logits: `float32`, `bfloat16` or `float16`.
+        hidden_dtype: of all other tensors: these, or `float8`.
+        k: how many logits `top_k` keeps.
+        draws: how many classes `sampled` draws.
+        temperature: at which top-k tails are exact and classes are drawn.
+        views: how many versions of each row keyed augmentation makes.
+        shard_mb: megabytes of a file.
+
+    Raises:
+        ValueError: in training, for a folder of another teacher or other settings, and if no row of
+            an epoch was seen before, because augmentation draws anew.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        folder: str | Path,
+        logits: str = "full",
+        dtype: str = "float32",
+        hidden_dtype: str = "bfloat16",
+        k: int = 64,
+        draws: int = 64,
+        temperature: float = 1.0,
+        views: int = 1,
+        shard_mb: float = 64,
+    ):
+        super().__init__()
+        self.teacher, self.folder = teacher, Path(folder)
+        self.encoding = encoding_of(logits, dtype, hidden_dtype, k, draws, temperature)
+        self.views, self.shard_bytes = views, int(shard_mb * 2**20)
+        self.input_names = [
+            p.name
+            for p in inspect.signature(teacher.forward).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]
+        self.store: AnswerStore | None = None
+        self.plan: dict[str, Any] | None = None
+        self._writer: ShardWriter | None = None
+        self._pending: set[bytes] = set()
+        self._rank, self._written, self._epochs = 0, 0, 0
+        self._asked = self._found = 0
+        self._print: str | None = None
+        self._keeping = False
+
+    @property
+    def config(self) -> Any:
+        """That of the live teacher."""
+        return getattr(self.teacher, "config", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the live teacher."""
+        if self._print is None:
+            self._print = fingerprint(self.teacher)
+        return self._print
+
+    @property
+    def module_names(self) -> list[str]:
+        """The paths within the live teacher."""
+        return [name for name, _ in self.teacher.named_modules()]
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """Run the live teacher."""
+        return self.teacher(*args, **inputs)
+
+    def check(self, terms: Mapping[str, Any]) -> None:
+        """The live teacher has all that any term may ask for."""
+
+    def recall(
+        self, module: Any, batch: Any, sources: Sequence[Source], keep: bool = False
+    ) -> tuple[Any, dict[Source, Any]]:
+        """The teacher's outputs and the tensor of each source, read or made.
+
+        Args:
+            module: the [`DistillationModule`][] that asks.
+            batch: as its loader gave it.
+            sources: of the teacher.
+            keep: write what is new; false for a batch that is only tried.
+        """
+        inputs = module.teacher_inputs(batch)
+        ids = row_ids(inputs)
+        known = self.store is not None and bool((self.store.find(ids) >= 0).all())
+        if keep and module.training:
+            self._look_for_new_inputs(ids, known)
+        if known and not any(source.is_many for source in sources):
+            assert self.store is not None
+            if set(raw_names(sources, self.store)) <= set(self.store.answers):
+                return recall_sources(self.store, inputs, sources, row_numbers(batch))
+        outputs, values = run(self.teacher, module.teacher_forward, batch, sources)
+        if keep and self._keeping and not known:
+            self._keep(module, batch, inputs, ids, sources, outputs, values)
+        return outputs, values
+
+    # Writing.
+
+    def begin(self, rank: int, barrier: Callable[[], None]) -> None:
+        """Open what an earlier run left; called on every rank when training begins.
+
+        Args:
+            rank: of this process.
+            barrier: returns when all ranks have called it.
+        """
+        self._rank, self._keeping = rank, True
+        if rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_plan()
+            self._index()
+        barrier()
+        self._reopen()
+
+    def store_answers(self, barrier: Callable[[], None]) -> None:
+        """Write what is left, and see what the other ranks wrote; at the end of each epoch."""
+        if not self._keeping:
+            return
+        if self._writer is not None and len(self._writer):
+            self._flush()
+        barrier()
+        if self._rank == 0:
+            self._index()
+        barrier()
+        self._reopen()
+        self._epochs += 1
+        self._asked = self._found = 0
+
+    def _look_for_new_inputs(self, ids: np.ndarray, known: bool) -> None:
+        if self._epochs < self.views or self._asked >= LOOKED_AT:
+            return
+        self._asked += len(ids)
+        self._found += known
+        if self._asked >= LOOKED_AT and not self._found:
+            raise ValueError(
+                f"None of {self._asked} rows of epoch {self._epochs} was seen before, so that a cache "
+                "is of no use: augmentation draws anew in each epoch, or rows are packed anew. Use "
+                "augmentation that is keyed (data.views=N), or a live teacher."
+            )
+
+    def _keep(
+        self,
+        module: Any,
+        batch: Any,
+        inputs: Any,
+        ids: np.ndarray,
+        sources: Sequence[Source],
+        outputs: Any,
+        values: Mapping[Source, Any],
+    ) -> None:
+        lengths = row_lengths(inputs)
+        found = raw_values(sources, outputs, values)
+        if self._writer is None:
+            if self.plan is None:
+                self._make_plan(module, batch, inputs, sources, outputs, found)
+            assert self.plan is not None
+            answers = [Answer.from_settings(a) for a in self.plan["answers"]]
+            self._writer = ShardWriter(self.folder, answers)
+        if not {a.name for a in self._writer.answers} <= set(found):
+            # Another objective asks for less, such as that of a student without a teacher.
+            return
+        stored = self.store.find(ids) >= 0 if self.store is not None else np.zeros(len(ids), bool)
+        new = []
+        for i, row in enumerate(ids):
+            key = row.tobytes()
+            if not stored[i] and key not in self._pending:
+                self._pending.add(key)
+                new.append(i)
+        if new:
+            own = None if lengths is None else [lengths[i] for i in new]
+            self._writer.add(ids[new], {n: v[new] for n, v in found.items()}, own)
+        if self._writer.bytes >= self.shard_bytes:
+            self._flush()
+
+    def _make_plan(
+        self,
+        module: Any,
+        batch: Any,
+        inputs: Any,
+        sources: Sequence[Source],
+        outputs: Any,
+        found: Mapping[str, Tensor],
+    ) -> None:
+        shorter = None
+        if (cut := without_last_token(batch)) is not None:
+            other, tensors = run(self.teacher, module.teacher_forward, cut, sources)
+            shorter = raw_values(sources, other, tensors)
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        tokens = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        answers = describe(found, shorter, tokens, self.encoding)
+        self.plan = {
+            "about": {
+                "teacher": about(self.teacher, outputs, self.input_names, self.fingerprint)
+            },
+            "answers": [answer.settings() for answer in answers],
+        }
+        write_json(self.folder / PLAN, self.plan)
+
+    def _check_plan(self) -> None:
+        if not (self.folder / PLAN).is_file():
+            if (self.folder / MANIFEST).is_file():
+                raise ValueError(
+                    f"{self.folder} was made by lightning-distill job=cache; train from it with "
+                    "teacher=cached, or name another folder."
+                )
+            return
+        plan = read_json(self.folder / PLAN)
+        made = plan["about"]["teacher"]["fingerprint"]
+        if made != self.fingerprint:
+            raise ValueError(
+                f"{self.folder} holds the answers of another teacher (fingerprint {made[:12]}, this "
+                f"one is {self.fingerprint[:12]}). Name another folder."
+            )
+        for settings in plan["answers"]:
+            answer = Answer.from_settings(settings)
+            if answer.encoding != self.encoding(answer.name):
+                raise ValueError(
+                    f"{self.folder} holds teacher.{answer.name} as {answer.encoding}, and "
+                    f"{self.encoding(answer.name)} is asked for. Name another folder."
+                )
+
+    def _flush(self) -> None:
+        assert self._writer is not None
+        facts = self._writer.write(f"shard-{self._rank:03d}-{self._written:05d}")
+        write_json(self.folder / f"{Path(facts['file']).stem}.json", facts)
+        self._written += 1
+
+    def _index(self) -> None:
+        """Make a cache of all shards that are whole; the others are removed."""
+        if not (self.folder / PLAN).is_file():
+            return
+        shards = []
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            try:
+                facts = read_json(path.with_suffix(".json"))
+                whole = self.store is not None and facts in self.store.shards
+                if whole or sha256_of(path) == facts["sha256"]:
+                    shards.append(facts)
+                    continue
+            except (FileNotFoundError, DamagedCacheError):
+                pass
+            # Its rows are asked of the teacher again.
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
+        if self.store is None or shards != self.store.shards:
+            plan = read_json(self.folder / PLAN)
+            answers = [Answer.from_settings(a) for a in plan["answers"]]
+            write_manifest(self.folder, plan["about"], answers, shards)
+
+    def _reopen(self) -> None:
+        if not (self.folder / MANIFEST).is_file():
+            return
+        self.plan = read_json(self.folder / PLAN)
+        self.store = AnswerStore(self.folder)
+        self._pending.clear()
+        own = f"shard-{self._rank:03d}-"
+        numbers = [int(f["file"][len(own) : -12]) for f in self.store.shards if f["file"].startswith(own)]
+        self._written = max(numbers, default=-1) + 1
+
+
+def raw_names(sources: Sequence[Source], store: AnswerStore) -> list[str]:
+    """The names that sources of one tensor have in a cache."""
+    return [answer_name(source, store.about["teacher"]["outputs"]) for source in sources]
