@@ -47,12 +47,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from lightning_distill import DistillationModule, Objective, teachers, Term
+from lightning_distill import DistillationModule, Objective, Term
+from lightning_distill.cache import Answer, Full, Sampled, ShardWriter, TopK, write_manifest
 from lightning_distill.callbacks import FiniteLoss
 from lightning_distill.criteria import HardLabel, SoftTarget
 from lightning_distill.data import TextFiles
 from lightning_distill.students import from_teacher
-from lightning_distill.teachers import pretrained
+from lightning_distill.teachers import CachedTeacher, pretrained
 
 HERE = Path(__file__).parent
 SOFT, HARD, TEMPERATURE = 0.9, 0.1, 4.0
@@ -337,21 +338,75 @@ def ours(setup: Setup, bucketed: bool = False) -> Tensor:
 # The cache: all that this file knows of it.
 
 
-def write_cache(setup: Setup, folder: Path, **mode: Any) -> None:
-    """Write the teacher's answers to all training rows into `folder`."""
-    if not hasattr(teachers, "write_cache"):
-        raise Skipped("lightning_distill.teachers has no cache yet")
-    teachers.write_cache(setup.teacher, setup.data, folder, **mode)
+def write_cache(setup: Setup, folder: Path) -> None:
+    """Write the teacher's answers to all rows into `folder`, by the command."""
+    if importlib.util.find_spec("lightning_distill.jobs.cache") is None:
+        raise Skipped("lightning-distill has no job=cache yet")
+    path = setup.task.teacher
+    if path is None:
+        path = str(Path(setup.scratch) / "teacher")
+        setup.teacher.save_pretrained(path)
+        setup.data.tokenizer.save_pretrained(path)
+    run_folder = f"hydra.run.dir={setup.scratch}/run"
+    command("job=cache", f"job.folder={folder}", run_folder, *files(setup.task.rows), *fast(path))
+
+
+def fast(path: str) -> list[str]:
+    """The teacher in this folder, and the least student that the job can be tried with."""
+    found = ["teacher=pretrained", f"teacher.path={path}", "student=from_teacher"]
+    return [*found, "student.layers=1", "criteria=[hard_label,soft_target]"]
 
 
 def cached_teacher(folder: str | None) -> nn.Module:
-    if not hasattr(teachers, "CachedTeacher") or folder is None:
-        raise Skipped("lightning_distill.teachers has no CachedTeacher yet")
-    return teachers.CachedTeacher(folder)
+    if folder is None or not Path(folder).is_dir():
+        raise Skipped("lightning-distill has no job=cache yet")
+    return CachedTeacher(folder)
 
 
-# What `--bytes` writes: the options of `write_cache` by the name in the table.
-CACHE_MODES: dict[str, dict[str, Any]] = {}
+WIDTH, CLASSES = 384, 1000
+# What `--bytes` writes: (per token, shape, encoding) of one tensor by its name in the table.
+CACHES: dict[str, tuple[bool, tuple[int, ...], Any]] = {
+    "logits of 2 classes, float32": (False, (2,), Full()),
+    "logits of 2 classes, float16": (False, (2,), Full("float16")),
+    "logits of 2 classes, bfloat16": (False, (2,), Full("bfloat16")),
+    "logits of 1000 classes, float32": (False, (CLASSES,), Full()),
+    "logits of 1000 classes, float16": (False, (CLASSES,), Full("float16")),
+    "logits of 1000 classes, bfloat16": (False, (CLASSES,), Full("bfloat16")),
+    "64 largest of 1000 logits": (False, (CLASSES,), TopK(64)),
+    "64 largest of 1000 logits, float16": (False, (CLASSES,), TopK(64, dtype="float16")),
+    "64 draws from 1000 classes": (False, (CLASSES,), Sampled(64)),
+    "hidden states of 384, bfloat16": (True, (WIDTH,), Full("bfloat16")),
+    "hidden states of 384, float8": (True, (WIDTH,), Full("float8")),
+    "pooled embedding of 384, float32": (False, (WIDTH,), Full()),
+    "pooled embedding of 384, bfloat16": (False, (WIDTH,), Full("bfloat16")),
+    "pooled embedding of 384, float8": (False, (WIDTH,), Full("float8")),
+}
+
+
+def sizes(setup: Setup) -> dict[str, Any]:
+    """Bytes on disk per row, and those of its values in float32.
+
+    The values are random, for the size depends on shapes alone; the rows have their real lengths.
+    """
+    lengths = setup.data.splits["train"].lengths
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Any] = {}
+    for name, (per_token, shape, encoding) in CACHES.items():
+        folder = Path(setup.scratch) / name.replace(" ", "_")
+        folder.mkdir()
+        answer = Answer("values", per_token, shape, encoding)
+        writer = ShardWriter(folder, [answer])
+        alone = 0
+        for start in range(0, len(lengths), 64):
+            own = lengths[start : start + 64]
+            ids = torch.randint(-(2**62), 2**62, (len(own), 2), generator=generator).numpy()
+            size = (len(own), *((max(own),) if per_token else ()), *shape)
+            writer.add(ids, {"values": torch.randn(size, generator=generator)}, own)
+            alone += (sum(own) if per_token else len(own)) * math.prod(shape)
+        write_manifest(folder, {}, [answer], [writer.write("shard-00000")])
+        total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        found[name] = {"bytes": total / len(lengths), "float32": 4 * alone / len(lengths)}
+    return {"rows": len(lengths), "mean_tokens": statistics.mean(lengths), "caches": found}
 
 
 @dataclass
@@ -438,9 +493,10 @@ def work(task: Task, scratch: str) -> dict[str, Any]:
         return {"accuracy": accuracy(setup.teacher, setup.data)}
     if task.arm == "cache":
         assert task.cache is not None
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
         write_cache(setup, Path(task.cache))
-        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {"wall": time.perf_counter() - wall, "cpu": used.ru_utime + used.ru_stime}
     if task.arm == "bytes":
         return sizes(setup)
     if task.warm:
@@ -458,19 +514,6 @@ def work(task: Task, scratch: str) -> dict[str, Any]:
     }
 
 
-def sizes(setup: Setup) -> dict[str, float]:
-    """Bytes on disk per training row of every kind of cache."""
-    if not CACHE_MODES:
-        raise Skipped("lightning_distill.teachers has no cache yet")
-    found = {}
-    for name, mode in CACHE_MODES.items():
-        folder = Path(setup.scratch) / name.replace(" ", "_")
-        write_cache(setup, folder, **mode)
-        total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found[name] = total / len(setup.data.splits["train"])
-    return found
-
-
 def child(text: str) -> None:
     task = Task(**json.loads(text))
     quiet()
@@ -482,26 +525,46 @@ def child(text: str) -> None:
     print(json.dumps(found))
 
 
-def run(task: Task) -> dict[str, Any]:
-    """Do this in a fresh process."""
+def process(*arguments: str) -> str:
+    """What a fresh process of this Python says."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, __file__, "--child", json.dumps(asdict(task))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment
+    )
     if done.returncode:
-        sys.exit(f"{done.stderr}\nThe arm {task.arm} failed.")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        sys.exit(f"{done.stdout}\n{done.stderr}\nThis failed: python {' '.join(arguments)}")
+    return done.stdout
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Do this in a fresh process."""
+    said = process(__file__, "--child", json.dumps(asdict(task)))
+    return json.loads(said.strip().splitlines()[-1])
+
+
+def command(*overrides: str) -> None:
+    """The command `lightning-distill`."""
+    process("-m", "lightning_distill.main", *overrides)
+
+
+def files(rows: str) -> list[str]:
+    found = ["experiment=sst2", f"data_dir={rows}", f"data.max_length={MAX_LENGTH}"]
+    return [*found, "trainer.accelerator=cpu"]
 
 
 # What the process that was started does.
 
 
-def cut(folder: Path, rows: int | None) -> str:
-    """SST-2 with so many training rows, drawn by a fixed seed and left in their order."""
+def cut(folder: Path, rows: int | None, others: int | None = None) -> str:
+    """SST-2 with so many training rows, drawn by a fixed seed and left in their order.
+
+    Of the other splits the first `others`: where nothing is validated, they only must be there.
+    """
     source = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")) / "sst2"
     if not (source / "train.tsv").is_file():
         sys.exit("Set LIGHTNING_DISTILL_DATA to the folder that holds sst2/train.tsv.")
@@ -513,6 +576,8 @@ def cut(folder: Path, rows: int | None) -> str:
                 sys.exit(f"There are {len(lines)} training rows, fewer than {rows}.")
             kept = sorted(random.Random(0).sample(range(len(lines)), rows))
             lines = [lines[i] for i in kept]
+        if name != "train":
+            lines = lines[:others]
         (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
     return str(folder)
 
@@ -538,7 +603,7 @@ def available(names: list[str], task: Task) -> Iterator[tuple[str, dict[str, Any
 
 def agreeing(names: list[str], scratch: Path, task: Task) -> tuple[dict[str, float], dict]:
     """Refuse to measure arms that do not compute one loss; the losses, and who cannot run."""
-    first = Task(**{**asdict(task), "rows": cut(scratch / "first", BATCH)})
+    first = Task(**{**asdict(task), "rows": cut(scratch / "first", BATCH, BATCH)})
     if any(ARMS[name].teacher == "cached" for name in names):
         first.cache = str(scratch / "first_cache")
         run(Task(**{**asdict(first), "arm": "cache"}))
@@ -568,7 +633,7 @@ def save(folder: Path, name: str, found: dict[str, Any]) -> None:
 def speed(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
     task = Task("", "", model_folder(options.model), epochs=options.epochs or 1)
     losses, skipped = agreeing(options.arms or list(ARMS), scratch, task)
-    task.rows = cut(scratch / "rows", options.rows or 3200)
+    task.rows = cut(scratch / "rows", options.rows or 3200, BATCH)
     found: dict[str, Any] = {
         "torch": torch.__version__,
         "losses": losses,
@@ -600,25 +665,14 @@ def trained_teacher(options: argparse.Namespace, rows: str, folder: Path) -> str
     """The pretrained model after one epoch on the labels, through the command."""
     if options.teacher:
         return str(Path(options.teacher).absolute())
-    overrides = [
-        "job=finetune",
-        "student=pretrained",
-        f"student.path={model_folder(options.model)}",
-    ]
-    overrides += ["experiment=sst2", f"data_dir={rows}", f"data.max_length={MAX_LENGTH}"]
-    overrides += ["trainer.max_epochs=1", "optimizer.lr=1e-4", "trainer.accelerator=cpu"]
-    command = [sys.executable, "-m", "lightning_distill.main", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, f"hydra.run.dir={folder}"], capture_output=True, text=True, env=environment
-    )
-    if done.returncode:
-        sys.exit(f"{done.stderr}\nThe teacher could not be trained.")
+    model = ["student=pretrained", f"student.path={model_folder(options.model)}"]
+    training = ["trainer.max_epochs=1", "optimizer.lr=1e-4", f"hydra.run.dir={folder}"]
+    command("job=finetune", *files(rows), *model, *training)
     return str(folder / "student")
 
 
 def compare(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
-    rows = cut(scratch / "rows", options.rows)
+    rows = cut(scratch / "rows", options.rows or 4000)
     start = time.perf_counter()
     teacher = trained_teacher(options, rows, scratch / "teacher")
     task = Task("", rows, teacher, teacher, layers=2, epochs=options.epochs or 2)
@@ -649,10 +703,8 @@ def compare(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
 
 
 def measure_bytes(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
-    rows = cut(scratch / "rows", options.rows or 3200)
+    rows = cut(scratch / "rows", options.rows or 3200, BATCH)
     found = run(Task("bytes", rows, model_folder(options.model)))
-    if "skipped" in found:
-        sys.exit(f"--bytes: skipped, {found['skipped']}.")
     save(folder, "bytes", found)
     print(bytes_table(found))
 
@@ -739,9 +791,17 @@ def accuracy_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def bytes_table(found: dict[str, float]) -> str:
-    lines = ["| cache | bytes per sample |", "|---|--:|"]
-    return "\n".join([*lines, *(f"| {name} | {size:.1f} |" for name, size in found.items())])
+def bytes_table(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['rows']} rows of {found['mean_tokens']:.1f} tokens on average:",
+        "",
+        "| cache | bytes per sample | its values in float32 | share |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, one in found["caches"].items():
+        share = 100 * one["bytes"] / one["float32"]
+        lines.append(f"| {name} | {one['bytes']:,.0f} | {one['float32']:,.0f} | {share:.0f} % |")
+    return "\n".join(lines)
 
 
 TABLES = {"speed": speed_table, "accuracy": accuracy_table, "bytes": bytes_table}
