@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 CORE = ["criteria", "features", "objective", "module", "teachers", "students", "adapter"]
 CORE += [
+    "cache",
     "batches",
     "schedules",
     "metrics",

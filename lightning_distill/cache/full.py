@@ -32,8 +32,8 @@ class Full:
     """All values of an answer.
 
     Attributes:
-        dtype: `float32` keeps what the teacher said; `bfloat16`, `float16` and `float8` round it to 8,
-            11 and 4 significant bits. `float8` (e4m3) keeps a scale for each vector beside it.
+        dtype: `float32` keeps what the teacher said; `bfloat16`, `float16` and `float8` round it to
+            8, 11 and 4 significant bits. `float8` (e4m3) keeps a scale for each vector beside it.
     """
 
     dtype: str = "float32"
@@ -43,7 +43,7 @@ class Full:
             raise ValueError(f"`dtype` must be one of {', '.join(FLOATS)}, got {self.dtype!r}.")
 
     def encode(
-        self, values: Float[Tensor, "count *shape"], ids: Int64[Tensor, "count 2"]
+        self, values: Float[Tensor, "count ..."], ids: Int64[Tensor, "count 2"]
     ) -> dict[str, Tensor]:
         """What is written for these values."""
         if self.dtype != "float8":

@@ -43,15 +43,19 @@ class Sampled:
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
 
     def encode(
-        self, values: Float[Tensor, "count *shape"], ids: Int64[Tensor, "count 2"]
+        self, values: Float[Tensor, "count ..."], ids: Int64[Tensor, "count 2"]
     ) -> dict[str, Tensor]:
         """What is written for these logits."""
         shape = values.shape
-        flat = (values.float() / self.temperature).softmax(dim=-1).reshape(len(values), -1, shape[-1])
+        flat = (
+            (values.float() / self.temperature).softmax(dim=-1).reshape(len(values), -1, shape[-1])
+        )
         if flat.shape[1] == 0 or len(flat) == 0:
             drawn = torch.zeros(len(flat), flat.shape[1], self.draws, dtype=torch.long)
         else:
-            drawn = torch.stack([self._draw(p, int(i)) for p, i in zip(flat, ids[:, 0], strict=True)])
+            drawn = torch.stack(
+                [self._draw(p, int(i)) for p, i in zip(flat, ids[:, 0], strict=True)]
+            )
         drawn = drawn.sort(dim=-1).values.reshape(*shape[:-1], self.draws)
         # Each class once, with its count; what is left of the places has a count of zero.
         first = torch.ones_like(drawn, dtype=torch.bool)

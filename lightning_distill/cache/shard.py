@@ -64,8 +64,8 @@ def _sync_folder(folder: Path) -> None:
 def write_shard(path: Path, columns: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write columns; returns what a manifest keeps of the file, to know it again.
 
-    Those are its `file` name, `bytes`, `sha256` and `header`, the SHA-256 of the part that says where
-    the columns are.
+    Those are its `file` name, `bytes`, `sha256` and `header`, the SHA-256 of the part that says
+    where the columns are.
     """
     content = save({name: tensor.contiguous() for name, tensor in columns.items()})
     write_file(path, content)

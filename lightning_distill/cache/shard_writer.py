@@ -66,7 +66,9 @@ class ShardWriter:
                 tensor = tensor[inside]
                 marks = marks.repeat_interleave(torch.tensor(counts), dim=0)
                 places = np.concatenate([np.arange(n) for n in counts]) if counts else np.empty(0)
-                step = torch.from_numpy((places.astype(np.uint64) * np.uint64(STRIDE)).view(np.int64))
+                step = torch.from_numpy(
+                    (places.astype(np.uint64) * np.uint64(STRIDE)).view(np.int64)
+                )
                 marks = marks + step[:, None]
             fields = answer.encoding.encode(tensor, marks)
             for field, column in fields.items():
@@ -107,8 +109,8 @@ class ShardWriter:
         if tensor.isnan().any():
             row = int(tensor.isnan().flatten(1).any(dim=1).nonzero()[0])
             raise ValueError(
-                f"teacher.{answer.name} is NaN in row {row} of this batch; a cache would keep that. "
-                "Look at the teacher's weights and precision."
+                f"teacher.{answer.name} is NaN in row {row} of this batch; a cache would keep "
+                "that. Look at the teacher's weights and precision."
             )
 
 

@@ -24,7 +24,9 @@ MAPPED = 400
 # After so many bytes were read the pages are given back: reading at random from files that are
 # larger than memory keeps the process as small as it was.
 PAGES = 64 * 2**20
-AGAIN = "Give the command that made the cache again: it checks every file and writes what is damaged."
+AGAIN = (
+    "Give the command that made the cache again: it checks every file and writes what is damaged."
+)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -114,7 +116,7 @@ class AnswerStore:
                     "the cache was begun and not finished; give the command that made it again, "
                     "which goes on where it was."
                     if begun
-                    else "write the teacher's answers there first, with lightning-distill job=cache."
+                    else "write the teacher's answers there first, with job=cache."
                 )
             )
         manifest = read_json(self.folder / MANIFEST)
@@ -178,8 +180,8 @@ class AnswerStore:
             names: of the answers.
 
         Returns:
-            By name (rows, *shape), or where an answer is per token (all tokens of all rows, *shape);
-            and how many tokens each row has.
+            By name (rows, *shape), or for an answer per token (tokens of all rows, *shape); and
+            how many tokens each row has.
 
         Raises:
             DamagedCacheError: if a row is not what was written.

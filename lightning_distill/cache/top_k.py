@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -17,9 +16,9 @@ class TopK:
     r"""The `k` largest logits with their classes, and the tail as one number.
 
     What is left of the others is $r = \tau\log\sum_{c \notin top} e^{z_c/\tau}$; they are read as
-    equal, $r - \tau\log(C - k)$ each. So at temperature $\tau$ the probabilities of the $k$ classes,
-    and of all others together, are exact; at another they are not. A distribution that is cut off
-    without its tail would be wrong for the $k$ classes too.
+    equal, $r - \tau\log(C - k)$ each. So at temperature $\tau$ the probabilities of the $k$
+    classes, and of all others together, are exact; at another they are not. A distribution
+    that is cut off without its tail would be wrong for the $k$ classes too.
 
     Attributes:
         k: how many.
@@ -42,7 +41,7 @@ class TopK:
             )
 
     def encode(
-        self, values: Float[Tensor, "count *shape"], ids: Int64[Tensor, "count 2"]
+        self, values: Float[Tensor, "count ..."], ids: Int64[Tensor, "count 2"]
     ) -> dict[str, Tensor]:
         """What is written for these logits."""
         classes = values.shape[-1]

@@ -5,6 +5,9 @@ from typing import Any
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from .cache import cache
+from .cached_teacher import cached_teacher
+from .caching_teacher import caching_teacher
 from .distill import distill
 from .evaluate import evaluate
 from .export import export
@@ -13,7 +16,18 @@ from .inspect import inspect
 from .run import prepare_run
 from .trained_teacher import trained_teacher
 
-__all__ = ["distill", "evaluate", "export", "finetune", "inspect", "run", "trained_teacher"]
+__all__ = [
+    "cache",
+    "cached_teacher",
+    "caching_teacher",
+    "distill",
+    "evaluate",
+    "export",
+    "finetune",
+    "inspect",
+    "run",
+    "trained_teacher",
+]
 
 
 def run(cfg: DictConfig) -> Any:

@@ -19,7 +19,9 @@ from .. import criteria
 from ..batches import check_largest_id, longest_input
 from ..labels import label_order
 from ..objective import Objective, Term
+from ..teachers import CachedTeacher, CachingTeacher
 from ..teachers.pretrained import check_path
+from .cached_teacher import teacher_weights, tokenizer_path
 
 log = logging.getLogger("lightning_distill")
 
@@ -96,6 +98,7 @@ def build_data(cfg: DictConfig) -> Any:
         for path in paths:
             if path is not None:
                 check_path(path)
+        paths[1] = paths[1] or tokenizer_path(cfg)
         if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
             cfg.data.tokenizer = paths[0] or paths[1]
         if "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths):
@@ -192,10 +195,22 @@ def build_teacher(
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
+    if isinstance(teacher, CachingTeacher):
+        teacher = teacher.teacher
+    if isinstance(teacher, CachedTeacher):
+        # Only for a student that is made from its weights are they loaded, and not kept.
+        wanted = "teacher" in _arguments(cfg.student)
+        teacher = teacher_weights(teacher, cfg) if wanted else None
     student = call(cfg.student, known(data, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student
+
+
+def _arguments(node: Any) -> list[str]:
+    """What the class or function that `node` names takes."""
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    return [] if target is None else list(inspect.signature(get_object(str(target))).parameters)
 
 
 def build_objective(cfg: DictConfig) -> Objective:

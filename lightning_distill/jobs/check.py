@@ -29,6 +29,7 @@ REQUIRED = {
     "student.path": f"{MODEL}, as in student.path=DIR",
     "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
 }
+KEPT = ("lightning_distill.jobs.cached_teacher", "lightning_distill.jobs.caching_teacher")
 GROUPS = {
     "job": "distill",
     "data": "text_files",
@@ -116,8 +117,9 @@ def _check_required(cfg: DictConfig) -> None:
     for name, what in REQUIRED.items():
         group, _, key = name.partition(".")
         node = cfg[group]
-        # A class of the user's own may take null.
-        ours = node is not None and str(node.get("_target_")).startswith("lightning_distill.")
+        # A class of the user's own may take null, and so do teachers whose answers are kept.
+        target = "" if node is None else str(node.get("_target_"))
+        ours = target.startswith("lightning_distill.") and not target.startswith(KEPT)
         if name in missing or (ours and key in node and node[key] is None):
             raise ValueError(f"{name} is missing: name {what}.")
     if missing:

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from ..module import DistillationModule
 from ..objective import Objective
 from ..report import Comparison, draw_curves, latency_ms, parameter_count, Row, size_mb
+from ..teachers import CachedTeacher
 from .build import (
     build_data,
     build_label_objective,
@@ -180,11 +181,14 @@ def report(
             for n, v in metrics.items()
             if (n not in terms or n == name) and n != "agreement" and not n.startswith("teacher_")
         }
+        # One that is not there is as large as it was, and takes no time.
+        there = None if isinstance(model, CachedTeacher) else model
+        known = model.about if isinstance(model, CachedTeacher) else {}
         return Row(
             title,
-            parameter_count(model),
-            size_mb(model),
-            latency_ms(forward, batch),
+            int(known["parameters"]) if there is None else parameter_count(there),
+            float(known["size_mb"]) if there is None else size_mb(there),
+            None if there is None else latency_ms(forward, batch),
             kept,
             metrics.get("agreement"),
         )

@@ -14,7 +14,9 @@ from torch import nn, Tensor
 from ..features import capture, Source
 from ..mapping import pair_layers
 from ..module import DistillationModule
+from ..teachers import CachedTeacher
 from .build import build_data, build_label_objective, build_student, build_teacher
+from .cached_teacher import teacher_weights
 from .check import check_number
 
 
@@ -31,6 +33,8 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
     check_number("job.depth", depth, whole=True, least=1)
     data = build_data(cfg)
     teacher = build_teacher(cfg, data)
+    if isinstance(teacher, CachedTeacher):
+        teacher = teacher_weights(teacher, cfg)
     student = build_student(cfg, data, teacher)
     module = DistillationModule(student, teacher, build_label_objective(cfg)).eval()
     batch = next(iter(data.train_dataloader()))

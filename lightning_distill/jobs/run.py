@@ -106,6 +106,8 @@ def _quiet() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*The `srun` command is available.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        # What is predicted goes to disk.
+        ".*predict returned None.*",
         # The first call only initialises OneCycleLR; no step is skipped.
         ".*lr_scheduler.step\\(\\)` before `optimizer.step.*",
     ):

@@ -127,6 +127,8 @@ def trained_teacher(
     directory = Path(str(cfg.output_dir)) / "teacher"
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
     _keep(module.student, data.tokenizer, kept, text)
+    # As if it were loaded from there, for who asks where it is.
+    module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return module.student.eval()
 
 

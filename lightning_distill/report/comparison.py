@@ -18,7 +18,7 @@ class Row:
         name: what it is called in the table.
         parameters: how many.
         size_mb: on disk, in megabytes.
-        latency_ms: median of one forward with one row, in milliseconds.
+        latency_ms: median of one forward with one row, in milliseconds; `None` if it is not there.
         metrics: on the test rows, by name.
         agreement: share of test rows on which it predicts what the teacher predicts.
     """
@@ -26,7 +26,7 @@ class Row:
     name: str
     parameters: int
     size_mb: float
-    latency_ms: float
+    latency_ms: float | None
     metrics: Mapping[str, float]
     agreement: float | None = None
 
@@ -124,7 +124,8 @@ class Comparison:
         heads += ["gap closed"] if self.gap_closed is not None else []
         cells = []
         for row in rows:
-            line = [row.name, f"{row.parameters:,}", f"{row.size_mb:.2f}", f"{row.latency_ms:.2f}"]
+            latency = "" if row.latency_ms is None else f"{row.latency_ms:.2f}"
+            line = [row.name, f"{row.parameters:,}", f"{row.size_mb:.2f}", latency]
             for metric in (self.metric, *others):
                 value = row.metrics.get(metric)
                 line.append("" if value is None else f"{value:.4f}")

@@ -1,6 +1,7 @@
 """What a teacher is asked for, and its answers by the names that a cache keeps them under."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -37,9 +38,7 @@ def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
     return str(replace(source, process=None)).partition(".")[2]
 
 
-def singles(
-    source: Source, outputs: Mapping[str, int], modules: Sequence[str]
-) -> list[Source]:
+def singles(source: Source, outputs: Mapping[str, int], modules: Sequence[str]) -> list[Source]:
     """The sources of one tensor that a source of many stands for.
 
     Raises:
@@ -61,13 +60,15 @@ def counts_of(outputs: Any) -> dict[str, int]:
     return {str(k): len(v) for k, v in named if isinstance(v, tuple | list)}
 
 
-def about(model: nn.Module, outputs: Any, input_names: Sequence[str], print_: str) -> dict[str, Any]:
+def about(
+    model: nn.Module, outputs: Any, input_names: Sequence[str], fingerprint: str
+) -> dict[str, Any]:
     """What a cache keeps of the teacher, as plain values."""
     names = getattr(getattr(model, "config", None), "id2label", None)
     tensors = [*model.parameters(), *model.buffers()]
     return {
         "class": type(model).__name__,
-        "fingerprint": print_,
+        "fingerprint": fingerprint,
         "parameters": sum(p.numel() for p in model.parameters()),
         "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
         "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
@@ -100,11 +101,9 @@ def raw_values(
             )
         found[answer_name(source, counts)] = value
     if "logits" not in found:
-        try:
+        # A model without a head has none; metrics on the teacher are not asked for then.
+        with suppress(ValueError):
             found["logits"] = read(LOGITS, outputs, {})
-        except ValueError:
-            # A model without a head; metrics on the teacher are not asked for then.
-            pass
     return found
 
 

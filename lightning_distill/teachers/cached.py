@@ -16,8 +16,8 @@ from .answers import answer_name, padded, singles
 
 WHY = (
     "The cache knows exactly the inputs that it was made with: was it made from these texts, with "
-    "this tokenizer and max_length, and with this teacher's inputs? Augmentation that draws anew in "
-    "each epoch makes inputs that no cache can hold; use one that is keyed (data.views=N)."
+    "this tokenizer and max_length, and with this teacher's inputs? Augmentation that draws anew "
+    "in each epoch makes inputs that no cache can hold; use one that is keyed (data.views=N)."
 )
 
 
@@ -119,9 +119,8 @@ def recall_sources(
     for source, names in wanted.items():
         if not source.is_many and names[0] not in store.answers:
             raise ValueError(_not_kept(store, source))
-    names = {n for names in wanted.values() for n in names if n in store.answers}
-    names |= {"logits"} & set(store.answers)
-    found = recall(store, inputs, sorted(names), numbers)
+    asked = {"logits", *(n for names in wanted.values() for n in names)}
+    found = recall(store, inputs, sorted(asked & store.answers.keys()), numbers)
     values: dict[Source, Any] = {}
     for source, own in wanted.items():
         if source.is_many:
@@ -153,7 +152,8 @@ def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> No
     if not kept or (len(kept) < len(names) and not source.is_many):
         raise ValueError(f"Term {name!r}: {_not_kept(store, source)}")
     masked = any("mask" in s.name for s in term.sources() if s.role == "batch")
-    if any(answer.per_token for answer in kept) and not masked and not store.about.get("one_length"):
+    with_padding = any(answer.per_token for answer in kept) and not store.about.get("one_length")
+    if with_padding and not masked:
         raise ValueError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
             "padding would be compared with zeros. Give the term a mask, as in "
@@ -174,5 +174,3 @@ def _device(inputs: Any) -> torch.device:
     values = inputs.values() if isinstance(inputs, Mapping) else inputs
     values = (inputs,) if isinstance(inputs, Tensor) else values
     return next(v.device for v in values if isinstance(v, Tensor))
-
-

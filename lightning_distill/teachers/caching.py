@@ -1,4 +1,4 @@
-"""A live teacher whose answers are kept: it runs in the first epoch, and is read from the second."""
+"""A live teacher whose answers are kept: run in the first epoch, and read from the second."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -173,9 +173,9 @@ class CachingTeacher(nn.Module):
         self._found += known
         if self._asked >= LOOKED_AT and not self._found:
             raise ValueError(
-                f"None of {self._asked} rows of epoch {self._epochs} was seen before, so that a cache "
-                "is of no use: augmentation draws anew in each epoch, or rows are packed anew. Use "
-                "augmentation that is keyed (data.views=N), or a live teacher."
+                f"None of {self._asked} rows of epoch {self._epochs} was seen before, "
+                "so that a cache is of no use: augmentation draws anew in each epoch, or rows are "
+                "packed anew. Use augmentation that is keyed (data.views=N), or a live teacher."
             )
 
     def _keep(
@@ -229,9 +229,7 @@ class CachingTeacher(nn.Module):
         tokens = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else None
         answers = describe(found, shorter, tokens, self.encoding)
         self.plan = {
-            "about": {
-                "teacher": about(self.teacher, outputs, self.input_names, self.fingerprint)
-            },
+            "about": {"teacher": about(self.teacher, outputs, self.input_names, self.fingerprint)},
             "answers": [answer.settings() for answer in answers],
         }
         write_json(self.folder / PLAN, self.plan)
@@ -248,8 +246,8 @@ class CachingTeacher(nn.Module):
         made = plan["about"]["teacher"]["fingerprint"]
         if made != self.fingerprint:
             raise ValueError(
-                f"{self.folder} holds the answers of another teacher (fingerprint {made[:12]}, this "
-                f"one is {self.fingerprint[:12]}). Name another folder."
+                f"{self.folder} holds the answers of another teacher (fingerprint {made[:12]}, "
+                f"this one is {self.fingerprint[:12]}). Name another folder."
             )
         for settings in plan["answers"]:
             answer = Answer.from_settings(settings)
@@ -294,7 +292,9 @@ class CachingTeacher(nn.Module):
         self.store = AnswerStore(self.folder)
         self._pending.clear()
         own = f"shard-{self._rank:03d}-"
-        numbers = [int(f["file"][len(own) : -12]) for f in self.store.shards if f["file"].startswith(own)]
+        numbers = [
+            int(f["file"][len(own) : -12]) for f in self.store.shards if f["file"].startswith(own)
+        ]
         self._written = max(numbers, default=-1) + 1
 
 

@@ -1,0 +1,565 @@
+"""Write the teacher's answers to disk once, for all students and epochs to come."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from torch import nn, Tensor
+
+from ..cache import Answer, AnswerStore, DamagedCacheError, row_lengths, ShardWriter, write_manifest
+from ..cache.row_id import row_ids
+from ..cache.shard import sha256_of
+from ..cache.store import MANIFEST, read_json, write_json
+from ..features import Source
+from ..module import DistillationModule
+from ..teachers import CachedTeacher, CachingTeacher, fingerprint
+from ..teachers.answers import about, describe, raw_values, run, without_last_token
+from ..teachers.cached import recall
+from ..teachers.encodings import encoding_of
+from .build import (
+    build_data,
+    build_metrics,
+    build_objective,
+    build_student,
+    build_teacher,
+    build_trainer,
+    check_lengths,
+    without_agreement,
+)
+from .check import check_number
+from .rehearse import rehearse
+from .stage import say
+
+PLAN = "plan.json"
+# Rows of a file at most: more would be many to write again after a kill.
+MOST_ROWS = 262_144
+Batch = tuple[str, list[int], int]
+
+
+def cache(
+    cfg: DictConfig,
+    folder: str | None = None,
+    mode: str | None = None,
+    logits: str = "full",
+    dtype: str = "float32",
+    hidden_dtype: str = "bfloat16",
+    k: int = 64,
+    draws: int = 64,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    shard_mb: float = 64,
+    rows: int = 1000,
+    tolerance: float = 0.01,
+) -> float | None:
+    """Write what `cfg.teacher` answers to every row, or compare what was written with it.
+
+    Written are its logits, and what the terms of `cfg.criteria` read of it. Given again, the
+    command goes on where it was killed. Several ranks (`trainer=ddp`) write files side by side.
+
+    Args:
+        cfg: the run's configuration.
+        folder: where the answers are kept; `answers` in the run's directory by default, and for
+            `verify` that of the newest run.
+        mode: `write` (the default) or `verify`.
+        logits: `full`, or fewer numbers by `top_k` or `sampled`.
+        dtype: of logits: `float32`, `bfloat16` or `float16`.
+        hidden_dtype: of everything else: these, or `float8`.
+        k: how many logits `top_k` keeps.
+        draws: how many classes `sampled` draws.
+        temperature: at which top-k tails are exact and classes are drawn.
+        batch_size: rows that the teacher sees at once.
+        shard_mb: megabytes of a file, about.
+        rows: how many rows, drawn by `cfg.seed`, `verify` compares.
+        tolerance: how far they may be off, as a share of the largest value.
+
+    Returns:
+        Of `verify` the largest difference.
+
+    Raises:
+        ValueError: for settings that cannot be, for a folder that holds something else, and for
+            answers that differ.
+    """
+    mode = mode or "write"
+    if mode not in ("write", "verify"):
+        raise ValueError(f"`job.mode` must be write or verify, got {mode!r}.")
+    for name, value in (("batch_size", batch_size), ("k", k), ("draws", draws), ("rows", rows)):
+        check_number(f"job.{name}", value, whole=True, least=1, required=True)
+    for name, number in (("shard_mb", shard_mb), ("temperature", temperature)):
+        check_number(f"job.{name}", number, above=0, required=True)
+    check_number("job.tolerance", tolerance, least=0, required=True)
+    encoding = encoding_of(logits, dtype, hidden_dtype, k, draws, temperature)
+    cfg.mode = None
+    without_agreement(cfg)
+    module, data, sources = _teacher_and_sources(cfg)
+    where = _folder(cfg, folder, mode)
+    if mode == "verify":
+        return _verify(cfg, module, data, where, rows, tolerance)
+    _refuse_unkeyed(data)
+    batches = _batches(data, batch_size)
+    plan = _plan(cfg, module, data, sources, batches, encoding, shard_mb)
+    _check_plan(where, plan)
+    writer = CacheWriter(module, data, sources, where, plan, batches)
+    start = time.perf_counter()
+    trainer = build_trainer(
+        cfg,
+        Path(str(cfg.output_dir)),
+        callbacks=[],
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        inference_mode=False,
+        limit_predict_batches=1.0,
+    )
+    if trainer.is_global_zero:
+        say("Teacher", f"answers {plan['about']['rows']:,} rows into {where}")
+    trainer.predict(writer)
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        _finish(where, plan, writer.shard_count, time.perf_counter() - start)
+    trainer.strategy.barrier()
+    return None
+
+
+def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list[Source]]:
+    """The module that runs the teacher, the data, and what is read of the teacher."""
+    data = build_data(cfg)
+    for name in ("row_lengths", "rows_dataloader", "preprocessing", "fingerprint"):
+        if not hasattr(data, name):
+            raise ValueError(
+                f"job=cache walks over the rows by number, and {type(data).__name__} has no method "
+                f"{name!r}. Write it (see TextDataModule), or let teacher=caching keep the answers "
+                "while a student learns."
+            )
+    metrics = build_metrics(cfg)
+
+    def rehearsal(teacher: nn.Module) -> None:
+        student = build_student(cfg, data, teacher)
+        rehearse(cfg, data, student, teacher, build_objective(cfg), metrics)
+
+    teacher = build_teacher(cfg, data, rehearsal)
+    if isinstance(teacher, CachedTeacher | CachingTeacher):
+        raise ValueError(
+            "job=cache asks a teacher that is there: teacher=trained, or teacher=pretrained "
+            "teacher.path=DIR. The cache is for the runs after it, with teacher=cached."
+        )
+    objective = build_objective(cfg)
+    student = build_student(cfg, data, teacher)
+    check_lengths(data, student=student, teacher=teacher)
+    module = DistillationModule(student, teacher, objective)
+    # Pairs the layers: only those that are compared are kept.
+    module.prepare(next(iter(data.train_dataloader())), check=False)
+    return module, data, objective.sources("teacher")
+
+
+def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:
+    if folder is not None:
+        return Path(folder)
+    if mode == "verify":
+        from .cached_teacher import newest_cache
+
+        return newest_cache()
+    return Path(str(cfg.output_dir)) / "answers"
+
+
+def _refuse_unkeyed(data: Any) -> None:
+    if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
+        raise ValueError(
+            "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
+            "it go round among a number of views: data.views=N, for this job and for the training."
+        )
+
+
+def _batches(data: Any, batch_size: int) -> list[Batch]:
+    """All rows of all splits, in every view, those of similar length together."""
+    found: list[Batch] = []
+    for split, lengths in data.row_lengths().items():
+        order = torch.as_tensor(lengths).argsort(stable=True).tolist()
+        views = (getattr(data, "views", None) or 1) if split == "train" else 1
+        for view in range(views):
+            for start in range(0, len(order), batch_size):
+                found.append((split, order[start : start + batch_size], view))
+    return found
+
+
+def _plan(
+    cfg: DictConfig,
+    module: DistillationModule,
+    data: Any,
+    sources: Sequence[Source],
+    batches: Sequence[Batch],
+    encoding: Callable[[str], Any],
+    shard_mb: float,
+) -> dict[str, Any]:
+    """What is written, and who answers: two runs with equal plans write equal files."""
+    teacher = module.teacher
+    assert teacher is not None
+    batch = next(iter(data.rows_dataloader(batches[-1:])))
+    module.eval()
+    with torch.no_grad():
+        outputs, found = run(teacher, module.teacher_forward, batch, sources)
+        values = raw_values(sources, outputs, found)
+        shorter = None
+        if (cut := without_last_token(batch)) is not None:
+            other, tensors = run(teacher, module.teacher_forward, cut, sources)
+            shorter = raw_values(sources, other, tensors)
+    inputs = module.teacher_inputs(batch)
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    tokens = mask.shape[1] if isinstance(mask, Tensor) else None
+    answers = describe(values, shorter, tokens, encoding)
+    lengths = [n for each in data.row_lengths().values() for n in each]
+    per_row = _bytes_per_row(answers, values, sum(lengths) / max(len(lengths), 1))
+    own = getattr(teacher, "input_names", None) or _parameters(teacher)
+    of_teacher = about(teacher, outputs, own, fingerprint(teacher))
+    # A folder of this machine at most: a name on the hub is as good.
+    of_teacher["path"] = getattr(teacher, "name_or_path", None) or None
+    return {
+        "about": {
+            "teacher": of_teacher,
+            "preprocessing": data.preprocessing(),
+            "data": data.fingerprint(),
+            "rows": sum(len(rows) for _, rows, _ in batches),
+            "one_length": len(set(lengths)) == 1,
+            "precision": str(cfg.trainer.precision),
+            "batch_size": max((len(rows) for _, rows, _ in batches), default=0),
+            "rows_per_shard": max(1, min(MOST_ROWS, int(shard_mb * 2**20 / per_row))),
+            "bytes_per_row": per_row,
+            "versions": {n: version(n) for n in ("lightning-distill", "torch", "transformers")},
+        },
+        "answers": [answer.settings() for answer in answers],
+    }
+
+
+def _parameters(model: nn.Module) -> list[str]:
+    import inspect
+
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in kinds]
+
+
+def _bytes_per_row(answers: Sequence[Answer], values: Mapping[str, Tensor], tokens: float) -> int:
+    """About how many bytes a row of so many tokens takes, with its id, its place and checksums."""
+    size = 16.0 + 8 + 8 * len(answers) + 24
+    for answer in answers:
+        one = torch.zeros(1, *answer.shape) if answer.per_token else values[answer.name][:1]
+        ids = torch.zeros(1, 2, dtype=torch.long)
+        fields = answer.encoding.encode(one.detach().cpu().reshape(1, *answer.shape), ids)
+        bytes_ = sum(f.numel() * f.element_size() for f in fields.values())
+        size += bytes_ * (tokens if answer.per_token else 1)
+    return int(size)
+
+
+@rank_zero_only
+def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+    """Write the plan, or see that what the folder holds was written by the same."""
+    path = folder / PLAN
+    if path.is_file():
+        try:
+            before = read_json(path)
+        except DamagedCacheError:
+            # All that follows is checked against the plan of now.
+            before = plan
+        differing = _differences(before, plan)
+        if differing:
+            raise ValueError(
+                f"{folder} holds answers that were made otherwise: {'; '.join(differing)}. Name "
+                "another folder (job.folder=DIR), or remove this one."
+            )
+    elif any(folder.glob("shard-*")) or (folder / MANIFEST).is_file():
+        raise ValueError(
+            f"{folder} holds a cache without its {PLAN}; name another folder (job.folder=DIR), or "
+            "remove this one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".*.part"):
+        # Left by a killed process.
+        part.unlink()
+    missing = plan["about"]["rows"] * plan["about"]["bytes_per_row"] - sum(
+        p.stat().st_size for p in folder.glob("shard-*.safetensors")
+    )
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise ValueError(
+            f"About {decimal(missing)} are to be written into {folder}, and {decimal(free)} are "
+            "free. Make room, name another folder (job.folder=DIR), or keep less: "
+            "job.logits=top_k, job.dtype=float16, job.hidden_dtype=float8."
+        )
+    write_json(path, plan)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            line
+            for key in keys
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if before == now:
+        return []
+    return [f"{name} was {_short(before)} and is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+class CacheWriter(L.LightningModule):
+    """Runs the teacher over the rows and writes shards; Lightning brings devices and ranks.
+
+    Shard n is written by rank n modulo the number of ranks, in batches that do not depend on them
+    nor on what was written before, so that the files are the same however often it was begun.
+    """
+
+    def __init__(
+        self,
+        module: DistillationModule,
+        data: Any,
+        sources: Sequence[Source],
+        folder: Path,
+        plan: dict[str, Any],
+        batches: Sequence[Batch],
+    ):
+        super().__init__()
+        self.module, self.data, self.sources, self.folder = module, data, list(sources), folder
+        self.answers = [Answer.from_settings(a) for a in plan["answers"]]
+        self.rows, self.per_row = plan["about"]["rows"], plan["about"]["bytes_per_row"]
+        self.shards = list(_shards(batches, plan["about"]["rows_per_shard"]))
+        self.writer = ShardWriter(folder, self.answers)
+        # Of every batch that this rank still has to do: the shard that it ends, if it ends one.
+        self.ends: list[int | None] = []
+        self.progress: Progress | None = None
+
+    @property
+    def shard_count(self) -> int:
+        """How many files there will be."""
+        return len(self.shards)
+
+    def predict_dataloader(self) -> Any:
+        """The batches of those shards of this rank that are not written yet."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        todo: list[Batch] = []
+        done = 0
+        for number, batches in enumerate(self.shards):
+            if written(self.folder, number) is not None:
+                done += sum(len(rows) for _, rows, _ in batches)
+            elif number % world == rank:
+                todo += batches
+                self.ends += [None] * (len(batches) - 1) + [number]
+        self._begin_progress(done)
+        return self.data.rows_dataloader(todo)
+
+    @rank_zero_only
+    def _begin_progress(self, done: int) -> None:
+        self.progress = Progress(
+            TextColumn("rows"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[size]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        size = decimal(done * self.per_row)
+        self.task = self.progress.add_task("rows", total=self.rows, completed=done, size=size)
+        self.progress.start()
+
+    @torch.no_grad()
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
+        """Ask the teacher, and write the shard that is full."""
+        teacher = self.module.teacher
+        assert teacher is not None
+        teacher.eval()
+        outputs, values = run(teacher, self.module.teacher_forward, batch, self.sources)
+        inputs = self.module.teacher_inputs(batch)
+        ids = row_ids(inputs)
+        found = raw_values(self.sources, outputs, values)
+        self.writer.add(ids, found, row_lengths(inputs))
+        number = self.ends[batch_idx]
+        if number is not None:
+            facts = self.writer.write(shard_name(number))
+            write_json(self.folder / f"{shard_name(number)}.json", facts)
+        if self.progress is not None:
+            # The others are about as far.
+            self.progress.advance(self.task, min(len(ids) * self.trainer.world_size, self.rows))
+            done = self.progress.tasks[0].completed
+            self.progress.update(self.task, size=decimal(int(done * self.per_row)))
+
+    def on_predict_start(self) -> None:
+        """Put the teacher on the device."""
+        assert self.module.teacher is not None
+        self.module.teacher.to(self.device)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the console as it was."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def shard_name(number: int) -> str:
+    """The name of a file without its ending."""
+    return f"shard-{number:05d}"
+
+
+def written(folder: Path, number: int) -> dict[str, Any] | None:
+    """The facts of a shard that was written whole; `None` if it is to be written."""
+    try:
+        facts = read_json(folder / f"{shard_name(number)}.json")
+        path = folder / str(facts["file"])
+        return facts if path.is_file() and sha256_of(path) == facts["sha256"] else None
+    except (FileNotFoundError, DamagedCacheError, KeyError):
+        return None
+
+
+def _shards(batches: Sequence[Batch], rows_per_shard: int) -> Iterator[list[Batch]]:
+    """Batches in groups of about so many rows."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(len(rows) for _, rows, _ in group) >= rows_per_shard:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _finish(folder: Path, plan: dict[str, Any], count: int, seconds: float) -> None:
+    facts = [written(folder, number) for number in range(count)]
+    missing = [shard_name(i) for i, f in enumerate(facts) if f is None]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {count} files were not written ({', '.join(missing[:3])}). Give "
+            "the same command again."
+        )
+    answers = [Answer.from_settings(a) for a in plan["answers"]]
+    write_manifest(folder, plan["about"], answers, facts)
+    store = AnswerStore(folder)
+    rows = plan["about"]["rows"]
+    kept = ", ".join(f"{a.name} ({a.encoding.settings()['kind']})" for a in answers)
+    say("Kept", f"{kept}: {decimal(store.bytes)}, {store.bytes / max(rows, 1):.0f} bytes a row")
+    say(
+        "Written",
+        f"{rows:,} rows in {seconds:.0f} s. Train: teacher=cached teacher.folder={folder}",
+    )
+
+
+def _verify(
+    cfg: DictConfig,
+    module: DistillationModule,
+    data: Any,
+    folder: Path,
+    rows: int,
+    tolerance: float,
+) -> float:
+    teacher = module.teacher
+    assert teacher is not None
+    store = AnswerStore(folder)
+    damaged = store.check_files()
+    if damaged:
+        raise ValueError(
+            f"{', '.join(damaged[:3])} in {folder} is not what was written. Give the command that "
+            "made the cache again: it writes what is damaged."
+        )
+    made, now = store.about["teacher"]["fingerprint"], fingerprint(teacher)
+    if made != now:
+        raise ValueError(
+            f"{folder} holds the answers of another teacher (fingerprint {made[:12]}, this one is "
+            f"{now[:12]})."
+        )
+    from .cached_teacher import check_preprocessing
+
+    check_preprocessing(store, data)
+    everything = [(split, row, view) for split, own, view in _batches(data, 1) for row in own]
+    generator = torch.Generator().manual_seed(int(cfg.seed))
+    chosen = torch.randperm(len(everything), generator=generator)[:rows].tolist()
+    batches = [(everything[i][0], [everything[i][1]], everything[i][2]) for i in sorted(chosen)]
+    sources = _sources_of(store, module)
+    differences = dict.fromkeys(store.answers, 0.0)
+    largest = dict.fromkeys(store.answers, 0.0)
+    module.eval()
+    with torch.no_grad():
+        for batch in data.rows_dataloader(batches):
+            outputs, values = run(teacher, module.teacher_forward, batch, sources)
+            live = raw_values(sources, outputs, values)
+            inputs = module.teacher_inputs(batch)
+            kept = recall(store, inputs, list(store.answers), batch.get("row"))
+            lengths = row_lengths(inputs)
+            for name, answer in store.answers.items():
+                mine, theirs = _comparable(answer, live[name], kept[name], row_ids(inputs), lengths)
+                differences[name] = max(differences[name], float((mine - theirs).abs().max()))
+                largest[name] = max(largest[name], float(mine.abs().max()))
+    _show(folder, store, differences, largest, len(batches))
+    off = [n for n, d in differences.items() if d > tolerance * max(largest[n], 1e-30)]
+    if off:
+        raise ValueError(
+            f"teacher.{off[0]} differs by {differences[off[0]]:.3g} from the live teacher, of "
+            f"values up to {largest[off[0]]:.3g}; job.tolerance allows a share of {tolerance}. Was "
+            "the cache made in another precision? Make it anew."
+        )
+    return max(differences.values())
+
+
+def _sources_of(store: AnswerStore, module: DistillationModule) -> list[Source]:
+    """A source for each answer but the logits, which are always read."""
+    return [Source.parse(f"teacher.{name}") for name in store.answers if name != "logits"]
+
+
+def _comparable(
+    answer: Answer, live: Tensor, kept: Tensor, ids: Any, lengths: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Both as a cache gives them; drawn classes as probabilities."""
+    if answer.per_token:
+        assert lengths is not None
+        inside = torch.arange(kept.shape[1]) < torch.tensor(lengths)[:, None]
+        live, kept = live.cpu()[inside], kept.cpu()[inside]
+        marks = torch.zeros(len(live), 2, dtype=torch.long)
+    else:
+        marks = torch.from_numpy(ids.copy())
+    kind = answer.encoding.settings()["kind"]
+    if kind == "sampled":
+        # Other draws would differ by chance: the probabilities are compared, within their error.
+        temperature = answer.encoding.temperature  # type: ignore[union-attr]
+        return (live.float() / temperature).softmax(-1), (kept / temperature).exp()
+    fields = answer.encoding.encode(live.cpu(), marks)
+    mine = answer.encoding.decode(fields, answer.shape)
+    kept = kept.cpu()
+    # Classes that the teacher rules out are so in both.
+    both = mine.isinf() & kept.isinf()
+    return mine.masked_fill(both, 0.0), kept.masked_fill(both, 0.0)
+
+
+@rank_zero_only
+def _show(
+    folder: Path,
+    store: AnswerStore,
+    differences: Mapping[str, float],
+    largest: Mapping[str, float],
+    rows: int,
+) -> None:
+    table = Table(title=f"{rows} of {len(store):,} rows of {folder} and the live teacher")
+    for head in ("answer", "kept as", "largest difference", "largest value"):
+        table.add_column(head, justify="left" if head in ("answer", "kept as") else "right")
+    for name, answer in store.answers.items():
+        settings = answer.encoding.settings()
+        kind = " ".join(str(settings[key]) for key in ("kind", "dtype") if key in settings)
+        table.add_row(name, kind, f"{differences[name]:.3g}", f"{largest[name]:.3g}")
+    Console().print(table)
