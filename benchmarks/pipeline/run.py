@@ -27,7 +27,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class Setup:
 
     task: Task
     data: TextFiles
+    rows: list[dict[str, Any]]  # the same, for other ways
     teacher: nn.Module
     student: nn.Module
     scratch: str
@@ -128,16 +129,22 @@ def models(task: Task) -> tuple[nn.Module, nn.Module]:
     return teacher.requires_grad_(False), student
 
 
-# Other ways. Rows lie ready in memory, and each pads its own batches.
+# Other ways: rows lie ready in memory, and each pads its own batches.
 
 
 def listed(data: TextFiles) -> list[dict[str, Any]]:
     rows = data.splits["train"]
-    columns = rows.student
-    return [
-        {**{name: values[i] for name, values in columns.items()}, "labels": int(rows.labels[i])}
-        for i in range(len(rows))
-    ]
+
+    def row(i: int) -> dict[str, Any]:
+        # Python's own lists, which the tokenizer pads fastest.
+        found = {name: [int(v) for v in values[i]] for name, values in rows.student.items()}
+        return {**found, "labels": int(rows.labels[i])}
+
+    return [row(i) for i in range(len(rows))]
+
+
+def lengths_of(data: TextFiles) -> list[int]:
+    return [int(length) for length in data.splits["train"].lengths]
 
 
 def plain_loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -184,7 +191,7 @@ def trainer(setup: Setup, grouped: bool = False) -> Tensor:
     runner = DistillationTrainer(
         model=setup.student,
         args=arguments,
-        train_dataset=listed(setup.data),
+        train_dataset=setup.rows,
         processing_class=setup.data.tokenizer,  # which makes it pad as it does by default
         teacher=setup.teacher,
     )
@@ -205,7 +212,7 @@ def shuffled(setup: Setup) -> DataLoader:
     pad = DataCollatorWithPadding(setup.data.tokenizer)
     generator = torch.Generator().manual_seed(setup.task.seed)
     return DataLoader(
-        listed(setup.data),  # type: ignore[arg-type]
+        setup.rows,  # type: ignore[arg-type]
         BATCH,
         shuffle=True,
         collate_fn=lambda rows: dict(pad(rows)),
@@ -388,7 +395,7 @@ def sizes(setup: Setup) -> dict[str, Any]:
 
     The values are random, for the size depends on shapes alone; the rows have their real lengths.
     """
-    lengths = setup.data.splits["train"].lengths
+    lengths = lengths_of(setup.data)
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {}
     for name, (per_token, shape, encoding) in CACHES.items():
@@ -461,18 +468,17 @@ def set_up(task: Task, scratch: str) -> Setup:
         teacher = teacher.to(torch.bfloat16)
     elif kind == "cached":
         teacher = cached_teacher(task.cache)
-    return Setup(task, data, teacher, student, scratch)
+    return Setup(task, data, listed(data), teacher, student, scratch)
 
 
 def once(setup: Setup, **changes: Any) -> tuple[Tensor, nn.Module, dict[str, float]]:
     """Train a copy of the student; the last loss, the student, and seconds."""
     copied = copy.deepcopy(setup.student)
-    copied_setup = Setup(
-        Task(**{**asdict(setup.task), **changes}), setup.data, setup.teacher, copied, setup.scratch
-    )
+    task = replace(setup.task, **changes)
+    this = replace(setup, task=task, student=copied)
     torch.manual_seed(setup.task.seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    loss = ARMS[setup.task.arm].run(copied_setup)
+    loss = ARMS[task.arm].run(this)
     seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     return loss, copied, seconds
 
@@ -502,14 +508,13 @@ def work(task: Task, scratch: str) -> dict[str, Any]:
     if task.warm:
         once(setup, steps=2)
     loss, student, found = once(setup)
-    tokens = setup.data.splits["train"].lengths
+    tokens = lengths_of(setup.data)
     return {
         "loss": loss.item(),
         **found,
         "rows": len(tokens) * task.epochs,
         "mean_tokens": statistics.mean(tokens),
         "data": setup.data.fingerprint(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         **({"accuracy": accuracy(student, setup.data)} if task.evaluate else {}),
     }
 
@@ -597,16 +602,15 @@ def model_folder(option: str | None) -> str:
 def available(names: list[str], task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every arm's loss on one fixed batch, without dropout, where it can run."""
     for name in names:
-        changes = {"arm": name, "steps": 1, "dropout": 0.0, "warm": False}
-        yield name, run(Task(**{**asdict(task), **changes}))
+        yield name, run(replace(task, arm=name, steps=1, dropout=0.0, warm=False))
 
 
 def agreeing(names: list[str], scratch: Path, task: Task) -> tuple[dict[str, float], dict]:
     """Refuse to measure arms that do not compute one loss; the losses, and who cannot run."""
-    first = Task(**{**asdict(task), "rows": cut(scratch / "first", BATCH, BATCH)})
+    first = replace(task, rows=cut(scratch / "first", BATCH, BATCH))
     if any(ARMS[name].teacher == "cached" for name in names):
         first.cache = str(scratch / "first_cache")
-        run(Task(**{**asdict(first), "arm": "cache"}))
+        run(replace(first, arm="cache"))
     losses, skipped = {}, {}
     for name, found in available(names, first):
         if "skipped" in found:
@@ -642,12 +646,12 @@ def speed(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
     }
     if any(ARMS[name].teacher == "cached" for name in losses):
         task.cache = str(scratch / "cache")
-        found["cache"] = run(Task(**{**asdict(task), "arm": "cache"}))
+        found["cache"] = run(replace(task, arm="cache"))
     names, data = list(losses), set()
     for round_ in range(options.rounds):
         turn = round_ % len(names)
         for name in names[turn:] + names[:turn]:
-            one = run(Task(**{**asdict(task), "arm": name, "seed": round_}))
+            one = run(replace(task, arm=name, seed=round_))
             data.add(one.pop("data"))
             if len(data) > 1:
                 sys.exit(f"{name} was given other rows than the arms before it.")
@@ -678,18 +682,18 @@ def compare(options: argparse.Namespace, scratch: Path, folder: Path) -> None:
     task = Task("", rows, teacher, teacher, layers=2, epochs=options.epochs or 2)
     task.learning_rate, task.evaluate, task.warm = 2e-4, True, False
     names = options.arms or ["trainer", "cached_bucketed"]
-    found: dict[str, Any] = {"teacher": run(Task(**{**asdict(task), "arm": "teacher"}))}
+    found: dict[str, Any] = {"teacher": run(replace(task, arm="teacher"))}
     found["teacher"]["wall"] = time.perf_counter() - start
     print(f"teacher {found['teacher']['accuracy']:.2f} %", flush=True)
     if any(ARMS[name].teacher == "cached" for name in names):
         task.cache = str(scratch / "cache")
-        found["cache"] = run(Task(**{**asdict(task), "arm": "cache"}))
+        found["cache"] = run(replace(task, arm="cache"))
     found.update(epochs=task.epochs, seeds={name: [] for name in names}, skipped={})
     for seed in range(options.seeds):
         for name in names:
             if name in found["skipped"]:
                 continue
-            one = run(Task(**{**asdict(task), "arm": name, "seed": seed}))
+            one = run(replace(task, arm=name, seed=seed))
             if "skipped" in one:
                 found["skipped"][name] = one["skipped"]
                 print(f"{name}: skipped, {one['skipped']}", flush=True)
@@ -720,8 +724,8 @@ def speed_table(found: dict[str, Any]) -> str:
         f"{min(map(len, rounds.values()))} rounds, torch {found['torch']}:",
         "",
         "| arm | CPU s, min | median | wall s, min | median | samples/s | of `trainer` "
-        "| of `trainer_grouped` | peak MB |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| of `trainer_grouped` |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, values in rounds.items():
         cells = [f"`{name}`"]
@@ -730,7 +734,6 @@ def speed_table(found: dict[str, Any]) -> str:
             cells += [f"{min(seconds):.1f}", f"{statistics.median(seconds):.1f}"]
         cells.append(f"{one['rows'] / min(v['cpu'] for v in values):.1f}")
         cells += [ratio(rounds, name, base) for base in BOUNDS]
-        cells.append(f"{max(v['peak_mb'] for v in values):.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"| `{name}` | skipped: {why} |" for name, why in found["skipped"].items()]
     if "cpu" in found.get("cache", {}):
