@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -33,6 +33,7 @@ from .preconditions import (
     use_eager_attention,
 )
 from .teachers.answers import run
+from .teachers.caching import live
 from .teachers.fingerprint import fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -141,7 +142,7 @@ class DistillationModule(L.LightningModule):
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
         assert self.teacher is not None
         own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, self.teacher)
+        return model_inputs(batch["teacher"] if own else batch, live(self.teacher))
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -150,7 +151,7 @@ class DistillationModule(L.LightningModule):
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run the teacher; called under `no_grad` with the teacher in eval mode."""
         assert self.teacher is not None
-        return call_model(self.teacher, self.teacher_inputs(batch), options)
+        return call_model(live(self.teacher), self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given, from the outputs of either model: its logits.
@@ -256,18 +257,21 @@ class DistillationModule(L.LightningModule):
         """One step; logs the total and every term as `train/NAME`."""
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
         values, _, _ = self._values(batch)
-        losses = self.objective(values)
+        with self._section("objective"):
+            losses = self.objective(values)
         # Each rank holds its share of every term: the mean over the ranks is the value.
         found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
         if self.current_epoch == 0:
             self._largest = found.abs().maximum(self._largest.to(found))
         logged: dict[str, Any] = {f"train/{n}": v for n, v in zip(losses, found, strict=True)}
         size = batch_size(batch)
-        loss = self.objective.minimised(losses, self._parameters_by_name())
+        with self._section("objective"):
+            loss = self.objective.minimised(losses, self._parameters_by_name())
         if self.objective.balance is not None:
             factors: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
             logged.update({f"train/balance_{name}": value for name, value in factors.items()})
-        self._keep_task_gradient(losses)
+        with self._section("objective"):
+            self._keep_task_gradient(losses)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
         return loss
@@ -450,7 +454,8 @@ class DistillationModule(L.LightningModule):
         sources = {role: objective.sources(role) for role in ("student", "teacher", "batch")}
         if check_inputs:
             self._check_sources(sources, batch)
-        student, values = self._run("student", self.student_forward, batch, sources["student"])
+        with self._section("student"):
+            student, values = self._run("student", self.student_forward, batch, sources["student"])
         teacher = None
         if sources["teacher"] or with_teacher:
             if self.teacher is None:
@@ -458,7 +463,7 @@ class DistillationModule(L.LightningModule):
                 raise ValueError(f"The objective reads {names}, but `teacher` is None.")
             if self.teacher.training:
                 self.teacher.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self._section("teacher"):
                 teacher, found = self._run(
                     "teacher", self.teacher_forward, batch, sources["teacher"]
                 )
@@ -540,6 +545,13 @@ class DistillationModule(L.LightningModule):
         if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy"):
             self.to(strategy.root_device)
         return self.device
+
+    def _section(self, name: str) -> AbstractContextManager[Any]:
+        """Names a part of a step to the trainer's profiler, which by default does nothing."""
+        if self._trainer is None:
+            return nullcontext()
+        profiler = self.trainer.profiler  # type: ignore[attr-defined]
+        return profiler.profile(f"[DistillationModule].{name}")
 
     def _autocast(self) -> Any:
         if self._trainer is None:

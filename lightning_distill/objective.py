@@ -198,9 +198,10 @@ class Term(nn.Module):
 
 
 def _count(term: Any, values: Mapping[Source, Any]) -> int:
-    """Entries of the term's labels and mask that count, or rows if it reads neither."""
+    """Entries of the term's labels, mask and weight that count, or rows if it reads none."""
     inputs = getattr(term, "inputs", {})
-    read = {name: values.get(inputs[name]) for name in ("labels", "mask") if name in inputs}
+    names = ("labels", "mask", "weight")
+    read = {name: values.get(inputs[name]) for name in names if name in inputs}
     counted = None
     labels, mask = read.get("labels"), read.get("mask")
     if isinstance(labels, Tensor):
@@ -213,6 +214,14 @@ def _count(term: Any, values: Mapping[Source, Any]) -> int:
         counted = (
             mask != 0 if counted is None or counted.shape != mask.shape else counted & (mask != 0)
         )
+    weight = read.get("weight")
+    if isinstance(weight, Tensor) and weight.dim():
+        heavy = weight != 0
+        if counted is None:
+            counted = heavy
+        elif counted.shape[: heavy.dim()] == heavy.shape:
+            # One weight per row, for all of its tokens.
+            counted = counted & heavy.reshape(*heavy.shape, *[1] * (counted.dim() - heavy.dim()))
     if counted is not None:
         return int(counted.sum())
     for source in term.sources():

@@ -155,7 +155,7 @@ def test_each_criterion_is_in_its_file_its_config_its_test_and_the_readme(name):
     (row,) = (line for line in lines if line.startswith(f"| `{name}` |"))
     _, paper, formula, default, file = (cell.strip() for cell in row.strip("|").split("|"))
     assert formula and file == f"`criteria/{stem}.py`"
-    assert re.search(r"\d{4}$", paper) or name in ("HardLabel", "ClassSubset")
+    assert re.search(r"\d{4}$", paper) or name in ("HardLabel", "ClassSubset", "SampleWeighted")
     settings = inspect.signature(getattr(criteria, name).__init__).parameters
     assert default or set(settings) <= {"self", "args", "kwargs", "gather", "variant", "resize"}
 

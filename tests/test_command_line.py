@@ -172,6 +172,7 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
     run = tmp_path / "run"
     for name in ("report.md", "curves.png", "metrics.csv", "config.yaml"):
         assert (run / name).stat().st_size > 0, name
+    assert not list(run.glob("**/profile.*")), "nobody asked for a profile"
     model = AutoModelForSequenceClassification.from_pretrained(run / "student")
     assert model.config.num_hidden_layers == 2
     assert model.config.id2label == {0: "bad", 1: "good"}
@@ -217,6 +218,11 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
             "criteria=[hard_label,crd,queue_similarity,srd]",
             "+criteria.crd.inputs.labels=batch.labels",
         ],
+        [
+            "criteria=[hard_label,sample_weighted]",
+            "criteria.sample_weighted.criterion.weight._target_="
+            "lightning_distill.weights.TeacherConfidence",
+        ],
         ["--config-dir", "configs", "criteria=[hard_label,mine]"],
         ["hydra.searchpath=[file://configs]", "criteria=[hard_label,mine]"],
     ],
@@ -229,6 +235,7 @@ def test_files_a_pretrained_teacher_and_a_student_cut_from_it(command, tmp_path,
         "balance",
         "dot",
         "memory",
+        "weighted",
         "mine",
         "searchpath",
     ],
@@ -265,6 +272,36 @@ def test_a_finetuned_model_is_a_teacher(command, tmp_path):
     teacher = f"teacher.path={tmp_path / 'run' / 'student'}"
     more = [f"hydra.run.dir={tmp_path / 'second'}", "baseline=false"]
     command("teacher=pretrained", teacher, *FILES, *TINY, *more)
+
+
+def test_a_profile_of_a_run_is_shown_and_written(command, tmp_path):
+    small = [*FILES, *TINY, "data.length_bucketing=false"]
+    done = command("profile=true", *FROM_FOLDER, *small, *out(tmp_path))
+    run = tmp_path / "run"
+    assert "Where the time went" in done.stdout
+    assert "Mean of 3 steps (batches) after 5 to warm up" in done.stdout
+    assert "profile.png" in done.stdout
+    assert "![where the time went](profile.png)" in (run / "report.md").read_text()
+    assert (run / "profile.png").stat().st_size > 0
+    found = json.loads((run / "profile.json").read_text())
+    assert found["num_workers"] == 0 and found["length_bucketing"] is False
+    assert sum(found["shares"].values()) == pytest.approx(1.0)
+    assert found["shares"]["teacher"] > 0 and found["times"]["samples"] == 24
+    # The student alone is measured beside it, without a teacher to ask.
+    alone = json.loads((run / "baseline" / "profile.json").read_text())
+    assert alone["times"]["steps"] == 3 and alone["shares"]["teacher"] == 0
+    # Resumed when all is done, it shows the same again.
+    again = command(f"resume={run}")
+    assert "Mean of 3 steps (batches) after 5 to warm up" in again.stdout
+    assert json.loads((run / "profile.json").read_text()) == found
+
+
+def test_a_profile_of_a_finetuning(command, tmp_path):
+    arguments = ["job=finetune", "student=from_config", "profile=true", "trainer.max_steps=3"]
+    done = command(*arguments, *FILES, *TINY, *out(tmp_path))
+    words = "Too few steps for a profile: 3, and the first 5 only warm up."
+    assert words in done.stdout and words in (tmp_path / "run" / "report.md").read_text()
+    assert not (tmp_path / "run" / "profile.png").exists()
 
 
 def test_a_sweep_gives_a_directory_per_member(command, tmp_path):
@@ -328,7 +365,7 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(command, tmp_p
 def test_two_processes_run_the_default_with_its_teacher_and_baseline(command, work):
     small = ["data.packages=2", "data.labelled_rows=30", "trainer.max_steps=3", *TINY[:3]]
     small += ["teacher.max_epochs=1", "teacher.model.num_hidden_layers=1"]
-    small += ["teacher.model.hidden_size=16", "+trainer.limit_train_batches=3"]
+    small += ["teacher.model.hidden_size=16", "+trainer.limit_train_batches=3", "profile=true"]
     before = set(work.glob("runs/distill/*"))
     command(*DDP, *small)
     (run,) = set(work.glob("runs/distill/*")) - before
@@ -336,6 +373,9 @@ def test_two_processes_run_the_default_with_its_teacher_and_baseline(command, wo
     assert all(found[row] is not None for row in ("teacher", "baseline", "student"))
     student, alone = (json.loads((run / n / "result.json").read_text()) for n in ("", "baseline"))
     assert student["steps"] == alone["steps"] == 3
+    # Measured by each, written by the first.
+    times = json.loads((run / "profile.json").read_text())["times"]
+    assert (times["processes"], times["seen"]) == (2, 3)
 
 
 def test_a_process_without_a_labelled_row_keeps_nobody_waiting(command, tmp_path, work):
@@ -543,6 +583,8 @@ BAD = [
     (["seed=-1"], "seed must not be negative, got -1"),
     (["data.seed=abc"], "`seed` must be a whole number, got 'abc'"),
     (["baseline=perhaps"], "baseline must be true or false, got 'perhaps'"),
+    (["profile=perhaps"], "profile must be true or false, got 'perhaps'"),
+    (["profile=1"], "profile must be true or false, got 1"),
     (["data.length_bucketing=maybe"], "`length_bucketing` must be true or false, got 'maybe'"),
     (["data.label_names=bad"], "`label_names` must be a list of all labels"),
     (["max_metric_drop=much"], "`max_metric_drop` must be a number, got 'much'"),

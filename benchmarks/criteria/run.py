@@ -34,6 +34,7 @@ from torch.profiler import profile, ProfilerActivity
 from torch.testing import assert_close
 
 from lightning_distill import criteria
+from lightning_distill.weights import Focal
 
 LIMIT = 1.2
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -271,6 +272,12 @@ def class_subset(s, t):
     return soft_target(s[:, KEPT], t[:, KEPT])
 
 
+def sample_weighted(s, t):
+    weight = (1 - F.cosine_similarity(s.detach(), t, dim=-1)) ** 2
+    values = 16 * F.kl_div((s / 4).log_softmax(-1), (t / 4).softmax(-1), reduction="none").sum(-1)
+    return (weight * values).sum() / weight.sum()
+
+
 def pearson_feature(s, t):
     places = (0, 2, 3)
     s, t = (
@@ -465,6 +472,9 @@ TABLE = {
     "CorrelationCongruence": Row("rows", correlation_congruence),
     "OneVersusAll": Row("logits", one_versus_all),
     "ClassSubset": Row("logits", class_subset, lambda: criteria.ClassSubset(classes=KEPT)),
+    "SampleWeighted": Row(
+        "logits", sample_weighted, lambda: criteria.SampleWeighted(weight=Focal())
+    ),
     "PearsonFeature": Row("maps", pearson_feature),
     "ICKD": Row("maps", ickd),
     "AB": Row("maps", ab),

@@ -74,8 +74,12 @@ def write_manifest(
         low.append(ids[:, 1].copy())
         place.append(np.arange(len(ids), dtype=np.int64) + (number << 32))
     columns = [np.concatenate(parts or [np.empty(0, np.int64)]) for parts in (high, low, place)]
-    order = np.argsort(columns[0], kind="stable")
+    order = np.lexsort((columns[1], columns[0]))
     columns = [column[order] for column in columns]
+    # A row that was written twice is read where it was written first.
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (columns[0][1:] != columns[0][:-1]) | (columns[1][1:] != columns[1][:-1])
+    columns = [column[first] for column in columns]
     index = write_shard(
         folder / "index.safetensors",
         {n: torch.from_numpy(c) for n, c in zip(("high", "low", "place"), columns, strict=True)},

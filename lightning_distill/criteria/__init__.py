@@ -44,6 +44,7 @@ from .queue_similarity import queue_similarity, QueueSimilarity
 from .reverse_kl import reverse_kl, ReverseKL
 from .review_kd import review_kd, ReviewKD
 from .rkd import RKD, rkd
+from .sample_weighted import sample_weighted, SampleWeighted
 from .similarity_preserving import similarity_preserving, SimilarityPreserving
 from .skew_kl import skew_kl, SkewKL
 from .skew_reverse_kl import skew_reverse_kl, SkewReverseKL
@@ -100,6 +101,7 @@ __all__ = [
     "QueueSimilarity",
     "ReverseKL",
     "ReviewKD",
+    "SampleWeighted",
     "SimilarityPreserving",
     "SkewKL",
     "SkewReverseKL",
@@ -147,6 +149,7 @@ __all__ = [
     "reverse_kl",
     "review_kd",
     "rkd",
+    "sample_weighted",
     "similarity_preserving",
     "skew_kl",
     "skew_reverse_kl",

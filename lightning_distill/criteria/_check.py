@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ._weighing import in_force
+
 # What a constructor takes: a number, a schedule, or a module that reads logits (temperatures).
 Number = float | int | Callable[..., Any]
 # What a function takes: one for all samples, or one for each.
@@ -139,6 +141,8 @@ def masked_mean(
     gradient of one process with the whole batch, also where the ranks count unequally many.
     Every rank must call it equally often.
 
+    Within [`SampleWeighted`][] it is the weighted mean.
+
     Args:
         values: one per sample or token.
         mask: of the same shape; true (or not 0) counts. All count by default.
@@ -146,27 +150,52 @@ def masked_mean(
     Raises:
         ValueError: if the shapes differ.
     """
+    weights = in_force()
+    if mask is None and weights is not None:
+        return _over_ranks(*weights.sums(values, None))
     if mask is None:
         if _training_ranks() == 1:
             return values.sum() / max(values.numel(), 1)
-        return mean_of(values.sum(), torch.tensor(values.numel(), device=values.device))
+        return _over_ranks(values.sum(), torch.tensor(values.numel(), device=values.device))
     if mask.shape != values.shape:
         raise ValueError(
             f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
             f"{tuple(mask.shape)}. Do student and teacher have as many tokens as the mask?"
         )
     counted = mask if mask.dtype == torch.bool else mask != 0
+    if weights is not None:
+        return _over_ranks(*weights.sums(values, counted))
     # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
-    return mean_of(torch.where(counted, values, 0.0).sum(), counted.sum())
+    return _over_ranks(torch.where(counted, values, 0.0).sum(), counted.sum())
 
 
 def mean_of(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, ""]:
-    """As `masked_mean`, of the sum of the values and how many they are."""
+    """As `masked_mean`, of the sum of the values and how many they are.
+
+    Raises:
+        ValueError: within [`SampleWeighted`][], as a sum has no values left to weigh.
+    """
+    if in_force() is not None:
+        raise ValueError("A sum over samples cannot be weighed; take masked_mean of the values.")
+    return _over_ranks(total, count)
+
+
+def _over_ranks(total: Tensor, count: Tensor) -> Tensor:
     world = _training_ranks()
     if world > 1:
-        total, count = total * world, count.clone()
+        own, count = count, count.detach().clone()
         torch.distributed.all_reduce(count)
-    return total / count.clamp(min=1)
+        if own.requires_grad:
+            # Weights that are learned change the divisor of every rank's values.
+            whole = total.detach().clone()
+            torch.distributed.all_reduce(whole)
+            total = total - whole / _divisor(count) * (own - own.detach())
+        total = total * world
+    return total / _divisor(count)
+
+
+def _divisor(count: Tensor) -> Tensor:
+    return count.clamp(min=1) if not count.is_floating_point() else count.masked_fill(count == 0, 1)
 
 
 def _training_ranks() -> int:

@@ -4,12 +4,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._check import in_full_precision
+from ._weighing import in_force
 
 Mask = Bool[Tensor, "..."] | Int[Tensor, "..."] | None
 
 
 def counted_samples(mask: Mask, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The samples for which `mask` is true; the others see no trained part and no statistic."""
+    """The samples for which `mask` is true; the others see no trained part and no statistic.
+
+    Their weights, if there are any, are dropped too; so all tensors come in one call.
+    """
     batch = tensors[0].shape[0]
     if any(t.shape[0] != batch for t in tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
@@ -21,7 +25,11 @@ def counted_samples(mask: Mask, *tensors: Tensor) -> tuple[Tensor, ...]:
             f"`mask` must have one entry per value, shape {(batch,)}, got {tuple(mask.shape)}. "
             "Samples are the first dimension here, not tokens."
         )
-    return tuple(t[mask != 0] for t in tensors)
+    kept = mask != 0
+    weights = in_force()
+    if weights is not None:
+        weights.keep(kept)
+    return tuple(t[kept] for t in tensors)
 
 
 def sample_vectors(

@@ -6,6 +6,7 @@ from torch import nn, Tensor
 
 from ._attention import check_heads, pairs
 from ._check import in_full_precision, masked_mean
+from ._weighing import in_force
 
 
 def attention_mse(
@@ -41,8 +42,10 @@ class AttentionMSE(nn.Module):
         mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the pairs of which `mask` is true for both tokens."""
-        if mask is None:  # the mean of the means, in one pass
+        if mask is None and in_force() is None:  # the mean of the means, in one pass
             return masked_mean(_squares(student, teacher))
+        if mask is None:
+            return masked_mean(attention_mse(student, teacher))
         counted = pairs(mask)
         # Scores of padding are often minus infinity in both, and their difference NaN.
         hidden = ~counted.unsqueeze(1)

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_choice, in_full_precision, masked_mean, mean_of
+from ._weighing import in_force
 
 KINDS = ("cross_entropy", "binary_cross_entropy", "mse")
 UNLABELLED = -100
@@ -108,7 +109,7 @@ def mean_hard_label(
 ) -> Float[Tensor, ""]:
     """The mean over labelled samples."""
     counted = is_labelled(labels, kind)
-    if kind == "cross_entropy":
+    if kind == "cross_entropy" and in_force() is None:
         (student,) = in_full_precision(student)
         return mean_of(_cross_entropy(student, labels, label_smoothing, "sum"), counted.sum())
     return masked_mean(hard_label(student, labels, kind, label_smoothing), counted)

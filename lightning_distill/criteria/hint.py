@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_choice, check_same_shape, in_full_precision, masked_mean
+from ._weighing import in_force
 from .soft_target import soft_target
 
 KINDS = ("mse", "l1", "cosine", "kl")
@@ -69,7 +70,8 @@ class Hint(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over positions; `mask` has the tensors' shape without `dim`, as (B, T)."""
-        if mask is None and self.kind in ELEMENTWISE:  # the mean of the means, in one pass
+        if mask is None and in_force() is None and self.kind in ELEMENTWISE:
+            # The mean of the means, in one pass.
             return masked_mean(_elementwise(student, teacher, self.kind))
         return masked_mean(hint(student, teacher, self.kind, self.dim), mask)
 

@@ -124,7 +124,8 @@ class KDSVD(nn.Module):
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
         # A decomposition of NaN is refused, so what does not count must be left out before.
-        student, teacher = (counted_samples(mask, *maps) for maps in (student, teacher))
+        maps = counted_samples(mask, *student, *teacher)
+        student, teacher = maps[: len(student)], maps[len(student) :]
         return masked_mean(kdsvd(student, teacher, self.k))
 
     def extra_repr(self) -> str:  # noqa: D102

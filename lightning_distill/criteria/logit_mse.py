@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_same_shape, in_full_precision, masked_mean
+from ._weighing import in_force
 
 
 def logit_mse(
@@ -41,6 +42,6 @@ class LogitMSE(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
-        if mask is None:  # the mean of the means, in one pass
+        if mask is None and in_force() is None:  # the mean of the means, in one pass
             return masked_mean(_squares(student, teacher))
         return masked_mean(logit_mse(student, teacher), mask)

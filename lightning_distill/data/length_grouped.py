@@ -8,8 +8,13 @@ tells them the epoch.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
+
+from .draw import Draw
+
+Lengths = Sequence[int] | np.ndarray
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -23,43 +28,76 @@ class LengthGroupedBatches(DistributedSampler):
     """Training batches of rows of similar length, drawn anew each epoch.
 
     Rows are shuffled, cut into pools of `pool` global batches, sorted by length within a pool,
-    and the batches are shuffled: little padding is computed, at the price that the rows of
-    one batch have similar lengths. A global batch is planned first and then dealt to the ranks,
-    so that two ranks with `batch_size=8` see the rows that one with `batch_size=16` sees.
+    and the batches are shuffled: little padding is computed. A global batch is planned first and
+    then dealt to the ranks, so that two ranks with `batch_size=8` see the rows that one with
+    `batch_size=16` sees.
+
+    The price is a bias: the rows of one batch have similar lengths, so a step's gradient is that of
+    short rows or of long ones, and criteria that compare the samples of a batch compare those of
+    similar length. Over an epoch every row counts as often as before, and the partners of a row
+    change from epoch to epoch.
+
+    With `tokens_per_batch` the rows whose lengths are within a tenth of each other form a group,
+    which is shuffled and cut into equal batches of at most so many padded tokens (rows times the
+    longest of the group): many short rows or few long ones make a step. The number of batches is
+    the same in every epoch, for it depends on the lengths alone, so schedules know the number of
+    steps. Without grouping, the longest row of all decides for every batch.
 
     Args:
         lengths: of every row, in tokens.
-        batch_size: rows per rank and step.
+        batch_size: rows per rank and step, if there is no `tokens_per_batch`.
         seed: with the epoch, it decides the order.
         grouped: false only shuffles.
         pool: how many batches are sorted together.
+        tokens_per_batch: at most so many per rank and step, padding included, and at least one row.
+        views: epoch e draws view e modulo `views` of its rows; `None` draws view e.
+
+    Raises:
+        ValueError: if a single row has more than `tokens_per_batch` tokens.
     """
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Lengths,
         batch_size: int,
         seed: int = 0,
         grouped: bool = True,
         pool: int = 50,
+        tokens_per_batch: int | None = None,
+        views: int | None = None,
     ):
         rank, world = rank_and_world()
         rows: Any = range(len(lengths))
         super().__init__(rows, num_replicas=world, rank=rank, seed=seed)
         self.lengths = torch.as_tensor(lengths)
         self.batch_size, self.grouped, self.pool = batch_size, grouped, pool
-
-    @property
-    def _global_size(self) -> int:
-        return self.batch_size * self.num_replicas
+        self.tokens_per_batch, self.views = tokens_per_batch, views
+        longest = int(self.lengths.max()) if len(self.lengths) else 0
+        if tokens_per_batch is not None and longest > tokens_per_batch:
+            raise ValueError(
+                f"Row {int(self.lengths.argmax())} of the training data has {longest} tokens, and "
+                f"a batch may have {tokens_per_batch}: raise data.tokens_per_batch to {longest} at "
+                "least, or lower data.max_length."
+            )
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self._global_size)
+        if self.tokens_per_batch is None:
+            return -(-len(self.lengths) // (self.batch_size * self.num_replicas))
+        return sum(self._count(group) for group in self._groups())
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
-        size = self._global_size
+        plan = self._by_rows if self.tokens_per_batch is None else self._by_tokens
+        view = self.epoch if self.views is None else self.epoch % self.views
+        for batch in plan(order, generator):
+            if len(batch) < self.num_replicas:
+                # Every rank takes a step with something in it.
+                batch = batch.repeat(self.num_replicas)[: self.num_replicas]
+            yield Draw(batch[self.rank :: self.num_replicas].tolist(), view)
+
+    def _by_rows(self, order: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        size = self.batch_size * self.num_replicas
         if self.grouped:
             pools = order.split(size * self.pool)
             order = torch.cat([p[self.lengths[p].argsort(stable=True)] for p in pools])
@@ -67,11 +105,37 @@ class LengthGroupedBatches(DistributedSampler):
         if self.grouped:
             shuffled = torch.randperm(len(batches), generator=generator).tolist()
             batches = [batches[i] for i in shuffled]
-        for batch in batches:
-            if len(batch) < self.num_replicas:
-                # Every rank takes a step with something in it.
-                batch = batch.repeat(self.num_replicas)[: self.num_replicas]
-            yield batch[self.rank :: self.num_replicas].tolist()
+        return batches
+
+    def _by_tokens(self, order: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        # Sorted by length, and rows of one length in the order of the epoch.
+        order = order[self.lengths[order].argsort(stable=True)]
+        batches: list[torch.Tensor] = []
+        start = 0
+        for group in self._groups():
+            rows = order[start : start + len(group)]
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+            batches += rows.tensor_split(self._count(group))
+            start += len(group)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _groups(self) -> list[torch.Tensor]:
+        """The lengths of all rows in order, cut where they grow by more than a tenth."""
+        lengths = self.lengths.sort().values
+        if not self.grouped:
+            return [lengths]
+        cuts, start = [], 0
+        while start < len(lengths):
+            limit = max(int(lengths[start]) * 1.1, 1)
+            start = int(torch.searchsorted(lengths, limit, right=True))
+            cuts.append(start)
+        return list(lengths.tensor_split(cuts[:-1]))
+
+    def _count(self, group: torch.Tensor) -> int:
+        """How many global batches the rows of a group make."""
+        assert self.tokens_per_batch is not None
+        rows = self.tokens_per_batch // max(int(group[-1]), 1) * self.num_replicas
+        return -(-len(group) // rows)
 
 
 class EvenRows(DistributedSampler):
@@ -84,7 +148,7 @@ class EvenRows(DistributedSampler):
         batch_size: rows per rank and batch.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int):
+    def __init__(self, lengths: Lengths, batch_size: int):
         rank, world = rank_and_world()
         rows: Any = range(len(lengths))
         super().__init__(rows, num_replicas=world, rank=rank, shuffle=False)
@@ -102,3 +166,23 @@ class EvenRows(DistributedSampler):
         own = order[self.rank :: self.num_replicas]
         for start in range(0, len(own), self.batch_size):
             yield own[start : start + self.batch_size]
+
+
+class PlannedBatches(DistributedSampler):
+    """Batches as a plan says, all of it on every rank: who makes the plan shards it.
+
+    Args:
+        plan: what is asked of the data set, in order.
+    """
+
+    def __init__(self, plan: Sequence[Any]):
+        rank, world = rank_and_world()
+        rows: Any = range(len(plan))
+        super().__init__(rows, num_replicas=world, rank=rank, shuffle=False)
+        self.plan = list(plan)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.plan)

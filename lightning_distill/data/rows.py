@@ -1,42 +1,91 @@
 """Tokenised rows, and how some of them become a batch."""
 
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+from .draw import Draw
+from .ragged import Ragged
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], Any]
 
 UNLABELLED = -100
 
 
 class Rows(Dataset):
-    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated."""
+    """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated.
+
+    Args:
+        student: its `input_ids` and what comes with them, of all rows.
+        teacher: the same by the teacher's tokenizer, if it is another one.
+        labels: of all rows, shape (rows, ...).
+        numbers: which rows these are, shape (chosen,).
+        augmentation: what a [`Draw`][] with a view does to the student's tokens, see
+            [`TokenMasking`][]; `None` leaves them.
+        seed: of the augmentation.
+    """
 
     def __init__(
         self,
-        student: dict[str, list[list[int]]],
-        teacher: dict[str, list[list[int]]] | None,
+        student: dict[str, Ragged],
+        teacher: dict[str, Ragged] | None,
         labels: torch.Tensor,
         numbers: torch.Tensor,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
     ):
         self.student, self.teacher = student, teacher
         self.labels, self.numbers = labels, numbers
-        self.lengths = [len(student["input_ids"][i]) for i in numbers.tolist()]
+        self.augmentation, self.seed = augmentation, seed
 
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Of every row in tokens, by the tokenizer that makes more of it, shape (chosen,)."""
+        sides = [self.student] if self.teacher is None else [self.student, self.teacher]
+        longest = np.maximum.reduce([side["input_ids"].lengths for side in sides])
+        return longest[self.numbers.numpy()]
+
     def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
-        places = torch.tensor([i if i >= 0 else -i - 1 for i in chosen])
-        numbers = self.numbers[places]
-        repeated = torch.tensor([i < 0 for i in chosen])
-        listed = numbers.tolist()
+        asked = np.asarray(chosen, dtype=np.int64)
+        numbers = self.numbers.numpy()[np.where(asked < 0, -asked - 1, asked)]
+        rows = torch.from_numpy(numbers)
+        student = {k: v.take(numbers) for k, v in self.student.items()}
+        view = chosen.view if isinstance(chosen, Draw) else None
+        if self.augmentation is not None and view is not None:
+            student["input_ids"] = self._augmented(student["input_ids"], numbers, view)
         return {
-            "student": {k: [v[i] for i in listed] for k, v in self.student.items()},
-            "teacher": self.teacher
-            and {k: [v[i] for i in listed] for k, v in self.teacher.items()},
-            "labels": self.labels[numbers],
-            "row": numbers.masked_fill(repeated, -1),
+            "student": student,
+            "teacher": self.teacher and {k: v.take(numbers) for k, v in self.teacher.items()},
+            "labels": self.labels[rows],
+            "row": rows.masked_fill(torch.from_numpy(asked < 0), -1),
         }
+
+    def _augmented(self, tokens: Ragged, numbers: np.ndarray, view: int) -> Ragged:
+        assert self.augmentation is not None
+        # Keyed by what the row is, and not by who draws it when.
+        generator = torch.Generator()
+        seed = getattr(self.augmentation, "seed", self.seed)
+        made = []
+        for number, row in zip(numbers.tolist(), tokens, strict=True):
+            key = hashlib.blake2b(f"{seed} {number} {view}".encode(), digest_size=8).digest()
+            generator.manual_seed(int.from_bytes(key) >> 1)
+            changed = self.augmentation(torch.from_numpy(row.astype(np.int64)), generator)
+            found = np.asarray(changed)
+            if found.shape != row.shape:
+                raise ValueError(
+                    f"`augmentation` ({type(self.augmentation).__name__}) was given {len(row)} "
+                    f"tokens and returned shape {found.shape}; it must return as many tokens."
+                )
+            made.append(found)
+        return Ragged.of(made)
 
     @property
     def has_label(self) -> torch.Tensor:
@@ -48,7 +97,17 @@ class Rows(Dataset):
 
     def labelled(self) -> "Rows":
         """Those rows that have a label."""
-        return Rows(self.student, self.teacher, self.labels, self.numbers[self.has_label])
+        return self._with(numbers=self.numbers[self.has_label])
+
+    def augmented_by(self, augmentation: Augmentation | None, seed: int) -> "Rows":
+        """The same rows, which change with the view under which they are drawn."""
+        return self._with(augmentation=augmentation, seed=seed)
+
+    def _with(self, **changes: Any) -> "Rows":
+        changed = copy.copy(self)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        return changed
 
     def keeping_labels(self, count: int, seed: int) -> "Rows":
         """All rows, but only `count` of them labelled, in equal shares of the classes."""
@@ -67,7 +126,18 @@ class Rows(Dataset):
         hidden = torch.ones(len(labels), dtype=torch.bool)
         hidden[candidates[:count]] = False
         labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
-        return Rows(self.student, self.teacher, labels, self.numbers)
+        return self._with(labels=labels)
+
+
+class Splits(Dataset):
+    """Rows of several splits; indexed by `(split, row numbers, view)`."""
+
+    def __init__(self, splits: dict[str, Rows]):
+        self.splits = splits
+
+    def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> dict[str, Any]:
+        split, rows, view = asked
+        return self.splits[split][Draw(rows, view)]
 
 
 class Collate:
@@ -85,17 +155,7 @@ class Collate:
         return batch
 
 
-def _pad(columns: dict[str, list[list[int]]], tokenizer: Any) -> dict[str, torch.Tensor]:
+def _pad(columns: dict[str, Ragged], tokenizer: Any) -> dict[str, torch.Tensor]:
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    longest = max(map(len, columns["input_ids"]))
-    padded = {}
-    for name, rows in columns.items():
-        empty = [fill.get(name, 0)]
-        left = tokenizer.padding_side == "left"
-        padded[name] = torch.tensor(
-            [
-                empty * (longest - len(row)) + row if left else row + empty * (longest - len(row))
-                for row in rows
-            ]
-        )
-    return padded
+    left = tokenizer.padding_side == "left"
+    return {name: rows.padded(fill.get(name, 0), left) for name, rows in columns.items()}

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 import datasets
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
-from .length_grouped import EvenRows, LengthGroupedBatches
-from .rows import Collate, Rows, UNLABELLED
+from .length_grouped import EvenRows, LengthGroupedBatches, PlannedBatches
+from .rows import Augmentation, Collate, Rows, Splits, UNLABELLED
+from .tokenizer_fingerprint import tokenizer_fingerprint
+from .tokens import tokenise
 from .word_pieces import train_word_pieces
 
 log = logging.getLogger("lightning_distill")
@@ -45,12 +49,19 @@ class TextDataModule(L.LightningDataModule):
         vocab_size: of a tokenizer that is trained here.
         max_length: longer rows are cut, in tokens.
         batch_size: rows per step and process.
+        tokens_per_batch: makes steps of at most so many tokens per process, padding included, and
+            of as many rows as that is, in the place of `batch_size`; see
+            [`LengthGroupedBatches`][]. That is another training than one with equal steps.
         eval_batch_size: rows per batch in validation and test.
         length_bucketing: batch rows of similar length.
         labelled_rows: keep the labels of so many training rows, chosen by `seed` in equal shares
             of the classes; the others are unlabelled. All by default.
         drop_unlabelled: leave unlabelled training rows out.
         validation_fraction: cut from the training rows if there is no validation split.
+        augmentation: changes the training rows, such as [`TokenMasking`][]; what it does to a row
+            in an epoch depends on the seed, the row and the view alone.
+        views: epoch e uses view e modulo `views`, so that there are only so many of every row; by
+            default each epoch has a view of its own.
         num_workers: processes that collate.
         seed: for choosing rows and their order.
 
@@ -77,6 +88,9 @@ class TextDataModule(L.LightningDataModule):
         validation_fraction: float = 0.1,
         num_workers: int = 0,
         seed: int = 0,
+        tokens_per_batch: int | None = None,
+        augmentation: Augmentation | None = None,
+        views: int | None = None,
     ):
         super().__init__()
         self.text, self.text_pair, self.label, self.task = text, text_pair, label, task
@@ -92,6 +106,7 @@ class TextDataModule(L.LightningDataModule):
         self.length_bucketing, self.labelled_rows = length_bucketing, labelled_rows
         self.drop_unlabelled, self.validation_fraction = drop_unlabelled, validation_fraction
         self.num_workers, self.seed = num_workers, seed
+        self.tokens_per_batch, self.augmentation, self.views = tokens_per_batch, augmentation, views
         self.num_labels: int | None = None
         self.num_rows: int | None = None
         self._cut_validation = False
@@ -107,11 +122,14 @@ class TextDataModule(L.LightningDataModule):
         allowed = {
             "labelled_rows",
             "drop_unlabelled",
+            "augmentation",
             "batch_size",
             "eval_batch_size",
             "length_bucketing",
             "num_workers",
             "seed",
+            "tokens_per_batch",
+            "views",
         }
         if not changes.keys() <= allowed:
             raise ValueError(
@@ -123,6 +141,7 @@ class TextDataModule(L.LightningDataModule):
         changed._check_options()
         if changed.splits:
             changed._check_labels()
+            changed._check_augmentation()
         return changed
 
     def setup(self, stage: str | None = None) -> None:
@@ -143,18 +162,28 @@ class TextDataModule(L.LightningDataModule):
         # The rows of a batch are numbered below it.
         self.num_rows = len(self.splits["train"])
         self._check_labels()
+        self._check_augmentation()
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training rows, those without labels too unless dropped."""
-        rows = self.splits["train"]
-        if self.labelled_rows is not None:
-            rows = rows.keeping_labels(self.labelled_rows, self.seed)
+        rows = self._training_rows()
         if self.drop_unlabelled:
             rows = rows.labelled()
         sampler = LengthGroupedBatches(
-            rows.lengths, self.batch_size, self.seed, grouped=self.length_bucketing
+            rows.lengths,
+            self.batch_size,
+            self.seed,
+            grouped=self.length_bucketing,
+            tokens_per_batch=self.tokens_per_batch,
+            views=self.views,
         )
         return self._loader(rows, sampler)
+
+    def _training_rows(self) -> Rows:
+        rows = self.splits["train"]
+        if self.labelled_rows is not None:
+            rows = rows.keeping_labels(self.labelled_rows, self.seed)
+        return rows.augmented_by(self.augmentation, self.seed)
 
     def val_dataloader(self) -> DataLoader:
         """All validation rows, once."""
@@ -165,6 +194,65 @@ class TextDataModule(L.LightningDataModule):
         """All test rows, once."""
         rows = self.splits["test"]
         return self._loader(rows, EvenRows(rows.lengths, self.eval_batch_size))
+
+    def row_lengths(self) -> dict[str, np.ndarray]:
+        """Tokens of every row of each split, shape (rows,); of both models' texts the longer."""
+        return {name: rows.lengths for name, rows in self.splits.items()}
+
+    def rows_dataloader(
+        self, plan: Sequence[tuple[str, Sequence[int], int | None]], num_workers: int | None = None
+    ) -> DataLoader:
+        """Batches of the rows that a plan names, in its order.
+
+        Each is what training or evaluation would give of these rows, and `row` holds their numbers.
+        Lightning does not shard it: on several ranks, each makes a loader of its own plan.
+
+        Args:
+            plan: for each batch the split (`train`, `validation` or `test`), row numbers, and the
+                view under which training rows are augmented; `None` augments nothing, and rows of
+                other splits never are.
+            num_workers: processes that collate; those of the data module by default.
+
+        Raises:
+            ValueError: for a split or a row that there is not.
+        """
+        for split, rows, _ in plan:
+            if split not in self.splits:
+                raise ValueError(
+                    f"`plan` names a split {split!r}; there are {', '.join(self.splits)}."
+                )
+            count = len(self.splits[split])
+            if not len(rows) or min(rows) < 0 or max(rows) >= count:
+                raise ValueError(
+                    f"`plan` must name rows of {split} from 0 to {count - 1}, got "
+                    f"{', '.join(map(str, rows[:10])) or 'none'}."
+                )
+        splits = Splits({**self.splits, "train": self._training_rows()})
+        return self._loader(splits, PlannedBatches(plan), num_workers)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What decides which tokens the models are given, as plain values."""
+        teacher = self.teacher_tokenizer
+        return {
+            "text": self.text,
+            "text_pair": self.text_pair,
+            "max_length": self.max_length,
+            # Without the address that a function's or a plain object's repr has.
+            "augmentation": (
+                None
+                if self.augmentation is None
+                else re.sub(" at 0x[0-9a-f]+", "", repr(self.augmentation))
+            ),
+            "augmentation_seed": (
+                None if self.augmentation is None else getattr(self.augmentation, "seed", self.seed)
+            ),
+            "views": self.views,
+            "student_tokenizer": tokenizer_fingerprint(self.tokenizer),
+            # The same where the teacher has no tokenizer of its own.
+            "teacher_tokenizer": tokenizer_fingerprint(
+                self.tokenizer if teacher is None else teacher
+            ),
+        }
 
     def counts(self) -> dict[str, int]:
         """How many rows each split has, and how many training rows keep their label."""
@@ -185,7 +273,10 @@ class TextDataModule(L.LightningDataModule):
         digest = hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
         for name, rows in sorted(self.splits.items()):
             digest.update(name.encode())
-            digest.update(json.dumps(rows.student["input_ids"]).encode())
+            tokens = rows.student["input_ids"]
+            # In one form, whatever types the rows are held in.
+            digest.update(tokens.offsets.astype("<i8").tobytes())
+            digest.update(tokens.values.astype("<i4").tobytes())
             digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()
 
@@ -201,10 +292,12 @@ class TextDataModule(L.LightningDataModule):
             ("vocab_size", 50),
             ("num_workers", 0),
             ("labelled_rows", 1),
+            ("tokens_per_batch", 1),
+            ("views", 1),
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is None and name == "labelled_rows":
+            if value is None and name in ("labelled_rows", "tokens_per_batch", "views"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
@@ -213,6 +306,16 @@ class TextDataModule(L.LightningDataModule):
         for name in ("length_bucketing", "drop_unlabelled"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}.")
+        if self.augmentation is not None and not callable(self.augmentation):
+            raise ValueError(
+                "`augmentation` must be a callable (tokens, generator) -> tokens, as in "
+                "data.augmentation._target_=lightning_distill.data.TokenMasking, got "
+                f"{self.augmentation!r}."
+            )
+        if self.views is not None and self.augmentation is None:
+            raise ValueError(
+                f"`views` is {self.views}, but there is no `augmentation`, so a row has one view."
+            )
         if self.label_names and len(set(self.label_names)) < len(self.label_names):
             raise ValueError(f"`label_names` names a class twice: {', '.join(self.label_names)}.")
         fraction = self.validation_fraction
@@ -422,6 +525,19 @@ class TextDataModule(L.LightningDataModule):
         if self.drop_unlabelled and available == 0:
             raise ValueError("No training row has a label, and drop_unlabelled leaves them out.")
 
+    def _check_augmentation(self) -> None:
+        if self.augmentation is None:
+            return
+        if self.teacher_tokenizer is not None:
+            raise ValueError(
+                "`augmentation` changes tokens, and the teacher has another tokenizer than the "
+                "student: only the student's text would change. Leave data.augmentation=null, or "
+                "take models of one tokenizer."
+            )
+        use = getattr(self.augmentation, "use_tokenizer", None)
+        if use is not None:
+            use(self.tokenizer)
+
     # Tokens.
 
     def _build_tokenizer(self, train: datasets.Dataset) -> PreTrainedTokenizerBase:
@@ -437,31 +553,23 @@ class TextDataModule(L.LightningDataModule):
         if self.text_pair is not None:
             texts.append(list(split[self.text_pair]))
 
-        def tokens(tokenizer: Any) -> dict[str, list[list[int]]]:
-            found = dict(tokenizer(*texts, truncation=True, max_length=self.max_length).items())
-            for i, row in enumerate(found["input_ids"]):
-                if not row:
-                    # An empty text, and no special tokens: attention to nothing would be NaN.
-                    for name in found:
-                        found[name][i] = [0]
-                    found["input_ids"][i] = [tokenizer.pad_token_id]
-                    found["attention_mask"][i] = [1]
-            return found
-
-        own = tokens(self.tokenizer)
-        other = None if self.teacher_tokenizer is None else tokens(self.teacher_tokenizer)
+        own = tokenise(texts, self.tokenizer, self.max_length)
+        other = None
+        if self.teacher_tokenizer is not None:
+            other = tokenise(texts, self.teacher_tokenizer, self.max_length)
         return Rows(own, other, labels, torch.arange(len(labels)))
 
-    def _loader(self, rows: "Rows", sampler: Any) -> DataLoader:
+    def _loader(self, rows: Any, sampler: Any, num_workers: int | None = None) -> DataLoader:
         collate: Any = Collate(self.tokenizer, self.teacher_tokenizer)
+        num_workers = self.num_workers if num_workers is None else num_workers
         return DataLoader(
             rows,
             sampler=sampler,
             batch_size=None,
             collate_fn=collate,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=num_workers > 0,
         )
 
 

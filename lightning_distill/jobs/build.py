@@ -315,8 +315,8 @@ def check_lengths(data: Any, **models: nn.Module | None) -> None:
         own = role == "teacher" and getattr(data, "teacher_tokenizer", None) is not None
         side = "teacher" if own else "student"
         rows = [getattr(s, side)["input_ids"] for s in getattr(data, "splits", {}).values()]
-        longest = max((len(row) for split in rows for row in split), default=0)
-        largest = max((max(row) for split in rows for row in split if len(row)), default=0)
+        longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
+        largest = max((int(split.values.max(initial=0)) for split in rows), default=0)
         check_largest_id(largest, model, role, "data")
         limit = longest_input(model)
         if limit is not None and longest > limit:

@@ -24,7 +24,15 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn, Tensor
 
-from ..cache import Answer, AnswerStore, DamagedCacheError, row_lengths, ShardWriter, write_manifest
+from ..cache import (
+    Answer,
+    AnswerStore,
+    DamagedCacheError,
+    row_lengths,
+    Sampled,
+    ShardWriter,
+    write_manifest,
+)
 from ..cache.row_id import row_ids
 from ..cache.shard import sha256_of
 from ..cache.store import MANIFEST, read_json, write_json
@@ -228,8 +236,6 @@ def _plan(
     per_row = _bytes_per_row(answers, values, sum(lengths) / max(len(lengths), 1))
     own = getattr(teacher, "input_names", None) or _parameters(teacher)
     of_teacher = about(teacher, outputs, own, fingerprint(teacher))
-    # A folder of this machine at most: a name on the hub is as good.
-    of_teacher["path"] = getattr(teacher, "name_or_path", None) or None
     return {
         "about": {
             "teacher": of_teacher,
@@ -313,6 +319,9 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
             for key in keys
             for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [line for i, (b, n) in pairs for line in _differences(b, n, f"{name}[{i}]")]
     if before == now:
         return []
     return [f"{name} was {_short(before)} and is {_short(now)}"]
@@ -400,9 +409,10 @@ class CacheWriter(L.LightningModule):
             write_json(self.folder / f"{shard_name(number)}.json", facts)
         if self.progress is not None:
             # The others are about as far.
-            self.progress.advance(self.task, min(len(ids) * self.trainer.world_size, self.rows))
-            done = self.progress.tasks[0].completed
-            self.progress.update(self.task, size=decimal(int(done * self.per_row)))
+            done = self.progress.tasks[0].completed + len(ids) * self.trainer.world_size
+            done = min(done, self.rows)
+            size = decimal(int(done * self.per_row))
+            self.progress.update(self.task, completed=done, size=size)
 
     def on_predict_start(self) -> None:
         """Put the teacher on the device."""
@@ -495,6 +505,7 @@ def _verify(
     sources = _sources_of(store, module)
     differences = dict.fromkeys(store.answers, 0.0)
     largest = dict.fromkeys(store.answers, 0.0)
+    off: dict[str, float] = {}
     module.eval()
     with torch.no_grad():
         for batch in data.rows_dataloader(batches):
@@ -505,14 +516,24 @@ def _verify(
             lengths = row_lengths(inputs)
             for name, answer in store.answers.items():
                 mine, theirs = _comparable(answer, live[name], kept[name], row_ids(inputs), lengths)
-                differences[name] = max(differences[name], float((mine - theirs).abs().max()))
+                difference = (mine - theirs).abs()
+                differences[name] = max(differences[name], float(difference.max()))
                 largest[name] = max(largest[name], float(mine.abs().max()))
+                if isinstance(answer.encoding, Sampled):
+                    # Shares of draws are off by chance; six standard deviations are not chance.
+                    spread = (mine * (1 - mine) / answer.encoding.draws).sqrt()
+                    if (difference > 6 * spread + 1 / answer.encoding.draws).any():
+                        off[name] = differences[name]
     _show(folder, store, differences, largest, len(batches))
-    off = [n for n, d in differences.items() if d > tolerance * max(largest[n], 1e-30)]
+    for name, found in differences.items():
+        sampled = isinstance(store.answers[name].encoding, Sampled)
+        if not sampled and found > tolerance * max(largest[name], 1e-30):
+            off[name] = found
     if off:
+        name = next(iter(off))
         raise ValueError(
-            f"teacher.{off[0]} differs by {differences[off[0]]:.3g} from the live teacher, of "
-            f"values up to {largest[off[0]]:.3g}; job.tolerance allows a share of {tolerance}. Was "
+            f"teacher.{name} differs by {off[name]:.3g} from the live teacher, of "
+            f"values up to {largest[name]:.3g}; job.tolerance allows a share of {tolerance}. Was "
             "the cache made in another precision? Make it anew."
         )
     return max(differences.values())
@@ -534,11 +555,9 @@ def _comparable(
         marks = torch.zeros(len(live), 2, dtype=torch.long)
     else:
         marks = torch.from_numpy(ids.copy())
-    kind = answer.encoding.settings()["kind"]
-    if kind == "sampled":
-        # Other draws would differ by chance: the probabilities are compared, within their error.
-        temperature = answer.encoding.temperature  # type: ignore[union-attr]
-        return (live.float() / temperature).softmax(-1), (kept / temperature).exp()
+    if isinstance(answer.encoding, Sampled):
+        temperature = answer.encoding.temperature
+        return (live.float() / temperature).softmax(-1).cpu(), (kept / temperature).exp().cpu()
     fields = answer.encoding.encode(live.cpu(), marks)
     mine = answer.encoding.decode(fields, answer.shape)
     kept = kept.cpu()

@@ -122,8 +122,8 @@ def check_preprocessing(store: AnswerStore, data: Any) -> None:
         raise ValueError(
             f"The cache {store.folder} was made with another tokenizer (SHA-256 {str(made)[:12]}, "
             f"this one is {str(given)[:12]}): equal numbers would be other words. Name the one "
-            "that it was made with (data.tokenizer=DIR, or data.teacher_tokenizer=DIR beside a student "
-            "with its own), or make a cache with this one."
+            "that it was made with (data.tokenizer=DIR, or data.teacher_tokenizer=DIR beside a "
+            "student with its own), or make a cache with this one."
         )
 
 
@@ -165,7 +165,7 @@ def _check_rows(teacher: CachedTeacher, data: Any) -> None:
         differing = [
             f"{n} was {before.get(n)!r} and is {now.get(n)!r}"
             for n in sorted(before.keys() | now.keys())
-            if before.get(n) != now.get(n)
+            if before and before.get(n) != now.get(n)
         ]
         why = (
             f"Preprocessing differs: {'; '.join(differing)}." if differing else "The data differs."

@@ -37,4 +37,5 @@ def caching_teacher(
         teacher = call(DictConfig(of), known(data, cfg=cfg, rehearse=rehearse), "teacher.of")
     where = Path(folder) if folder else Path(str(cfg.output_dir)) / "answers"
     views = getattr(data, "views", None) or 1
-    return CachingTeacher(teacher, where, views=views, **options)
+    preprocessing = data.preprocessing() if hasattr(data, "preprocessing") else None
+    return CachingTeacher(teacher, where, views=views, preprocessing=preprocessing, **options)

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from ..module import DistillationModule
 from ..objective import Objective
-from ..report import Comparison, draw_curves, latency_ms, parameter_count, Row, size_mb
+from ..report import Comparison, draw_curves, latency_ms, parameter_count, Profile, Row, size_mb
 from ..teachers import CachedTeacher
 from .build import (
     build_data,
@@ -228,8 +228,12 @@ def report(
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     comparison.save(directory)
+    profile = Profile.load(directory) if cfg.get("profile") else None
+    if profile is not None:
+        profile.show()
+        profile.append_to(directory / "report.md")
     # Without a logger there are neither curves nor a table of them.
-    names = ("report.md", "curves.png", "metrics.csv")
+    names = ("report.md", "curves.png", "metrics.csv", "profile.png")
     written = ["student/", *(name for name in names if (directory / name).is_file())]
     say("Written", f"{_short(directory)}: {', '.join(written)}")
 

@@ -12,11 +12,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..callbacks import StepProfile
 from ..distillation import fit
 from ..module import DistillationModule
+from ..report import Profile
+from ..teachers import CachedTeacher, CachingTeacher
 from .build import build_trainer
 
 log = logging.getLogger("lightning_distill")
@@ -60,7 +63,8 @@ def train(
         cfg: the run's configuration.
         module: trained in place; afterwards it holds the best weights by `cfg.monitor`.
         data: a LightningDataModule.
-        directory: checkpoints, `metrics.csv` and `result.json` are written there.
+        directory: checkpoints, `metrics.csv` and `result.json` are written there, and
+            `profile.json` and `profile.png` with `cfg.profile`.
         trainer_changes: arguments of the trainer that differ from `cfg.trainer`.
 
     Raises:
@@ -82,11 +86,16 @@ def train(
     if resuming and last.is_file():
         _follow_a_move(last)
     trainer = build_trainer(cfg, directory, **trainer_changes)
+    profile = StepProfile() if cfg.get("profile") else None
+    if profile is not None:
+        trainer.callbacks.append(profile)  # type: ignore[attr-defined]
     start = time.perf_counter()
     fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
+    if profile is not None:
+        _keep_profile(cfg, module, profile, directory)
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
     if steps == 0:
         raise ValueError(
@@ -113,6 +122,19 @@ def train(
     result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
     _write(done, result)
     return result
+
+
+@rank_zero_only
+def _keep_profile(
+    cfg: DictConfig, module: DistillationModule, profile: StepProfile, directory: Path
+) -> None:
+    kept = isinstance(module.teacher, CachedTeacher | CachingTeacher)
+    Profile(
+        profile.times,
+        num_workers=OmegaConf.select(cfg, "data.num_workers"),
+        length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
+        cacheable=module.teacher is not None and not kept,
+    ).save(directory)
 
 
 @rank_zero_only

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from ..cache_folder import cache_folder
 from ..criteria import HardLabel
 from ..module import DistillationModule
 from ..objective import Objective, Term
@@ -33,15 +33,6 @@ from .stage import say, train
 
 # What may change a teacher when it is another version.
 MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
-
-
-def cache_folder() -> Path:
-    """Where trained teachers are kept: `$LIGHTNING_DISTILL_CACHE`, or the user's cache folder."""
-    own = os.environ.get("LIGHTNING_DISTILL_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lightning_distill"
 
 
 def trained_teacher(
@@ -65,7 +56,7 @@ def trained_teacher(
         learning_rate: of the configured optimizer.
         label_smoothing: share of the label's probability spread over all classes.
         batch_size: rows per step.
-        folder: where to keep it; [`cache_folder`][] by default.
+        folder: where to keep it; `teachers` in [`cache_folder`][] by default.
         rehearse: called with the untrained model before it is trained, to find what would fail
             afterwards.
 
@@ -123,7 +114,15 @@ def trained_teacher(
         **optimization(stage),
     )
     stage = watching(stage, metrics, module.objective)
-    rows = data.replace(labelled_rows=None, drop_unlabelled=True, batch_size=batch_size)
+    # What shapes the student's steps is no part of the teacher's recipe.
+    rows = data.replace(
+        labelled_rows=None,
+        drop_unlabelled=True,
+        batch_size=batch_size,
+        tokens_per_batch=None,
+        augmentation=None,
+        views=None,
+    )
     directory = Path(str(cfg.output_dir)) / "teacher"
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
     _keep(module.student, data.tokenizer, kept, text)

@@ -3,5 +3,15 @@
 from .comparison import Comparison, Row
 from .curves import draw_curves
 from .measure import latency_ms, parameter_count, size_mb
+from .profile import draw_profile, Profile
 
-__all__ = ["Comparison", "Row", "draw_curves", "latency_ms", "parameter_count", "size_mb"]
+__all__ = [
+    "Comparison",
+    "Profile",
+    "Row",
+    "draw_curves",
+    "draw_profile",
+    "latency_ms",
+    "parameter_count",
+    "size_mb",
+]

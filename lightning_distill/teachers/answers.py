@@ -68,6 +68,7 @@ def about(
     tensors = [*model.parameters(), *model.buffers()]
     return {
         "class": type(model).__name__,
+        "path": getattr(model, "name_or_path", None) or None,
         "fingerprint": fingerprint,
         "parameters": sum(p.numel() for p in model.parameters()),
         "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,

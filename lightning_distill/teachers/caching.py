@@ -49,6 +49,8 @@ class CachingTeacher(nn.Module):
         temperature: at which top-k tails are exact and classes are drawn.
         views: how many versions of each row keyed augmentation makes.
         shard_mb: megabytes of a file.
+        preprocessing: plain values that decide what the teacher is given, kept for who reads the
+            answers.
 
     Raises:
         ValueError: in training, for a folder of another teacher or other settings, and if no row of
@@ -67,10 +69,12 @@ class CachingTeacher(nn.Module):
         temperature: float = 1.0,
         views: int = 1,
         shard_mb: float = 64,
+        preprocessing: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.teacher, self.folder = teacher, Path(folder)
         self.encoding = encoding_of(logits, dtype, hidden_dtype, k, draws, temperature)
+        self.preprocessing = preprocessing
         self.views, self.shard_bytes = views, int(shard_mb * 2**20)
         self.input_names = [
             p.name
@@ -229,7 +233,10 @@ class CachingTeacher(nn.Module):
         tokens = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else None
         answers = describe(found, shorter, tokens, self.encoding)
         self.plan = {
-            "about": {"teacher": about(self.teacher, outputs, self.input_names, self.fingerprint)},
+            "about": {
+                "teacher": about(self.teacher, outputs, self.input_names, self.fingerprint),
+                **({} if self.preprocessing is None else {"preprocessing": self.preprocessing}),
+            },
             "answers": [answer.settings() for answer in answers],
         }
         write_json(self.folder / PLAN, self.plan)
@@ -296,6 +303,11 @@ class CachingTeacher(nn.Module):
             int(f["file"][len(own) : -12]) for f in self.store.shards if f["file"].startswith(own)
         ]
         self._written = max(numbers, default=-1) + 1
+
+
+def live(teacher: nn.Module) -> nn.Module:
+    """The model that answers: the teacher itself, or the one whose answers it keeps."""
+    return teacher.teacher if isinstance(teacher, CachingTeacher) else teacher
 
 
 def raw_names(sources: Sequence[Source], store: AnswerStore) -> list[str]:

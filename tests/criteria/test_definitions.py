@@ -431,6 +431,26 @@ def test_what_wrappers_make_of_logits_of_any_shape(shape, dim, kept, seed):
     assert torch.equal(found, torch.stack([x.select(dim, k) for k in kept], -1))
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    rows=st.integers(1, 4),
+    normalize=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_weighted_means_of_any_shape(shape, rows, normalize, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = normal(generator)(*shape)
+    of = shape[:rows]
+    weights = torch.rand(of, generator=generator, dtype=torch.float64)
+    weights = weights * (torch.rand(of, generator=generator) > 0.2)
+    mask = torch.rand(shape, generator=generator) > 0.3
+    w = mask * weights.view(*of, *[1] * (len(shape) - len(of)))
+    divisor = w.sum() if normalize else mask.sum()
+    expected = (w * values).sum() / divisor if divisor else torch.zeros(()).double()
+    assert_close(criteria.sample_weighted(values, weights, mask, normalize), expected)
+
+
 FUNCTIONS = [n for n in criteria.__all__ if n.islower() and n != "masked_mean"]
 
 

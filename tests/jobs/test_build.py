@@ -3,12 +3,14 @@ from types import SimpleNamespace
 import pytest
 from tiny import bert
 
+from lightning_distill.data.ragged import Ragged
 from lightning_distill.jobs.build import check_lengths
 
 
 def data(*rows, teacher=None):
-    ids = [list(row) for row in rows]
-    split = SimpleNamespace(student={"input_ids": ids}, teacher={"input_ids": teacher or ids})
+    ids = Ragged.of(rows)
+    other = ids if teacher is None else Ragged.of(teacher)
+    split = SimpleNamespace(student={"input_ids": ids}, teacher={"input_ids": other})
     tokenizer = None if teacher is None else object()
     return SimpleNamespace(splits={"train": split}, teacher_tokenizer=tokenizer)
 
