@@ -171,6 +171,8 @@ class DistillationTrainer(Trainer):
 
 
 def trainer(setup: Setup, grouped: bool = False) -> Tensor:
+    if importlib.util.find_spec("accelerate") is None:
+        raise Skipped("needs accelerate installed")
     task = setup.task
     arguments = TrainingArguments(
         output_dir=setup.scratch,
@@ -246,9 +248,10 @@ def loop(setup: Setup) -> Tensor:
 
 
 def textbrewer(setup: Setup) -> Tensor:
-    if importlib.util.find_spec("textbrewer") is None:
-        raise Skipped("textbrewer is not installed (pip install textbrewer tensorboardX)")
-    from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+    try:
+        from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+    except ImportError as error:
+        raise Skipped(f"needs textbrewer and tensorboardX installed ({error})") from error
 
     last = {}
 
@@ -347,8 +350,6 @@ def ours(setup: Setup, bucketed: bool = False) -> Tensor:
 
 def write_cache(setup: Setup, folder: Path) -> None:
     """Write the teacher's answers to all rows into `folder`, by the command."""
-    if importlib.util.find_spec("lightning_distill.jobs.cache") is None:
-        raise Skipped("lightning-distill has no job=cache yet")
     path = setup.task.teacher
     if path is None:
         path = str(Path(setup.scratch) / "teacher")
@@ -362,12 +363,6 @@ def fast(path: str) -> list[str]:
     """The teacher in this folder, and the least student that the job can be tried with."""
     found = ["teacher=pretrained", f"teacher.path={path}", "student=from_teacher"]
     return [*found, "student.layers=1", "criteria=[hard_label,soft_target]"]
-
-
-def cached_teacher(folder: str | None) -> nn.Module:
-    if folder is None or not Path(folder).is_dir():
-        raise Skipped("lightning-distill has no job=cache yet")
-    return CachedTeacher(folder)
 
 
 WIDTH, CLASSES = 384, 1000
@@ -467,7 +462,8 @@ def set_up(task: Task, scratch: str) -> Setup:
     if kind == "bf16":
         teacher = teacher.to(torch.bfloat16)
     elif kind == "cached":
-        teacher = cached_teacher(task.cache)
+        assert task.cache is not None
+        teacher = CachedTeacher(task.cache)
     return Setup(task, data, listed(data), teacher, student, scratch)
 
 
@@ -618,6 +614,8 @@ def agreeing(names: list[str], scratch: Path, task: Task) -> tuple[dict[str, flo
             print(f"{name}: skipped, {found['skipped']}", flush=True)
         else:
             losses[name] = found["loss"]
+    if not losses:
+        sys.exit("No arm can run.")
     expected = losses[next(iter(losses))]
     for name, loss in losses.items():
         allowed = ARMS[name].tolerance * max(abs(expected), 1)
@@ -834,6 +832,7 @@ def main() -> None:
             if path.is_file():
                 print(f"{name}\n\n{table(json.loads(path.read_text()))}\n")
         return None
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         part = compare if options.accuracy else measure_bytes if options.bytes else speed
         part(options, Path(scratch), folder)
