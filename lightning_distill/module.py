@@ -538,7 +538,10 @@ class DistillationModule(L.LightningModule):
     def _settle_teacher(self) -> None:
         # Strategies that shard the module move only what is inside it.
         if self.teacher is not None:
-            self.teacher.to(self.device).eval()
+            # Not where it is there already: quantised weights cannot be put back in inference mode.
+            if any(p.device != self.device for p in self.teacher.parameters()):
+                self.teacher.to(self.device)
+            self.teacher.eval()
 
     def _working_device(self) -> torch.device:
         strategy = self.trainer.strategy

@@ -8,6 +8,7 @@ import torch
 from torch import nn, Tensor
 
 from .features import Source
+from .teachers.fingerprint import plain_tensors
 
 log = logging.getLogger("lightning_distill")
 
@@ -19,9 +20,16 @@ def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
             "student and teacher are the same object; copy.deepcopy one of them first."
         )
     memory = {
-        p.untyped_storage().data_ptr() for p in teacher.parameters() if p.device.type != "meta"
+        t.untyped_storage().data_ptr()
+        for p in teacher.parameters()
+        if p.device.type != "meta"
+        for t in plain_tensors(p)
     } - {0}
-    shared = [n for n, p in student.named_parameters() if p.untyped_storage().data_ptr() in memory]
+    shared = [
+        n
+        for n, p in student.named_parameters()
+        if any(t.untyped_storage().data_ptr() in memory for t in plain_tensors(p))
+    ]
     if shared:
         raise ValueError(
             f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])}): "

@@ -18,6 +18,7 @@ CORE = ["criteria", "features", "objective", "module", "teachers", "students", "
 CORE += [
     "cache",
     "batches",
+    "compilation",
     "schedules",
     "metrics",
     "mapping",

@@ -21,7 +21,13 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "callbacks.early_stopping.min_delta": {"least": 0},
     "callbacks.weight_average.decay": {"least": 0, "most": 1},
 }
-BOOLEANS = ("baseline", "profile", "trainer.enable_model_summary", "teacher.trust_remote_code")
+BOOLEANS = (
+    "baseline",
+    "compile",
+    "profile",
+    "trainer.enable_model_summary",
+    "teacher.trust_remote_code",
+)
 
 MODEL = "a folder that save_pretrained wrote, or a name on the Hugging Face hub"
 REQUIRED = {

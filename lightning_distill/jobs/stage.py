@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..callbacks import StepProfile
+from ..compilation import compile_in_place
 from ..distillation import fit
 from ..module import DistillationModule
 from ..report import Profile
 from ..teachers import CachedTeacher, CachingTeacher
+from ..teachers.caching import live
 from .build import build_trainer
 
 log = logging.getLogger("lightning_distill")
@@ -85,6 +87,11 @@ def train(
     logged_before = _rows(directory / "metrics.csv") if resuming else []
     if resuming and last.is_file():
         _follow_a_move(last)
+    # A run that is older than this key goes on as it was.
+    if OmegaConf.select(cfg, "compile"):
+        compile_in_place(module.student)
+        if module.teacher is not None and not isinstance(module.teacher, CachedTeacher):
+            compile_in_place(live(module.teacher))
     trainer = build_trainer(cfg, directory, **trainer_changes)
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:

@@ -19,6 +19,8 @@ from ..criteria import HardLabel
 from ..module import DistillationModule
 from ..objective import Objective, Term
 from ..teachers import pretrained
+from ..teachers.pretrained import check_dtype
+from ..teachers.quantization import check_quantization, quantized
 from .build import (
     build_metrics,
     call,
@@ -44,6 +46,8 @@ def trained_teacher(
     label_smoothing: float = 0.0,
     batch_size: int = 32,
     folder: str | None = None,
+    dtype: str | None = None,
+    quantization: str | None = None,
     rehearse: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train a model on all labels of the data, or load the one that was trained so before.
@@ -57,6 +61,9 @@ def trained_teacher(
         label_smoothing: share of the label's probability spread over all classes.
         batch_size: rows per step.
         folder: where to keep it; `teachers` in [`cache_folder`][] by default.
+        dtype: `float32` (the default), `bfloat16` or `float16`: in which it answers. It is trained
+            and kept in float32.
+        quantization: `int8` makes its answers cheaper and changes them, see [`quantized`][].
         rehearse: called with the untrained model before it is trained, to find what would fail
             afterwards.
 
@@ -67,6 +74,8 @@ def trained_teacher(
     check_number("teacher.learning_rate", learning_rate, above=0, required=True)
     check_number("teacher.label_smoothing", label_smoothing, least=0, most=1, required=True)
     check_number("teacher.batch_size", batch_size, whole=True, least=1, required=True)
+    answering = check_dtype(dtype)
+    check_quantization(quantization)
     if hasattr(data, "counts") and data.counts().get("labelled train rows") == 0:
         raise ValueError(
             "No training row has a label, so no teacher can be trained on them. Is data.label the "
@@ -92,7 +101,7 @@ def trained_teacher(
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
-        return pretrained(str(kept))
+        return pretrained(str(kept), dtype=dtype, quantization=quantization)
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
     check_lengths(data, teacher=teacher)
@@ -128,7 +137,7 @@ def trained_teacher(
     _keep(module.student, data.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
-    return module.student.eval()
+    return quantized(module.student.eval().to(answering), quantization)
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

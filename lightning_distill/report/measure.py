@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..teachers.fingerprint import plain_tensors
+
 
 def parameter_count(model: nn.Module) -> int:
     """Number of parameters, each shared one counted once."""
@@ -17,8 +19,9 @@ def parameter_count(model: nn.Module) -> int:
 def size_mb(model: nn.Module) -> float:
     """Size of the weights on disk in megabytes (10^6 bytes), each shared tensor counted once."""
     seen = {}
-    for tensor in model.state_dict().values():
-        seen[(tensor.data_ptr(), tensor.shape)] = tensor.numel() * tensor.element_size()
+    for held in model.state_dict().values():
+        for tensor in plain_tensors(held):
+            seen[(tensor.data_ptr(), tensor.shape)] = tensor.numel() * tensor.element_size()
     return sum(seen.values()) / 1e6
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..labels import label_order
 from ..mapping import kept_layers
+from ..teachers.fingerprint import plain_tensors
 from .from_config import set_labels
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -45,6 +46,11 @@ def from_teacher(
         raise ValueError(
             f"student=from_teacher cuts Hugging Face models, got a {name}; build the student "
             "yourself and name it by _target_."
+        )
+    if any(len(plain_tensors(weight)) > 1 for weight in teacher.parameters()):
+        raise ValueError(
+            "student=from_teacher copies the teacher's weights, and these are quantised: leave "
+            "teacher.quantization=null, or take another student."
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(

@@ -4,6 +4,7 @@ import hashlib
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -21,8 +22,20 @@ def fingerprint(model: nn.Module) -> str:
             # A module's extra state can be any object, with no bytes of its own.
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        if flat.numel():
-            # numpy has no bfloat16; bytes are all that is needed.
-            digest.update(flat.view(torch.uint8).numpy().data)
+        for part in plain_tensors(tensor):
+            if part is not tensor:
+                digest.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
+            flat = part.detach().cpu().contiguous().reshape(-1)
+            if flat.numel():
+                # numpy has no bfloat16; bytes are all that is needed.
+                digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Those that hold the bytes: the tensor itself, or of a quantised one integers and scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    parts = [getattr(tensor, name) for name in names]
+    return [plain for part in parts if part is not None for plain in plain_tensors(part)]

@@ -12,6 +12,8 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from .quantization import check_quantization, quantized
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -21,6 +23,7 @@ def pretrained(
     dtype: str | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    quantization: str | None = None,
 ) -> nn.Module:
     """Load a trained model; every one of its weights must be there.
 
@@ -32,12 +35,14 @@ def pretrained(
         dtype: `float32` (the default), `bfloat16` or `float16`.
         attn_implementation: for example `eager`, which returns attention maps.
         trust_remote_code: run code that comes with the model.
+        quantization: `int8` makes it smaller and changes its answers, see [`quantized`][].
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
         ValueError: if weights are missing, such as the head of a model never trained for the
-            task, or have other sizes than the configuration says.
+            task, or have other sizes than the configuration says; if torchao is needed and absent.
     """
+    check_quantization(quantization)
     model, info = load(
         path,
         auto_class,
@@ -48,7 +53,7 @@ def pretrained(
     check_complete(f"teacher {path}", info)
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
-    return model.eval()
+    return quantized(model.eval(), quantization)
 
 
 def check_complete(what: str, info: Mapping[str, Any]) -> None:

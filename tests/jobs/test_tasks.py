@@ -353,6 +353,25 @@ def test_few_steps_and_less_precision(run, tmp_path):
     run(*data, "+trainer.fast_dev_run=true")
 
 
+def test_a_cheaper_teacher_is_the_same_one_and_what_costs_figures_is_switched_on(
+    run, tmp_path, monkeypatch, capsys
+):
+    compiled = []
+    monkeypatch.setattr("lightning_distill.jobs.stage.compile_in_place", compiled.append)
+    given = [*files(tmp_path, ["good", "bad"] * 24), *SMALL_TEACHER, *SMALL_STUDENT]
+    given += ["trainer.max_epochs=1", "teacher.max_epochs=1", "baseline=false"]
+    plain = run(*given)
+    assert not compiled and "found in" not in capsys.readouterr().out
+    cheap = ["teacher.dtype=bfloat16", "compile=true", "data.tokens_per_batch=64", "data.views=2"]
+    masked = "data.augmentation={_target_: lightning_distill.data.TokenMasking, probability: 0.3}"
+    other = run(*given, *cheap, masked)
+    assert "found in" in (other / "log.txt").read_text()
+    assert len(compiled) == 2
+    assert {p.dtype for p in compiled[1].parameters()} == {torch.bfloat16}
+    sizes = [report(folder)["teacher"]["size_mb"] for folder in (plain, other)]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 def test_a_run_that_has_not_ended_is_no_model_yet(run, tmp_path, capsys):
     folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
     (folder / "report.json").unlink()

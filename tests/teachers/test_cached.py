@@ -8,12 +8,13 @@ import lightning as L
 import pytest
 import torch
 from processes import in_two_processes
-from tiny import bert, text_batches, trainer
+from tiny import bert, loader, text_batches, trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchmetrics.classification import MulticlassAccuracy
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.criteria import HardLabel, Hint, SoftTarget
+from lightning_distill.criteria import HardLabel, Hint, masked_mean, soft_target, SoftTarget
 from lightning_distill.teachers import CachedTeacher, CachingTeacher
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -230,3 +231,93 @@ def test_a_checkpoint_goes_on_with_the_kept_answers_of_its_teacher_only(tmp_path
     with pytest.raises(ValueError, match="trained with another teacher"):
         module.on_load_checkpoint(checkpoint)
     module.on_load_checkpoint({"teacher_fingerprint": copy.copy(kept.fingerprint)})
+
+
+def test_pooled_vectors_of_a_layer_are_kept_per_row(tmp_path):
+    def pooled():
+        sources = {"student": "student.layer:bert.pooler", "teacher": "teacher.layer:bert.pooler"}
+        return Objective({"pooled": Term(Hint(), sources, adapter="linear")})
+
+    found = []
+    for build in (
+        teacher,
+        lambda: CachingTeacher(teacher(), tmp_path / "kept", hidden_dtype="float32"),
+        lambda: CachedTeacher(tmp_path / "kept"),
+    ):
+        module = DistillationModule(bert(1, 8, seed=2), build(), pooled())
+        losses = Losses()
+        torch.manual_seed(0)
+        trainer(tmp_path, max_epochs=1, callbacks=[losses]).fit(module, datamodule=Shuffled())
+        found.append(losses.found)
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(found[2], abs=1e-6)
+    answers = CachedTeacher(tmp_path / "kept").store.answers
+    assert answers["layer:bert.pooler"].shape == (16,)
+    assert not answers["layer:bert.pooler"].per_token
+
+
+def packed(order) -> list[dict]:
+    """Rows of twelve tokens, each of three texts of four, with positions of their own."""
+    texts = [torch.arange(4 * i, 4 * i + 4) % 55 + 5 for i in order]
+    return [
+        {
+            "input_ids": torch.stack(
+                [torch.cat(texts[i : i + 3]), torch.cat(texts[i + 3 : i + 6])]
+            ),
+            "position_ids": (torch.arange(12) % 4).expand(2, -1),
+            "labels": torch.zeros(2, dtype=torch.long),
+        }
+        for i in range(0, len(texts), 6)
+    ]
+
+
+def test_packed_rows_are_found_as_they_were_packed_and_refused_otherwise(tmp_path):
+    teacher = CachingTeacher(bert(2, 16, seed=1), tmp_path / "kept")
+    module = DistillationModule(bert(1, 8, seed=2), teacher, objective(False))
+    trainer(tmp_path).fit(module, loader(packed(range(12))))
+    cached = CachedTeacher(tmp_path / "kept")
+    module = DistillationModule(bert(1, 8, seed=2), cached, objective(False))
+    # In another order of batches and of rows.
+    batches = [{k: v.flip(0) for k, v in b.items()} for b in reversed(packed(range(12)))]
+    found, _ = cached.recall(module, batches[0], [])
+    inputs = module.teacher_inputs(batches[0])
+    with torch.no_grad():
+        torch.testing.assert_close(found["logits"], teacher.teacher(**inputs).logits)
+    # The same texts, packed otherwise: the teacher would see other neighbours.
+    with pytest.raises(ValueError, match="2 of the 2 rows of this batch are not in the cache"):
+        cached.recall(module, packed([1, 0, *range(2, 12)][::-1])[0], [])
+    # Without the positions that keep the texts apart, it is another input too.
+    without = [{k: v for k, v in b.items() if k != "position_ids"} for b in packed(range(12))]
+    with pytest.raises(ValueError, match="are not in the cache"):
+        cached.recall(module, without[0], [])
+
+
+def test_logits_of_every_token_are_kept_without_the_padding(tmp_path):
+    def gpt(width, seed):
+        # Without dropout: nothing but the answers differs.
+        sizes = {"vocab_size": 60, "n_positions": 16, "n_embd": width, "n_layer": 2, "n_head": 2}
+        config = GPT2Config(**sizes, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(config)
+
+    class PerToken(torch.nn.Module):
+        def forward(self, student, teacher, mask):
+            return masked_mean(soft_target(student, teacher, 2.0), mask)
+
+    def tokens():
+        sources = {**LOGITS, "mask": "batch.attention_mask"}
+        return Objective({"soft_target": Term(PerToken(), sources)})
+
+    found = []
+    for build in (
+        lambda: gpt(16, 0),
+        lambda: CachingTeacher(gpt(16, 0), tmp_path / "kept"),
+        lambda: CachedTeacher(tmp_path / "kept"),
+    ):
+        module = DistillationModule(gpt(8, 1), build(), tokens())
+        losses = Losses()
+        trainer(tmp_path, max_epochs=2, callbacks=[losses]).fit(module, datamodule=Shuffled())
+        found.append(losses.found)
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(found[2], abs=1e-6)
+    assert CachedTeacher(tmp_path / "kept").store.answers["logits"].per_token
