@@ -60,15 +60,12 @@ def test_the_view_reaches_worker_processes_that_live_on():
     loader = made(num_workers=2).train_dataloader()
     epochs = [by_row(loader, epoch) for epoch in (0, 1, 0)]
     assert epochs[0] == epochs[2] != epochs[1]
-    plain = by_row(made(augmentation=None).train_dataloader())
+    unchanged = made(augmentation=None)
+    plain, mask = by_row(unchanged.train_dataloader()), unchanged.tokenizer.mask_token_id
     # Every epoch hides others, and no word stands in another's place.
     for epoch in epochs:
         for row, ids in epoch.items():
-            assert all(a in (b, made_mask()) for a, b in zip(ids, plain[row], strict=True))
-
-
-def made_mask() -> int:
-    return made(augmentation=None).tokenizer.mask_token_id
+            assert all(a in (b, mask) for a, b in zip(ids, plain[row], strict=True))
 
 
 def on_rank(rank, store, folder):
