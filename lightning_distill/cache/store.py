@@ -146,6 +146,10 @@ class AnswerStore:
     def __len__(self) -> int:
         return self._rows
 
+    def __reduce__(self) -> Any:
+        # Another process maps the files by itself.
+        return AnswerStore, (self.folder,)
+
     @property
     def bytes(self) -> int:
         """Of all files but the manifest."""

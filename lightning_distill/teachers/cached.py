@@ -17,7 +17,8 @@ from .answers import answer_name, padded, singles
 WHY = (
     "The cache knows exactly the inputs that it was made with: was it made from these texts, with "
     "this tokenizer and max_length, and with this teacher's inputs? Augmentation that draws anew "
-    "in each epoch makes inputs that no cache can hold; use one that is keyed (data.views=N)."
+    "in each epoch makes inputs that no cache can hold; use one that is keyed (data.views=N). "
+    "Whether the index is damaged, job=cache mode=verify says."
 )
 
 

@@ -1,0 +1,318 @@
+"""Whatever happens to the files: a wrong row is never given, and what to do is said."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from kept import keep, read_all
+
+from lightning_distill.cache import AnswerStore, DamagedCacheError
+from lightning_distill.cache.store import read_json, write_json
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "kept"
+    keep(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "kept"))
+
+
+@pytest.fixture(scope="module")
+def truth(whole):
+    return read_all(whole)
+
+
+def refused_or_right(folder: Path, truth: dict[str, torch.Tensor]) -> str | None:
+    """The words of the refusal, or None if all was read, and was right."""
+    try:
+        found = read_all(folder)
+    except (DamagedCacheError, FileNotFoundError, ValueError, LookupError) as error:
+        return f"{type(error).__name__}: {error}"
+    for name, right in truth.items():
+        assert torch.equal(found[name], right), f"{name} is wrong and nobody said so"
+    return None
+
+
+def flip(path: Path, place: float, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[min(int(place * len(content)), len(content) - 1)] ^= 1 << bit
+    path.write_bytes(bytes(content))
+
+
+def columns(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each column of a file begins and ends."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    return {n: tuple(start + o for o in c["data_offsets"]) for n, c in header.items()}
+
+
+COLUMNS = [
+    "id",
+    "tokens",
+    "logits/values",
+    "logits/classes",
+    "logits/rest",
+    "logits/crc",
+    "hidden_states[1]/values",
+    "hidden_states[1]/scale",
+    "hidden_states[1]/crc",
+    "layer:pooler/values",
+    "layer:pooler/crc",
+    "scores/classes",
+    "scores/counts",
+    "scores/crc",
+]
+
+
+@pytest.mark.parametrize("bit", [0, 6])
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_bit_flipped_in_a_column_is_refused(folder, truth, column, bit):
+    path = folder / "shard-00001.safetensors"
+    start, stop = columns(path)[column]
+    flip(path, (start + (stop - start) // 2 + 0.5) / path.stat().st_size, bit)
+    words = refused_or_right(folder, truth)
+    # A number of tokens that is off by 2^6 of the high bytes is refused as well.
+    assert words is not None and words.startswith("DamagedCacheError")
+    assert "shard-00001.safetensors" in words
+    assert "Give the command that made the cache again" in words
+    assert AnswerStore(folder).check_files() == ["shard-00001.safetensors"]
+
+
+@pytest.mark.parametrize("column", ["high", "low", "place"])
+@pytest.mark.parametrize("place", [0.0, 0.37, 0.99])
+def test_a_bit_flipped_in_the_index_is_refused(folder, truth, column, place):
+    path = folder / "index.safetensors"
+    start, stop = columns(path)[column]
+    flip(path, (start + place * (stop - start)) / path.stat().st_size, 3)
+    assert refused_or_right(folder, truth) is not None
+    assert AnswerStore(folder).check_files() == ["index.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["shard-00000.safetensors", "index.safetensors"])
+@pytest.mark.parametrize("at", [0, 7, 20, 100])
+def test_a_bit_flipped_in_a_header_is_refused_at_opening(folder, name, at):
+    flip(folder / name, (at + 0.5) / (folder / name).stat().st_size, 1)
+    with pytest.raises(DamagedCacheError, match=r"The header of .* is not what was written"):
+        AnswerStore(folder)
+
+
+@pytest.mark.parametrize("place", [0.01, 0.2, 0.4, 0.6, 0.8, 0.97])
+@pytest.mark.parametrize("bit", [0, 5])
+def test_a_bit_flipped_in_the_manifest_is_refused(folder, place, bit):
+    flip(folder / "manifest.json", place, bit)
+    with pytest.raises(DamagedCacheError, match=r"manifest.json is damaged"):
+        AnswerStore(folder)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_bit_flipped_anywhere_is_refused_or_harmless(folder, truth, seed):
+    generator = torch.Generator().manual_seed(seed)
+    files = sorted(folder.iterdir())
+    path = files[seed % len(files)]
+    place, bit = torch.rand(2, generator=generator).tolist()
+    flip(path, place, int(bit * 8))
+    words = refused_or_right(folder, truth)
+    # Sidecars are for whoever writes, and are not read.
+    assert (words is None) == (path.suffix == ".json" and path.stem.startswith("shard"))
+
+
+NAMES = ["shard-00002.safetensors", "index.safetensors", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("keep_", [0.0, 0.3, 0.999])
+def test_a_file_that_was_cut_is_refused_at_opening(folder, name, keep_):
+    path = folder / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep_ * len(content))])
+    with pytest.raises(DamagedCacheError, match=r"bytes, but|is damaged"):
+        AnswerStore(folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_is_missing_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises((DamagedCacheError, FileNotFoundError), match=name):
+        AnswerStore(folder)
+
+
+def test_bytes_behind_the_end_are_refused(folder):
+    with (folder / "shard-00000.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DamagedCacheError, match="bytes, but"):
+        AnswerStore(folder)
+
+
+@pytest.mark.parametrize("name", ["shard-00001.safetensors", "index.safetensors"])
+def test_a_page_of_zeros_is_refused(folder, truth, name):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(bytes(content))
+    assert refused_or_right(folder, truth) is not None
+
+
+def test_files_that_changed_places_are_refused(folder, truth):
+    one, other = folder / "shard-00000.safetensors", folder / "shard-00001.safetensors"
+    one.rename(folder / "aside")
+    other.rename(one)
+    (folder / "aside").rename(other)
+    assert refused_or_right(folder, truth) is not None
+
+
+def test_a_shard_of_another_teacher_among_these_is_refused_when_files_are_checked(folder, tmp_path):
+    keep(tmp_path / "other", seed=5)
+    name = "shard-00000.safetensors"
+    shutil.copy(tmp_path / "other" / name, folder / name)
+    assert AnswerStore(folder).check_files() == [name]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.safetensors"], ids=["manifest", "index"])
+def test_the_manifest_or_index_of_other_rows_is_refused(folder, tmp_path, name, truth):
+    keep(tmp_path / "other", seed=5)
+    other = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    if name == "manifest.json":
+        other["shards"] = other["shards"][:-1]
+        other.pop("checksum")
+        write_json(folder / name, other)
+        assert refused_or_right(folder, truth) is not None
+    else:
+        # The same rows at the same places: the index is the same, and fits.
+        shutil.copy(tmp_path / "other" / name, folder / name)
+        assert refused_or_right(folder, truth) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", 2), ("format", "something else")])
+def test_another_format_is_refused_by_name(folder, key, value):
+    content = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", content | {key: value})
+    with pytest.raises(ValueError, match=r"this program reads 'lightning_distill answers' version"):
+        AnswerStore(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"checksum": 3}', "\x00"])
+def test_a_manifest_of_something_else_is_refused(folder, content):
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(DamagedCacheError, match="manifest.json is damaged"):
+        AnswerStore(folder)
+
+
+def test_a_folder_that_was_begun_and_one_without_anything_are_told_apart(folder, tmp_path):
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="was begun and not finished; give the command"):
+        AnswerStore(folder)
+    with pytest.raises(FileNotFoundError, match="with job=cache"):
+        AnswerStore(tmp_path / "nothing")
+
+
+# A process that dies at its n-th operation on files.
+DYING = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import kept
+import lightning_distill.cache.shard as shard
+
+left, fail = int(sys.argv[3]), sys.argv[4]
+def counted(operation):
+    def wrapper(*args, **options):
+        global left
+        left -= 1
+        if left < 0:
+            if fail == "kill":
+                os._exit(9)
+            raise OSError(28, "No space left on device")
+        return operation(*args, **options)
+    return wrapper
+
+class System:
+    replace, fsync = staticmethod(counted(os.replace)), staticmethod(counted(os.fsync))
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+shard.os = System()
+real = Path.open
+def opened(self, mode="r", *args, **options):
+    if "w" not in mode:
+        return real(self, mode, *args, **options)
+    file = counted(real)(self, mode, *args, **options)
+    write = file.write
+    class File:
+        def __enter__(self): return self
+        def __exit__(self, *error): file.close()
+        def __getattr__(self, name): return getattr(file, name)
+        def write(self, content):
+            # Half of it, as a process that dies in the middle leaves it.
+            write(content[: len(content) // 2]); file.flush()
+            counted(write)(content[len(content) // 2 :])
+    return File()
+Path.open = opened
+kept.keep(Path(sys.argv[2]))
+print("operations left", left)
+"""
+
+
+def dying(folder: Path, at: int, how: str) -> subprocess.CompletedProcess:
+    arguments = [sys.executable, "-c", DYING, str(TESTS), str(folder), str(at), how]
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+
+
+def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
+    done = dying(tmp_path / "kept", 17, "full")
+    assert "No space left on device). What was written before is kept" in done.stderr
+    assert not list((tmp_path / "kept").glob(".*.part"))
+    assert list((tmp_path / "kept").glob("shard-*.safetensors"))
+    with pytest.raises(FileNotFoundError, match="was begun and not finished"):
+        AnswerStore(tmp_path / "kept")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_killed_at_any_operation_leaves_no_half_file(whole, tmp_path, truth):
+    """Every file that has its name is whole; forked, for Python and torch start once."""
+    complete = {p.name: p.read_bytes() for p in whole.iterdir()}
+    at, outcomes = 0, []
+    while True:
+        folder = tmp_path / f"cut{at}"
+        child = os.fork()
+        if child == 0:
+            sys.argv = ["-c", str(TESTS), str(folder), str(at), "kill"]
+            try:
+                exec(compile(DYING, "dying", "exec"), {"__name__": "dying"})
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        for path in folder.iterdir() if folder.exists() else ():
+            if not path.name.startswith("."):
+                assert path.read_bytes() == complete[path.name], (at, path.name)
+        outcomes.append(code)
+        words = refused_or_right(folder, truth)
+        if "manifest.json" in {p.name for p in folder.iterdir()}:
+            assert words is None
+        else:
+            assert "was begun and not finished" in words or "job=cache" in words
+        # The same command again ends as if nothing had been.
+        keep(folder)
+        for part in folder.glob(".*.part"):
+            part.unlink()
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == complete
+        if code == 0:
+            break
+        at += 1
+    # Four files of rows with their sidecars, the index and the manifest, five operations each.
+    assert at == 10 * 5 and set(outcomes[:-1]) == {9}

@@ -1,0 +1,87 @@
+"""A row is what the teacher is given for it, and nothing else."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lightning_distill.cache import row_ids, row_lengths
+
+TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=5)
+
+
+def inputs(texts, extra=0, left=False, **more):
+    longest = max(map(len, texts)) + extra
+    rows, masks = [], []
+    for text in texts:
+        empty = [0] * (longest - len(text))
+        ones = [1] * len(text)
+        rows.append(empty + text if left else text + empty)
+        masks.append(empty + ones if left else ones + empty)
+    shape = (len(texts), longest)
+    return {
+        "input_ids": torch.tensor(rows, dtype=torch.long).reshape(shape),
+        "attention_mask": torch.tensor(masks, dtype=torch.long).reshape(shape),
+        **more,
+    }
+
+
+def ids(*args, **more):
+    return [tuple(row) for row in row_ids(inputs(*args, **more)).tolist()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.integers(0, 3))
+def test_equal_texts_are_equal_rows_and_others_are_not(texts, extra):
+    found = ids(texts, extra)
+    for i, one in enumerate(texts):
+        assert found[i] == ids([one])[0]
+        for j, other in enumerate(texts):
+            assert (found[i] == found[j]) == (one == other)
+
+
+def test_neither_the_type_of_numbers_nor_their_order_in_a_dict_matters():
+    one = inputs([[1, 2, 3], [4]])
+    other = {k: v.int() for k, v in reversed(one.items())}
+    assert (row_ids(one) == row_ids(other)).all()
+
+
+def test_what_a_model_may_see_makes_another_row():
+    texts = [[1, 2, 3], [4, 5]]
+    plain = ids(texts)
+    assert ids(texts, left=True)[1] != plain[1]
+    types = torch.tensor([[0, 0, 1], [0, 0, 0]])
+    assert ids(texts, token_type_ids=types)[0] != plain[0]
+    holes = inputs(texts)
+    holes["attention_mask"][0, 1] = 0
+    assert (row_ids(holes)[0] != list(plain[0])).any()
+    # The same bytes under another name.
+    renamed = {"position_ids": types} | inputs(texts)
+    assert (row_ids(renamed)[1] != row_ids(inputs(texts, token_type_ids=types))[1]).any()
+
+
+def test_images_tuples_and_single_tensors():
+    pixels = torch.randn(4, 3, 8, 8)
+    found = row_ids(pixels)
+    assert (found == row_ids((pixels,))).all()
+    assert (found[1:3] == row_ids(pixels[1:3])).all()
+    changed = pixels.clone()
+    changed[2, 0, 0, 0] += 1e-6
+    assert [(a == b).all() for a, b in zip(found, row_ids(changed), strict=True)] == [1, 1, 0, 1]
+    assert (found != row_ids(pixels.transpose(2, 3).reshape(4, 3, 4, 16))).any()
+    assert (found[0] != row_ids(pixels.double())[0]).any()
+    strided = pixels.permute(0, 2, 3, 1)
+    assert (row_ids(strided) == row_ids(strided.contiguous())).all()
+
+
+def test_lengths_end_at_the_last_token_that_counts():
+    assert row_lengths(inputs([[1, 2, 3], [4], []])) == [3, 1, 0]
+    assert row_lengths(inputs([[1, 2], [4]], left=True)) == [2, 2]
+    assert row_lengths({"input_ids": torch.ones(2, 3)}) is None
+    assert row_lengths(torch.ones(2, 3)) is None
+
+
+def test_inputs_without_rows_are_refused():
+    with pytest.raises(ValueError, match="there are none: name, scale"):
+        row_ids({"name": "a", "scale": torch.tensor(1.0)})
+    with pytest.raises(ValueError, match="but b has 3 and another 2"):
+        row_ids({"a": torch.ones(2, 1), "b": torch.ones(3, 1)})

@@ -1,0 +1,149 @@
+"""What is written is read, at random, by whoever asks."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from kept import ANSWERS, inputs, keep, PER_SHARD, read_all, ROWS, values
+from processes import in_two_processes
+
+from lightning_distill.cache import (
+    Answer,
+    AnswerStore,
+    Full,
+    row_ids,
+    ShardWriter,
+    store as store_,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    keep(tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def expected() -> dict[str, torch.Tensor]:
+    """Encoded and decoded without a file between."""
+    given, answers = inputs(), values()
+    inside = given["attention_mask"].bool()
+    found = {}
+    for answer in ANSWERS:
+        tensor = answers[answer.name]
+        if answer.name == "scores":
+            continue
+        tensor = tensor[inside] if answer.per_token else tensor
+        ids = torch.zeros(len(tensor), 2, dtype=torch.long)
+        found[answer.name] = answer.encoding.decode(
+            answer.encoding.encode(tensor, ids), answer.shape
+        )
+    return found
+
+
+def test_every_row_is_read_as_it_was_written(folder):
+    found = read_all(folder)
+    for name, right in expected().items():
+        assert torch.equal(found[name], right), name
+    shares = found["scores"].exp()
+    torch.testing.assert_close(shares.sum(-1), torch.ones(len(shares)))
+    assert len(AnswerStore(folder)) == ROWS
+    assert len(AnswerStore(folder).shards) == -(-ROWS // PER_SHARD)
+    assert AnswerStore(folder).check_files() == []
+
+
+def test_tokens_of_a_row_are_drawn_apart(folder):
+    # Equal logits for all tokens: what is drawn would be the same with one seed for a row.
+    writer = ShardWriter(folder, [Answer("scores", True, (50,), ANSWERS[3].encoding)])
+    writer.add(row_ids(inputs())[:1], {"scores": torch.zeros(1, 5, 50)}, [5])
+    facts = writer.write("shard-00009")
+    write_manifest(folder, {}, writer.answers, [facts])
+    ids = row_ids(inputs())[:1]
+    store = AnswerStore(folder)
+    rows, lengths = store.read(ids, store.find(ids), ["scores"])
+    assert lengths == [5]
+    assert len({tuple(row.tolist()) for row in rows["scores"]}) > 1
+
+
+def test_rows_that_were_not_written_are_not_found(folder):
+    store = AnswerStore(folder)
+    ids = row_ids(inputs())
+    others = ids.copy()
+    others[:, 1] ^= 1
+    assert (store.find(others) == -1).all()
+    mixed = np.where(np.arange(ROWS)[:, None] % 2, ids, others)
+    assert ((store.find(mixed) >= 0) == (np.arange(ROWS) % 2 == 1)).all()
+    largest = np.full((1, 2), np.iinfo(np.int64).max)
+    assert store.find(largest).tolist() == [-1]
+    assert store.find(ids[:0]).tolist() == []
+
+
+def test_rows_that_share_half_of_their_id_are_told_apart(tmp_path):
+    ids = np.array([[5, 3], [5, -9], [5, 7], [-2, 7], [8, 7]], dtype=np.int64)
+    writer = ShardWriter(tmp_path, [Answer("logits", False, (1,), Full())])
+    writer.add(ids, {"logits": torch.arange(5.0)[:, None]}, None)
+    write_manifest(tmp_path, {}, writer.answers, [writer.write("shard-00000")])
+    store = AnswerStore(tmp_path)
+    for i in (2, 0, 1, 4, 3):
+        found, _ = store.read(ids[[i]], store.find(ids[[i]]), ["logits"])
+        assert found["logits"].item() == i
+    assert store.find(np.array([[5, 4], [5, 8], [9, 7]])).tolist() == [-1] * 3
+
+
+def test_a_row_that_was_written_twice_is_one_row(tmp_path):
+    ids = np.array([[5, 3], [4, 4], [5, 3]], dtype=np.int64)
+    writer = ShardWriter(tmp_path, [Answer("logits", False, (1,), Full())])
+    writer.add(ids, {"logits": torch.tensor([[1.0], [2.0], [1.0]])}, None)
+    write_manifest(tmp_path, {}, writer.answers, [writer.write("shard-00000")])
+    assert len(AnswerStore(tmp_path)) == 2
+    assert AnswerStore(tmp_path).find(ids).tolist() == [0, 1, 0]
+
+
+def test_a_cache_of_no_rows_opens(tmp_path):
+    write_manifest(tmp_path, {}, ANSWERS, [])
+    store = AnswerStore(tmp_path)
+    assert len(store) == 0
+    assert store.find(row_ids(inputs())).tolist() == [-1] * ROWS
+
+
+def test_a_store_can_be_copied_and_sent_to_another_process(folder):
+    store = AnswerStore(folder)
+    ids = row_ids(inputs())
+    right = store.read(ids, store.find(ids), ["logits"])[0]["logits"]
+    for other in (copy.deepcopy(store), pickle.loads(pickle.dumps(store))):
+        assert torch.equal(other.read(ids, other.find(ids), ["logits"])[0]["logits"], right)
+
+
+def _worker(rank, folder, into):
+    torch.save(read_all(folder), f"{into}/{rank}.pt")
+
+
+def test_two_processes_read_at_once(folder, tmp_path):
+    in_two_processes(_worker, (str(folder), str(tmp_path)))
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, right in expected().items():
+            assert torch.equal(found[name], right)
+
+
+def test_few_files_are_mapped_at_once_and_pages_are_given_back(folder, monkeypatch):
+    monkeypatch.setattr(store_, "MAPPED", 2)
+    monkeypatch.setattr(store_, "PAGES", 5000)
+    found = read_all(folder)
+    for name, right in expected().items():
+        assert torch.equal(found[name], right)
+    store = AnswerStore(folder)
+    assert len(store._open) == 2
+
+
+def test_answers_of_other_shapes_and_values_that_are_no_numbers_are_refused(tmp_path):
+    writer = ShardWriter(tmp_path, [Answer("logits", False, (3,), Full())])
+    ids = row_ids(inputs())[:2]
+    with pytest.raises(ValueError, match=r"has shape \(2, 4\), and had \(rows, 3\) before"):
+        writer.add(ids, {"logits": torch.zeros(2, 4)}, None)
+    bad = torch.zeros(2, 3)
+    bad[1, 2] = float("nan")
+    with pytest.raises(ValueError, match="teacher.logits is NaN in row 1 of this batch"):
+        writer.add(ids, {"logits": bad}, None)
