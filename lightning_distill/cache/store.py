@@ -198,7 +198,7 @@ class AnswerStore:
         order = np.argsort(shards, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
         counts = np.zeros(len(ids), dtype=np.int64)
-        parts: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
+        parts: dict[str, dict[str, Any]] = {name: {} for name in names}
         for group in groups if len(order) else []:
             shard, own = self._shard(int(shards[group[0]])), rows[group]
             if own.max() >= len(shard["id"]) or (shard["id"][own] != ids[group]).any():
@@ -211,24 +211,36 @@ class AnswerStore:
             for name in names:
                 found = self._fields(shard, self.answers[name], own, ids[group])
                 for field, pieces in found.items():
+                    if isinstance(pieces, Tensor):
+                        if field not in parts[name]:
+                            shape = (len(ids), *pieces.shape[1:])
+                            parts[name][field] = torch.empty(shape, dtype=pieces.dtype)
+                        parts[name][field][torch.from_numpy(group)] = pieces
+                        continue
                     into = parts[name].setdefault(field, [None] * len(ids))
                     for i, piece in zip(group, pieces, strict=True):
                         into[i] = piece
         values = {}
         for name in names:
             answer = self.answers[name]
-            fields = {field: torch.cat(pieces) for field, pieces in parts[name].items()}
+            fields = {
+                field: pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
+                for field, pieces in parts[name].items()
+            }
             values[name] = answer.encoding.decode(fields, answer.shape)
         return values, counts.tolist()
 
     def _fields(
         self, shard: Shard, answer: Answer, rows: np.ndarray, ids: np.ndarray
-    ) -> dict[str, list[Tensor]]:
-        """The encoded fields of some rows of a shard, a tensor for each, and all checked."""
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """The encoded fields of some rows of a shard, and all checked.
+
+        Each is a tensor of so many rows, or for an answer per token a list of each row's.
+        """
         prefix = f"{answer.name}/"
         fields = sorted(c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
         fields.remove("crc")
-        found: dict[str, list[Tensor]] = {}
+        found: dict[str, Tensor | list[Tensor]] = {}
         counts = np.ones(len(rows), dtype=np.int64)
         for field in fields:
             if answer.per_token:
@@ -241,12 +253,14 @@ class AnswerStore:
                     for a, b in zip(starts, stops, strict=True)
                 ]
             else:
-                found[field] = list(shard.take(prefix + field, rows).split(1))
-        self._count(
-            sum(max(t.nbytes, mmap.PAGESIZE) for pieces in found.values() for t in pieces)
-            + 3 * len(rows) * mmap.PAGESIZE
-        )
-        columns = [torch.cat(found[field]) for field in fields]
+                found[field] = shard.take(prefix + field, rows)
+        columns = [
+            pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
+            for pieces in (found[field] for field in fields)
+        ]
+        # A page at least comes in for each row of each column.
+        touched = (len(fields) + 3) * len(rows) * mmap.PAGESIZE
+        self._count(sum(column.nbytes for column in columns) + touched)
         right = shard[prefix + "crc"][rows]
         for i, crc in enumerate(row_checksums(ids, columns, counts.tolist())):
             if crc != right[i]:
