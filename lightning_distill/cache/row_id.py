@@ -43,8 +43,8 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
             words and tensors without dimensions count for each row.
 
     Raises:
-        ValueError: if the inputs hold no tensor with a row for each sample, or something of which it
-            is not known what the model sees in it.
+        ValueError: if the inputs hold no tensor with a row for each sample, or something that has
+            no bytes of its own.
     """
     tensors: dict[str, Tensor] = {}
     others: dict[str, Any] = {}

@@ -49,8 +49,8 @@ class Sampled:
         shape = values.shape
         if len(shape) < 2 or (values.amax(dim=-1).isinf().any() if values.numel() else False):
             raise ValueError(
-                "Classes are drawn from a distribution: logits must be (rows, classes), the largest "
-                f"finite, got shape {tuple(shape)}. Write them all, with logits=full."
+                "Classes are drawn from a distribution: logits must be (rows, classes), the "
+                f"largest finite, got shape {tuple(shape)}. Write them all, with logits=full."
             )
         flat = (
             (values.float() / self.temperature).softmax(dim=-1).reshape(len(values), -1, shape[-1])

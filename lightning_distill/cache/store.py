@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from .answer import Answer
+from .answer import Answer, signature
 from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard
 from .shard_writer import row_checksums
 
@@ -31,8 +31,10 @@ AGAIN = (
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with a checksum of itself."""
-    whole = {**content, "checksum": _checksum(content)}
-    write_file(path, json.dumps(whole, indent=1, sort_keys=True).encode())
+    # As it will be read: a key that is a number would be a word, and sorted otherwise.
+    content = json.loads(json.dumps(content))
+    signed = {**content, "checksum": _checksum(content)}
+    write_file(path, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,7 +68,17 @@ def write_manifest(
         about: of teacher, tokenizer and data, as plain values.
         answers: what each row has.
         shards: the facts of each, in order.
+
+    Raises:
+        ValueError: for a shard of another teacher, or of other answers.
     """
+    own = signature(fingerprint_of(about), answers)
+    others = [facts["file"] for facts in shards if facts["of"] != own]
+    if others:
+        raise ValueError(
+            f"{', '.join(others[:3])} in {folder} holds the answers of another teacher, or kept "
+            "otherwise. Name another folder, or remove this one."
+        )
     high, low, place = [], [], []
     for number, facts in enumerate(shards):
         ids = Shard(folder / facts["file"], facts)["id"]
@@ -94,6 +106,26 @@ def write_manifest(
         "shards": list(shards),
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def whole(path: Path, of: str) -> dict[str, Any] | None:
+    """The facts of a shard, from the file beside it; `None` if either is not what was written.
+
+    Args:
+        path: of the shard.
+        of: the signature of the teacher and of what is kept.
+    """
+    try:
+        facts = read_json(path.with_suffix(".json"))
+        same = facts["file"] == path.name and facts["of"] == of
+        return facts if same and sha256_of(path) == facts["sha256"] else None
+    except (FileNotFoundError, DamagedCacheError, KeyError):
+        return None
+
+
+def fingerprint_of(about: Mapping[str, Any]) -> str:
+    """The teacher's, of what a manifest says."""
+    return str(about.get("teacher", {}).get("fingerprint", ""))
 
 
 class AnswerStore:
@@ -132,23 +164,22 @@ class AnswerStore:
         self.about: dict[str, Any] = manifest["about"]
         self.answers = {a["name"]: Answer.from_settings(a) for a in manifest["answers"]}
         self.shards: list[dict[str, Any]] = manifest["shards"]
+        teacher = fingerprint_of(self.about)
+        self._marks = {name: answer.mark(teacher) for name, answer in self.answers.items()}
         self._index_facts = manifest["index"]
         self._rows = manifest["rows"]
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._read = 0
-        try:
-            self._index = Shard(self.folder / self._index_facts["file"], self._index_facts)
-            for number in range(len(self.shards)):
-                self._shard(number)
-        except DamagedCacheError as error:
-            raise DamagedCacheError(f"{error} {AGAIN}") from error
+        self._index = self._map(self._index_facts)
+        for number in range(len(self.shards)):
+            self._shard(number)
 
     def __len__(self) -> int:
         return self._rows
 
     def __reduce__(self) -> Any:
         # Another process maps the files by itself.
-        return AnswerStore, (self.folder,)
+        return AnswerStore, (self.folder.absolute(),)
 
     @property
     def bytes(self) -> int:
@@ -218,6 +249,10 @@ class AnswerStore:
         for name in names:
             answer = self.answers[name]
             fields = {field: torch.cat(pieces) for field, pieces in parts[name].items()}
+            if not fields:
+                # No rows were asked for.
+                none = torch.zeros(0, *answer.shape), torch.zeros(0, 2, dtype=torch.long)
+                fields = answer.encoding.encode(*none)
             values[name] = answer.encoding.decode(fields, answer.shape)
         return values, counts.tolist()
 
@@ -226,7 +261,9 @@ class AnswerStore:
     ) -> dict[str, list[Tensor]]:
         """The encoded fields of some rows of a shard, a tensor for each, and all checked."""
         prefix = f"{answer.name}/"
-        fields = sorted(c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
+        names = (c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
+        # The name of another answer may begin with this one's.
+        fields = sorted(name for name in names if "/" not in name)
         fields.remove("crc")
         found: dict[str, list[Tensor]] = {}
         counts = np.ones(len(rows), dtype=np.int64)
@@ -234,7 +271,11 @@ class AnswerStore:
             if answer.per_token:
                 starts, stops = shard["tokens"][rows], shard["tokens"][rows + 1]
                 counts = stops - starts
-                if (counts < 0).any() or stops.max() > len(shard[prefix + field]):
+                if (
+                    (starts < 0).any()
+                    or (counts < 0).any()
+                    or stops.max() > len(shard[prefix + field])
+                ):
                     raise self._damaged(shard, ids[0])
                 found[field] = [
                     shard.take_range(prefix + field, int(a), int(b))
@@ -248,7 +289,8 @@ class AnswerStore:
         )
         columns = [torch.cat(found[field]) for field in fields]
         right = shard[prefix + "crc"][rows]
-        for i, crc in enumerate(row_checksums(ids, columns, counts.tolist())):
+        mark = self._marks[answer.name]
+        for i, crc in enumerate(row_checksums(ids, columns, counts.tolist(), mark)):
             if crc != right[i]:
                 raise self._damaged(shard, ids[i])
         return found
@@ -259,20 +301,26 @@ class AnswerStore:
         )
 
     def check_files(self) -> list[str]:
-        """The names of all files of which the SHA-256 is not that of what was written."""
+        """The names of all files that are missing, or of which the SHA-256 is not as written."""
         return [
             facts["file"]
             for facts in [*self.shards, self._index_facts]
-            if sha256_of(self.folder / facts["file"]) != facts["sha256"]
+            if not (path := self.folder / facts["file"]).is_file()
+            or sha256_of(path) != facts["sha256"]
         ]
+
+    def _map(self, facts: Mapping[str, Any]) -> Shard:
+        try:
+            return Shard(self.folder / facts["file"], facts)
+        except DamagedCacheError as error:
+            raise DamagedCacheError(f"{error} {AGAIN}") from error
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.pop(number, None)
         if shard is None:
             if not 0 <= number < len(self.shards):
                 raise DamagedCacheError(f"The index of {self.folder} is damaged. {AGAIN}")
-            facts = self.shards[number]
-            shard = Shard(self.folder / facts["file"], facts)
+            shard = self._map(self.shards[number])
         self._open[number] = shard
         if len(self._open) > MAPPED:
             self._open.popitem(last=False)
