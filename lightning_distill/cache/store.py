@@ -271,11 +271,8 @@ class AnswerStore:
             if answer.per_token:
                 starts, stops = shard["tokens"][rows], shard["tokens"][rows + 1]
                 counts = stops - starts
-                if (
-                    (starts < 0).any()
-                    or (counts < 0).any()
-                    or stops.max() > len(shard[prefix + field])
-                ):
+                end = len(shard[prefix + field])
+                if (starts < 0).any() or (counts < 0).any() or (stops > end).any():
                     raise self._damaged(shard, ids[0])
                 found[field] = [
                     shard.take_range(prefix + field, int(a), int(b))
