@@ -133,9 +133,8 @@ def main() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
     found, memories = result["found"], result["memories"]
-    print(
-        f"{options.rows:,} rows, {result['bytes'] / 1e9:.2f} GB, {options.batches:,} batches of 32\n"
-    )
+    size = result["bytes"] / 1e9
+    print(f"{options.rows:,} rows, {size:.2f} GB, {options.batches:,} batches of 32\n")
     print("| | open | a batch, mean | median | RSS before | a tenth read | all read | largest |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for state in ("cold", "warm"):

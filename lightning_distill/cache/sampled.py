@@ -52,9 +52,8 @@ class Sampled:
                 "Classes are drawn from a distribution: logits must be (rows, classes), the "
                 f"largest finite, got shape {tuple(shape)}. Write them all, with logits=full."
             )
-        flat = (
-            (values.float() / self.temperature).softmax(dim=-1).reshape(len(values), -1, shape[-1])
-        )
+        flat = (values.float() / self.temperature).softmax(dim=-1)
+        flat = flat.reshape(len(values), math.prod(shape[1:-1]), shape[-1])
         if flat.shape[1] == 0 or len(flat) == 0:
             drawn = torch.zeros(len(flat), flat.shape[1], self.draws, dtype=torch.long)
         else:

@@ -71,17 +71,17 @@ class ShardWriter:
                     (places.astype(np.uint64) * np.uint64(STRIDE)).view(np.int64)
                 )
                 marks = marks + step[:, None]
-            fields = answer.encoding.encode(tensor, marks)
-            for field, column in fields.items():
-                self._append(f"{answer.name}/{field}", column)
-            columns = [fields[f] for f in sorted(fields)]
-            if any(len(column) != sum(per_row) for column in columns):
+            if len(tensor) != sum(per_row):
                 shape = tuple(values[answer.name].shape)
                 raise ValueError(
                     f"teacher.{answer.name} has shape {shape}, which is not one vector for each of "
                     f"{sum(per_row)} {'tokens' if answer.per_token else 'rows'}. A cache keeps "
                     "tensors of (rows, ...), or (rows, tokens, ...) with the tokens of the mask."
                 )
+            fields = answer.encoding.encode(tensor, marks)
+            for field, column in fields.items():
+                self._append(f"{answer.name}/{field}", column)
+            columns = [fields[f] for f in sorted(fields)]
             crc = row_checksums(ids, columns, per_row, answer.mark(self.teacher))
             self._append(f"{answer.name}/crc", torch.tensor(crc, dtype=torch.int64))
         self._append("id", torch.from_numpy(ids.copy()))

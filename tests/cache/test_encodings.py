@@ -196,3 +196,11 @@ def test_largest_and_smallest_numbers_of_draws_can_be_counted():
     fields = Sampled(32767).encode(certain, IDS[:1])
     assert fields["counts"][0].tolist()[:2] == [32767, 0]
     assert there_and_back(Sampled(32767), certain)[0].exp().tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("encoding", [Full("float8"), Full("float16"), TopK(2), Sampled(3)])
+@pytest.mark.parametrize("shape", [(0, 5), (0, 4, 5), (2, 0, 5)])
+def test_a_batch_without_tokens_is_encoded_too(encoding, shape):
+    # Each of its rows is padding alone.
+    ids = torch.zeros(shape[0], 2, dtype=torch.long)
+    assert there_and_back(encoding, torch.zeros(shape), ids).shape == shape
