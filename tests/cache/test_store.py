@@ -237,3 +237,23 @@ def test_numbers_as_keys_are_words_when_they_are_read(tmp_path):
     # As numbers 9 comes before 10, as words after it: the checksum must not mind.
     write_json(tmp_path / "a.json", {"about": {9: "a", 10: ("b", 1.5)}})
     assert read_json(tmp_path / "a.json") == {"about": {"9": "a", "10": ["b", 1.5]}}
+
+
+BITS = st.integers(-(2**63), 2**63 - 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(BITS, st.integers(-3, 3)), max_size=60), st.lists(BITS, max_size=5))
+def test_a_search_finds_the_first_place_whatever_the_ids(held, others):
+    # Evenly spread, all in a corner, many times the same, at both ends.
+    high = np.sort(np.array(held, dtype=np.int64))
+    wanted = np.array([*held, *others, -(2**63), 2**63 - 1, 0], dtype=np.int64)
+    assert store_._search(high, wanted).tolist() == np.searchsorted(high, wanted).tolist()
+
+
+@pytest.mark.parametrize("spread", [2**63 - 1, 2**40])
+def test_a_search_among_many(spread):
+    generator = np.random.default_rng(0)
+    high = np.sort(generator.integers(-spread, spread, 200_000))
+    wanted = generator.permutation(high)[:500]
+    assert (store_._search(high, wanted) == np.searchsorted(high, wanted)).all()
