@@ -1,5 +1,9 @@
 """One of the teacher's tensors in a cache: its name, its shape, and how it is written."""
 
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +39,14 @@ class Answer:
             **self.encoding.settings(),
         }
 
+    def mark(self, teacher: str) -> int:
+        """32 bits that checksums begin with: no row of another teacher or encoding fits.
+
+        Args:
+            teacher: its fingerprint.
+        """
+        return zlib.crc32(_text([teacher, self.settings()]))
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Answer":
         """The answer that a manifest describes."""
@@ -42,3 +54,18 @@ class Answer:
         name, per, shape = rest.pop("name"), rest.pop("per"), tuple(rest.pop("shape"))
         kinds = {"full": Full, "top_k": TopK, "sampled": Sampled}
         return cls(name, per == "token", shape, kinds[rest.pop("kind")](**rest))
+
+
+def signature(teacher: str, answers: Iterable[Answer]) -> str:
+    """SHA-256, in hex, of who answers and what is kept of it, by which a shard is known.
+
+    Args:
+        teacher: its fingerprint.
+        answers: what is kept of each row.
+    """
+    text = _text([teacher, [answer.settings() for answer in answers]])
+    return hashlib.sha256(text).hexdigest()
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

@@ -50,7 +50,9 @@ class Full:
             return {"values": rounded(values, self.dtype)}
         values = values.float()
         largest = torch.finfo(torch.float8_e4m3fn).max
-        scale = values.abs().amax(dim=-1, keepdim=True) / largest
+        # A row of one number is a vector of one.
+        scale = values.abs() if values.dim() == 1 else values.abs().amax(dim=-1, keepdim=True)
+        scale = scale / largest
         scale = scale.where(scale > 0, 1.0)
         if not scale.isfinite().all():
             raise ValueError("float8 holds no infinite value; take bfloat16 or float32.")

@@ -1,6 +1,7 @@
 """Who a row is: a digest of exactly what a model is given for it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -8,6 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+# Entries with a value for each token, of which whatever stands for padding is never read.
+PER_TOKEN = (
+    "attention_mask",
+    "input_ids",
+    "inputs_embeds",
+    "position_ids",
+    "special_tokens_mask",
+    "token_type_ids",
+)
 
 
 def row_lengths(inputs: Any) -> list[int] | None:
@@ -24,18 +35,22 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
 
     Two rows have the same id if the model is given the same for them; how much padding follows, and
     which rows are beside it, does not matter. Padding before the first token does: it moves the
-    positions that a model may count.
+    positions that a model may count. What stands behind the last token of the attention mask is
+    padding if the entry is one of `PER_TOKEN`, or if it is all zeros.
 
     Args:
-        inputs: a dict of keywords, a tuple of arguments or one tensor, each (rows, ...).
+        inputs: a dict of keywords, a tuple of arguments or one tensor, each (rows, ...); numbers,
+            words and tensors without dimensions count for each row.
 
     Raises:
-        ValueError: if the inputs hold no tensor with a row for each sample.
+        ValueError: if the inputs hold no tensor with a row for each sample, or something that has
+            no bytes of its own.
     """
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    named = inputs if isinstance(inputs, Mapping) else dict(enumerate(inputs))
-    tensors = {str(n): v for n, v in named.items() if isinstance(v, Tensor) and v.dim() > 0}
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, Any] = {}
+    named = inputs if isinstance(inputs, Mapping) else dict(enumerate(_sequence(inputs)))
+    for name, value in named.items():
+        _sort(str(name), value, tensors, others)
     if not tensors:
         raise ValueError(
             "A row is known by the tensors that the teacher is given, and there are none: "
@@ -49,23 +64,51 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
                 f"and another {rows}."
             )
     lengths = row_lengths(inputs)
-    digests = [blake2b(digest_size=16) for _ in range(rows)]
+    tokens = 0 if lengths is None else inputs["attention_mask"].shape[1]
+    same = "".join(f"{name} {others[name]!r}\n" for name in sorted(others)).encode()
+    digests = [blake2b(same, digest_size=16) for _ in range(rows)]
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu()
-        per_token = (
-            lengths is not None
-            and tensor.dim() > 1
-            and tensor.shape[1] == tensors["attention_mask"].shape[1]
-        )
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not tensor.is_complex():
             tensor = tensor.long()
+        per_token = lengths is not None and tensor.dim() > 1 and tensor.shape[1] == tokens
         tail = tuple(tensor.shape[2 if per_token else 1 :])
-        head = f"{name} {tensor.dtype} {tail}\n".encode()
-        values = tensor.contiguous().view(rows, -1).view(torch.uint8).numpy()
-        whole = values.shape[1]
-        per = whole // tensor.shape[1] if per_token and tensor.shape[1] else 0
+        width = tensor.element_size() * math.prod(tensor.shape[1:])
+        values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().reshape(rows, width)
+        step = width // tokens if per_token and tokens else 0
         for i, digest in enumerate(digests):
-            digest.update(head)
-            digest.update(values[i, : per * lengths[i] if per_token and lengths else whole].data)
+            own = values[i]
+            if per_token and lengths is not None:
+                end = step * lengths[i]
+                # Another tensor may have as many entries as there are tokens by chance.
+                if name in PER_TOKEN or not own[end:].any():
+                    own = own[:end]
+            # With its length, no row can be told as another with its bytes cut elsewhere.
+            digest.update(f"{name} {tensor.dtype} {tail} {len(own)}\n".encode())
+            digest.update(own.data)
     found = b"".join(digest.digest() for digest in digests)
     return np.frombuffer(found, dtype=np.int64).reshape(rows, 2)
+
+
+def _sequence(inputs: Any) -> Sequence[Any]:
+    return inputs if isinstance(inputs, tuple | list) else (inputs,)
+
+
+def _sort(name: str, value: Any, tensors: dict[str, Tensor], others: dict[str, Any]) -> None:
+    """What has rows into `tensors`, what is the same for all of them into `others`."""
+    if isinstance(value, Tensor) and value.dim() > 0:
+        tensors[name] = value
+    elif isinstance(value, Tensor):
+        others[name] = value.item()
+    elif value is None or isinstance(value, str | bytes | int | float):
+        others[name] = value
+    elif isinstance(value, Mapping | tuple | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        others[name] = (type(value).__name__, len(value))
+        for key, part in items:
+            _sort(f"{name}.{key}", part, tensors, others)
+    else:
+        raise ValueError(
+            f"The teacher is given {name}, a {type(value).__name__}; a row is known by tensors, "
+            "numbers and words. Leave it out of teacher_inputs, or use a live teacher."
+        )

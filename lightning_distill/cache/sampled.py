@@ -47,9 +47,13 @@ class Sampled:
     ) -> dict[str, Tensor]:
         """What is written for these logits."""
         shape = values.shape
-        flat = (
-            (values.float() / self.temperature).softmax(dim=-1).reshape(len(values), -1, shape[-1])
-        )
+        if len(shape) < 2 or (values.amax(dim=-1).isinf().any() if values.numel() else False):
+            raise ValueError(
+                "Classes are drawn from a distribution: logits must be (rows, classes), the "
+                f"largest finite, got shape {tuple(shape)}. Write them all, with logits=full."
+            )
+        flat = (values.float() / self.temperature).softmax(dim=-1)
+        flat = flat.reshape(len(values), math.prod(shape[1:-1]), shape[-1])
         if flat.shape[1] == 0 or len(flat) == 0:
             drawn = torch.zeros(len(flat), flat.shape[1], self.draws, dtype=torch.long)
         else:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import mmap
 import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ class DamagedCacheError(ValueError):
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a killed process leaves no half of it under its name."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A name of its own: ranks on several machines may have the same process number.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -42,7 +45,8 @@ def write_file(path: Path, content: bytes) -> None:
         os.replace(aside, path)
         _sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror}). What was written before is kept: "

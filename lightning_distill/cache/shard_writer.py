@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from .answer import Answer
+from .answer import Answer, signature
 from .shard import write_shard
 
 # An odd constant: the tokens of a row draw apart from each other.
@@ -27,10 +27,11 @@ class ShardWriter:
     Args:
         folder: where shards are written.
         answers: what is kept of each row.
+        teacher: its fingerprint; a store reads its rows under no other.
     """
 
-    def __init__(self, folder: Path, answers: Sequence[Answer]):
-        self.folder, self.answers = folder, list(answers)
+    def __init__(self, folder: Path, answers: Sequence[Answer], teacher: str = ""):
+        self.folder, self.answers, self.teacher = folder, list(answers), teacher
         self._columns: dict[str, list[Tensor]] = {}
         self._lengths: list[int] = []
         self.bytes = 0
@@ -70,10 +71,18 @@ class ShardWriter:
                     (places.astype(np.uint64) * np.uint64(STRIDE)).view(np.int64)
                 )
                 marks = marks + step[:, None]
+            if len(tensor) != sum(per_row):
+                shape = tuple(values[answer.name].shape)
+                raise ValueError(
+                    f"teacher.{answer.name} has shape {shape}, which is not one vector for each of "
+                    f"{sum(per_row)} {'tokens' if answer.per_token else 'rows'}. A cache keeps "
+                    "tensors of (rows, ...), or (rows, tokens, ...) with the tokens of the mask."
+                )
             fields = answer.encoding.encode(tensor, marks)
             for field, column in fields.items():
                 self._append(f"{answer.name}/{field}", column)
-            crc = row_checksums(ids, [fields[f] for f in sorted(fields)], per_row)
+            columns = [fields[f] for f in sorted(fields)]
+            crc = row_checksums(ids, columns, per_row, answer.mark(self.teacher))
             self._append(f"{answer.name}/crc", torch.tensor(crc, dtype=torch.int64))
         self._append("id", torch.from_numpy(ids.copy()))
         self._lengths += counts
@@ -83,7 +92,7 @@ class ShardWriter:
         columns = {column: torch.cat(parts) for column, parts in self._columns.items()}
         columns["tokens"] = torch.tensor([0, *np.cumsum(self._lengths).tolist()])
         facts = write_shard(self.folder / f"{name}.safetensors", columns)
-        facts["rows"] = len(self)
+        facts |= {"rows": len(self), "of": signature(self.teacher, self.answers)}
         self.clear()
         return facts
 
@@ -115,10 +124,13 @@ class ShardWriter:
 
 
 def row_checksums(
-    ids: Int64[np.ndarray, "rows 2"], fields: Sequence[Tensor], counts: Sequence[int]
+    ids: Int64[np.ndarray, "rows 2"],
+    fields: Sequence[Tensor],
+    counts: Sequence[int],
+    mark: int = 0,
 ) -> list[int]:
     """CRC-32 of each row's id and bytes, its fields in order; a row has `counts` items of each."""
-    found = [zlib.crc32(ids[i].tobytes()) for i in range(len(ids))]
+    found = [zlib.crc32(ids[i].tobytes(), mark) for i in range(len(ids))]
     for field in fields:
         flat = field.contiguous().reshape(-1).view(torch.uint8).numpy()
         size = len(flat) // len(field) if len(field) else 0

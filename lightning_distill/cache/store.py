@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import mmap
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from .answer import Answer
+from .answer import Answer, signature
 from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard
 from .shard_writer import row_checksums
 
@@ -23,7 +24,9 @@ MANIFEST = "manifest.json"
 MAPPED = 400
 # After so many bytes were read the pages are given back: reading at random from files that are
 # larger than memory keeps the process as small as it was.
-PAGES = 64 * 2**20
+PAGES = 128 * 2**20
+# What a read of one value makes resident: Linux maps the sixteen pages around it if it has them.
+TOUCHED = 16 * mmap.PAGESIZE
 AGAIN = (
     "Give the command that made the cache again: it checks every file and writes what is damaged."
 )
@@ -31,8 +34,10 @@ AGAIN = (
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with a checksum of itself."""
-    whole = {**content, "checksum": _checksum(content)}
-    write_file(path, json.dumps(whole, indent=1, sort_keys=True).encode())
+    # As it will be read: a key that is a number would be a word, and sorted otherwise.
+    content = json.loads(json.dumps(content))
+    signed = {**content, "checksum": _checksum(content)}
+    write_file(path, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,7 +71,17 @@ def write_manifest(
         about: of teacher, tokenizer and data, as plain values.
         answers: what each row has.
         shards: the facts of each, in order.
+
+    Raises:
+        ValueError: for a shard of another teacher, or of other answers.
     """
+    own = signature(fingerprint_of(about), answers)
+    others = [facts["file"] for facts in shards if facts["of"] != own]
+    if others:
+        raise ValueError(
+            f"{', '.join(others[:3])} in {folder} holds the answers of another teacher, or kept "
+            "otherwise. Name another folder, or remove this one."
+        )
     high, low, place = [], [], []
     for number, facts in enumerate(shards):
         ids = Shard(folder / facts["file"], facts)["id"]
@@ -94,6 +109,26 @@ def write_manifest(
         "shards": list(shards),
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def whole(path: Path, of: str) -> dict[str, Any] | None:
+    """The facts of a shard, from the file beside it; `None` if either is not what was written.
+
+    Args:
+        path: of the shard.
+        of: the signature of the teacher and of what is kept.
+    """
+    try:
+        facts = read_json(path.with_suffix(".json"))
+        same = facts["file"] == path.name and facts["of"] == of
+        return facts if same and sha256_of(path) == facts["sha256"] else None
+    except (FileNotFoundError, DamagedCacheError, KeyError):
+        return None
+
+
+def fingerprint_of(about: Mapping[str, Any]) -> str:
+    """The teacher's, of what a manifest says."""
+    return str(about.get("teacher", {}).get("fingerprint", ""))
 
 
 class AnswerStore:
@@ -132,23 +167,22 @@ class AnswerStore:
         self.about: dict[str, Any] = manifest["about"]
         self.answers = {a["name"]: Answer.from_settings(a) for a in manifest["answers"]}
         self.shards: list[dict[str, Any]] = manifest["shards"]
+        teacher = fingerprint_of(self.about)
+        self._marks = {name: answer.mark(teacher) for name, answer in self.answers.items()}
         self._index_facts = manifest["index"]
         self._rows = manifest["rows"]
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._read = 0
-        try:
-            self._index = Shard(self.folder / self._index_facts["file"], self._index_facts)
-            for number in range(len(self.shards)):
-                self._shard(number)
-        except DamagedCacheError as error:
-            raise DamagedCacheError(f"{error} {AGAIN}") from error
+        self._index = self._map(self._index_facts)
+        for number in range(len(self.shards)):
+            self._shard(number)
 
     def __len__(self) -> int:
         return self._rows
 
     def __reduce__(self) -> Any:
         # Another process maps the files by itself.
-        return AnswerStore, (self.folder,)
+        return AnswerStore, (self.folder.absolute(),)
 
     @property
     def bytes(self) -> int:
@@ -158,7 +192,7 @@ class AnswerStore:
     def find(self, ids: Int64[np.ndarray, "rows 2"]) -> Int64[np.ndarray, " rows"]:
         """Where each row is, for `read`; -1 where it is not in the cache."""
         high, low, place = (self._index[name] for name in ("high", "low", "place"))
-        at = np.searchsorted(high, ids[:, 0])
+        at = _search(high, ids[:, 0])
         found = np.full(len(ids), -1, dtype=np.int64)
         open_ = np.arange(len(ids))
         # Rows that share 64 bits, next to each other, are told apart by the other 64.
@@ -170,8 +204,8 @@ class AnswerStore:
             found[open_[same]] = place[at[open_[same]]]
             open_ = open_[~same]
             at[open_] += 1
-        # A binary search touches some twenty pages of the index.
-        self._count(20 * len(ids) * mmap.PAGESIZE)
+        # Of `high` some three places, of `low` and `place` one each; no more than there is.
+        self._count(min(5 * len(ids) * TOUCHED, self._index_facts["bytes"]))
         return found
 
     def read(
@@ -227,6 +261,10 @@ class AnswerStore:
                 field: pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
                 for field, pieces in parts[name].items()
             }
+            if not fields:
+                # No rows were asked for.
+                none = torch.zeros(0, *answer.shape), torch.zeros(0, 2, dtype=torch.long)
+                fields = answer.encoding.encode(*none)
             values[name] = answer.encoding.decode(fields, answer.shape)
         return values, counts.tolist()
 
@@ -238,7 +276,9 @@ class AnswerStore:
         Each is a tensor of so many rows, or for an answer per token a list of each row's.
         """
         prefix = f"{answer.name}/"
-        fields = sorted(c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
+        names = (c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
+        # The name of another answer may begin with this one's.
+        fields = sorted(name for name in names if "/" not in name)
         fields.remove("crc")
         found: dict[str, Tensor | list[Tensor]] = {}
         counts = np.ones(len(rows), dtype=np.int64)
@@ -246,7 +286,8 @@ class AnswerStore:
             if answer.per_token:
                 starts, stops = shard["tokens"][rows], shard["tokens"][rows + 1]
                 counts = stops - starts
-                if (counts < 0).any() or stops.max() > len(shard[prefix + field]):
+                end = len(shard[prefix + field])
+                if (starts < 0).any() or (counts < 0).any() or (stops > end).any():
                     raise self._damaged(shard, ids[0])
                 found[field] = [
                     shard.take_range(prefix + field, int(a), int(b))
@@ -258,11 +299,11 @@ class AnswerStore:
             pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
             for pieces in (found[field] for field in fields)
         ]
-        # A page at least comes in for each row of each column.
-        touched = (len(fields) + 3) * len(rows) * mmap.PAGESIZE
+        touched = (len(fields) + 3) * len(rows) * TOUCHED
         self._count(sum(column.nbytes for column in columns) + touched)
         right = shard[prefix + "crc"][rows]
-        for i, crc in enumerate(row_checksums(ids, columns, counts.tolist())):
+        mark = self._marks[answer.name]
+        for i, crc in enumerate(row_checksums(ids, columns, counts.tolist(), mark)):
             if crc != right[i]:
                 raise self._damaged(shard, ids[i])
         return found
@@ -273,20 +314,26 @@ class AnswerStore:
         )
 
     def check_files(self) -> list[str]:
-        """The names of all files of which the SHA-256 is not that of what was written."""
+        """The names of all files that are missing, or of which the SHA-256 is not as written."""
         return [
             facts["file"]
             for facts in [*self.shards, self._index_facts]
-            if sha256_of(self.folder / facts["file"]) != facts["sha256"]
+            if not (path := self.folder / facts["file"]).is_file()
+            or sha256_of(path) != facts["sha256"]
         ]
+
+    def _map(self, facts: Mapping[str, Any]) -> Shard:
+        try:
+            return Shard(self.folder / facts["file"], facts)
+        except DamagedCacheError as error:
+            raise DamagedCacheError(f"{error} {AGAIN}") from error
 
     def _shard(self, number: int) -> Shard:
         shard = self._open.pop(number, None)
         if shard is None:
             if not 0 <= number < len(self.shards):
                 raise DamagedCacheError(f"The index of {self.folder} is damaged. {AGAIN}")
-            facts = self.shards[number]
-            shard = Shard(self.folder / facts["file"], facts)
+            shard = self._map(self.shards[number])
         self._open[number] = shard
         if len(self._open) > MAPPED:
             self._open.popitem(last=False)
@@ -298,3 +345,24 @@ class AnswerStore:
             self._read = 0
             for shard in [self._index, *self._open.values()]:
                 shard.release()
+
+
+def _search(
+    high: Int64[np.ndarray, " all"], wanted: Int64[np.ndarray, " rows"]
+) -> Int64[np.ndarray, " rows"]:
+    """As `np.searchsorted`, and of a column on disk a few pages near each other are read.
+
+    Ids are digests, so that they lie evenly: where one is can be told to within some square roots
+    of how many there are. Where that is wrong, as for ids of another kind, all are searched.
+    """
+    count = len(high)
+    near = 2 * math.isqrt(count) + 1
+    guesses = ((wanted.astype(np.float64) + 2.0**63) * (count / 2.0**64)).astype(np.int64)
+    found = np.empty(len(wanted), dtype=np.int64)
+    for i, guess in enumerate(guesses.tolist()):
+        start, stop = max(guess - near, 0), min(guess + near, count)
+        place = start + int(high[start:stop].searchsorted(wanted[i]))
+        if (place == start > 0) or (place == stop < count):
+            place = int(high.searchsorted(wanted[i]))
+        found[i] = place
+    return found

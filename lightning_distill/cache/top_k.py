@@ -44,7 +44,7 @@ class TopK:
         self, values: Float[Tensor, "count ..."], ids: Int64[Tensor, "count 2"]
     ) -> dict[str, Tensor]:
         """What is written for these logits."""
-        classes = values.shape[-1]
+        classes = values.shape[-1] if values.dim() > 1 else 1
         if self.k >= classes:
             raise ValueError(
                 f"top_k={self.k} leaves no tail of {classes} classes; write them all, with "

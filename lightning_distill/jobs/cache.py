@@ -33,9 +33,9 @@ from ..cache import (
     ShardWriter,
     write_manifest,
 )
+from ..cache.answer import signature
 from ..cache.row_id import row_ids
-from ..cache.shard import sha256_of
-from ..cache.store import MANIFEST, read_json, write_json
+from ..cache.store import MANIFEST, read_json, whole, write_json
 from ..features import Source
 from ..module import DistillationModule
 from ..teachers import CachedTeacher, CachingTeacher, fingerprint
@@ -353,7 +353,9 @@ class CacheWriter(L.LightningModule):
         self.answers = [Answer.from_settings(a) for a in plan["answers"]]
         self.rows, self.per_row = plan["about"]["rows"], plan["about"]["bytes_per_row"]
         self.shards = list(_shards(batches, plan["about"]["rows_per_shard"]))
-        self.writer = ShardWriter(folder, self.answers)
+        teacher = plan["about"]["teacher"]["fingerprint"]
+        self.writer = ShardWriter(folder, self.answers, teacher)
+        self.signature = signature(teacher, self.answers)
         # Of every batch that this rank still has to do: the shard that it ends, if it ends one.
         self.ends: list[int | None] = []
         self.progress: Progress | None = None
@@ -369,7 +371,7 @@ class CacheWriter(L.LightningModule):
         todo: list[Batch] = []
         done = 0
         for number, batches in enumerate(self.shards):
-            if written(self.folder, number) is not None:
+            if written(self.folder, number, self.signature) is not None:
                 done += sum(len(rows) for _, rows, _ in batches)
             elif number % world == rank:
                 todo += batches
@@ -430,37 +432,41 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def written(folder: Path, number: int) -> dict[str, Any] | None:
-    """The facts of a shard that was written whole; `None` if it is to be written."""
-    try:
-        facts = read_json(folder / f"{shard_name(number)}.json")
-        path = folder / str(facts["file"])
-        return facts if path.is_file() and sha256_of(path) == facts["sha256"] else None
-    except (FileNotFoundError, DamagedCacheError, KeyError):
-        return None
+def written(folder: Path, number: int, of: str) -> dict[str, Any] | None:
+    """The facts of a shard that was written whole; `None` if it is to be written.
+
+    Args:
+        folder: of the cache.
+        number: of the shard.
+        of: the signature of the teacher and of what is kept.
+    """
+    return whole(folder / f"{shard_name(number)}.safetensors", of)
 
 
 def _shards(batches: Sequence[Batch], rows_per_shard: int) -> Iterator[list[Batch]]:
     """Batches in groups of about so many rows."""
     group: list[Batch] = []
+    count = 0
     for batch in batches:
         group.append(batch)
-        if sum(len(rows) for _, rows, _ in group) >= rows_per_shard:
+        count += len(batch[1])
+        if count >= rows_per_shard:
             yield group
-            group = []
+            group, count = [], 0
     if group:
         yield group
 
 
 def _finish(folder: Path, plan: dict[str, Any], count: int, seconds: float) -> None:
-    facts = [written(folder, number) for number in range(count)]
+    answers = [Answer.from_settings(a) for a in plan["answers"]]
+    of = signature(plan["about"]["teacher"]["fingerprint"], answers)
+    facts = [written(folder, number, of) for number in range(count)]
     missing = [shard_name(i) for i, f in enumerate(facts) if f is None]
     if missing:
         raise ValueError(
             f"{len(missing)} of {count} files were not written ({', '.join(missing[:3])}). Give "
             "the same command again."
         )
-    answers = [Answer.from_settings(a) for a in plan["answers"]]
     write_manifest(folder, plan["about"], answers, facts)
     store = AnswerStore(folder)
     rows = plan["about"]["rows"]

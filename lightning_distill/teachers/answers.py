@@ -31,9 +31,16 @@ def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
         source: of the teacher.
         outputs: how many tensors each output of the teacher has that has several; an index from
             the end is counted from the start.
+
+    Raises:
+        ValueError: for an index that the output does not have.
     """
     count = outputs.get(source.name)
     if source.kind == "output" and count is not None and isinstance(source.item, int):
+        if not -count <= source.item < count:
+            raise ValueError(
+                f"{source} is out of range: there are {count}, numbered 0 to {count - 1}."
+            )
         source = replace(source, item=source.item % count)
     return str(replace(source, process=None)).partition(".")[2]
 
@@ -51,7 +58,7 @@ def singles(source: Source, outputs: Mapping[str, int], modules: Sequence[str]) 
     count = outputs.get(source.name)
     if count is None:
         raise ValueError(f"It is not known how many tensors {source} has.")
-    return source.singles(len(range(count)[slice(*source.item)]), modules)  # type: ignore[misc]
+    return [replace(source, item=i) for i in range(count)[slice(*source.item)]]  # type: ignore[misc]
 
 
 def counts_of(outputs: Any) -> dict[str, int]:
@@ -128,12 +135,16 @@ def describe(
         ValueError: for a tensor of which more than one dimension counts tokens, as attention maps.
     """
     answers = []
+    if tokens is None:
+        # The teacher is not told which tokens count, so that all of them are kept.
+        shorter = None
     for name, tensor in values.items():
         per_token = tokens is not None and tensor.dim() > 2 and tensor.shape[1] == tokens
         if shorter is not None:
             before, after = tuple(tensor.shape[1:]), tuple(shorter[name].shape[1:])
             per_token = before != after
-            if per_token and (before[1:] != after[1:] or len(before) < 2):
+            moved = before[1:] != after[1:] or len(before) < 2 or before[0] != tokens
+            if per_token and moved:
                 raise ValueError(
                     f"teacher.{name} has shape {tuple(tensor.shape)}, which depends on the number "
                     "of tokens in other ways than (rows, tokens, width), as attention maps do. "

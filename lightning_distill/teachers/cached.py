@@ -115,8 +115,7 @@ def recall_sources(
 ) -> tuple[dict[str, Tensor], dict[Source, Any]]:
     """Outputs and the tensor of each source, as a live teacher gives them."""
     of_teacher = store.about["teacher"]
-    outputs, modules = of_teacher["outputs"], of_teacher["modules"]
-    wanted = {s: [answer_name(o, outputs) for o in singles(s, outputs, modules)] for s in sources}
+    wanted = {source: names_of(source, of_teacher) for source in sources}
     for source, names in wanted.items():
         if not source.is_many and names[0] not in store.answers:
             raise ValueError(_not_kept(store, source))
@@ -145,16 +144,23 @@ def _with_stand_ins(
 def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
     """Refuse a source that is not in the cache, or that needs a mask and has none."""
     of_teacher = store.about["teacher"]
-    names = [
-        answer_name(o, of_teacher["outputs"])
-        for o in singles(source, of_teacher["outputs"], of_teacher["modules"])
-    ]
+    names = names_of(source, of_teacher)
     kept = [store.answers[n] for n in names if n in store.answers]
     if not kept or (len(kept) < len(names) and not source.is_many):
         raise ValueError(f"Term {name!r}: {_not_kept(store, source)}")
-    masked = any("mask" in s.name for s in term.sources() if s.role == "batch")
-    with_padding = any(answer.per_token for answer in kept) and not store.about.get("one_length")
-    if with_padding and not masked:
+    if any(answer.per_token for answer in kept) and not store.about.get("one_length"):
+        check_mask(source, name, term)
+
+
+def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:
+    """The names in a cache of all tensors that a source stands for."""
+    outputs, modules = of_teacher["outputs"], of_teacher["modules"]
+    return [answer_name(single, outputs) for single in singles(source, outputs, modules)]
+
+
+def check_mask(source: Source, name: str, term: Any) -> None:
+    """Refuse a term that reads answers per token and is not told which are padding."""
+    if not any("mask" in s.name for s in term.sources() if s.role == "batch"):
         raise ValueError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
             "padding would be compared with zeros. Give the term a mask, as in "

@@ -17,11 +17,11 @@ from ..cache import (
     ShardWriter,
     write_manifest,
 )
-from ..cache.shard import sha256_of
-from ..cache.store import MANIFEST, read_json, write_json
+from ..cache.answer import signature
+from ..cache.store import MANIFEST, read_json, whole, write_json
 from ..features import Source
 from .answers import about, answer_name, describe, raw_values, run, without_last_token
-from .cached import recall_sources, row_numbers
+from .cached import check_mask, names_of, recall_sources, row_numbers
 from .encodings import encoding_of
 from .fingerprint import fingerprint
 
@@ -88,7 +88,7 @@ class CachingTeacher(nn.Module):
         self._rank, self._written, self._epochs = 0, 0, 0
         self._asked = self._found = 0
         self._print: str | None = None
-        self._keeping = False
+        self._keeping = self._masks_checked = False
 
     @property
     def config(self) -> Any:
@@ -127,11 +127,14 @@ class CachingTeacher(nn.Module):
         """
         inputs = module.teacher_inputs(batch)
         ids = row_ids(inputs)
-        known = self.store is not None and bool((self.store.find(ids) >= 0).all())
+        found = np.zeros(len(ids), bool) if self.store is None else self.store.find(ids) >= 0
+        known = bool(found.all())
         if keep and module.training:
-            self._look_for_new_inputs(ids, known)
+            self._look_for_new_inputs(found)
         if known and not any(source.is_many for source in sources):
             assert self.store is not None
+            if keep:
+                self._check_masks(module, inputs)
             if set(raw_names(sources, self.store)) <= set(self.store.answers):
                 return recall_sources(self.store, inputs, sources, row_numbers(batch))
         outputs, values = run(self.teacher, module.teacher_forward, batch, sources)
@@ -152,6 +155,9 @@ class CachingTeacher(nn.Module):
         if rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._check_plan()
+            for part in self.folder.glob(".*.part"):
+                # Left by a killed process.
+                part.unlink()
             self._index()
         barrier()
         self._reopen()
@@ -170,11 +176,11 @@ class CachingTeacher(nn.Module):
         self._epochs += 1
         self._asked = self._found = 0
 
-    def _look_for_new_inputs(self, ids: np.ndarray, known: bool) -> None:
+    def _look_for_new_inputs(self, found: np.ndarray) -> None:
         if self._epochs < self.views or self._asked >= LOOKED_AT:
             return
-        self._asked += len(ids)
-        self._found += known
+        self._asked += len(found)
+        self._found += int(found.sum())
         if self._asked >= LOOKED_AT and not self._found:
             raise ValueError(
                 f"None of {self._asked} rows of epoch {self._epochs} was seen before, "
@@ -199,7 +205,8 @@ class CachingTeacher(nn.Module):
                 self._make_plan(module, batch, inputs, sources, outputs, found)
             assert self.plan is not None
             answers = [Answer.from_settings(a) for a in self.plan["answers"]]
-            self._writer = ShardWriter(self.folder, answers)
+            self._writer = ShardWriter(self.folder, answers, self.fingerprint)
+        self._check_masks(module, inputs)
         if not {a.name for a in self._writer.answers} <= set(found):
             # Another objective asks for less, such as that of a student without a teacher.
             return
@@ -215,6 +222,21 @@ class CachingTeacher(nn.Module):
             self._writer.add(ids[new], {n: v[new] for n, v in found.items()}, own)
         if self._writer.bytes >= self.shard_bytes:
             self._flush()
+
+    def _check_masks(self, module: Any, inputs: Any) -> None:
+        """Refuse terms that would compare padding: it is the teacher's now, and zeros when read."""
+        lengths = row_lengths(inputs)
+        if self._masks_checked or self.plan is None or lengths is None:
+            return
+        if min(lengths, default=0) == inputs["attention_mask"].shape[1]:
+            return
+        self._masks_checked = True
+        of_teacher = self.plan["about"]["teacher"]
+        per_token = {a["name"] for a in self.plan["answers"] if a["per"] == "token"}
+        for name, term in module.objective.terms.items():
+            for source in term.sources():
+                if source.role == "teacher" and per_token & set(names_of(source, of_teacher)):
+                    check_mask(source, name, term)
 
     def _make_plan(
         self,
@@ -243,13 +265,24 @@ class CachingTeacher(nn.Module):
 
     def _check_plan(self) -> None:
         if not (self.folder / PLAN).is_file():
-            if (self.folder / MANIFEST).is_file():
+            if (self.folder / MANIFEST).is_file() or any(self.folder.glob("shard-*")):
                 raise ValueError(
-                    f"{self.folder} was made by lightning-distill job=cache; train from it with "
-                    "teacher=cached, or name another folder."
+                    f"{self.folder} holds a cache without its {PLAN}, and it is not known whose "
+                    "answers these are. Name another folder, or remove this one."
                 )
             return
-        plan = read_json(self.folder / PLAN)
+        try:
+            plan = read_json(self.folder / PLAN)
+        except DamagedCacheError as error:
+            raise DamagedCacheError(
+                f"{self.folder / PLAN} is damaged, and it is not known whose answers are beside "
+                "it. Name another folder, or remove this one."
+            ) from error
+        if "rows_per_shard" in plan["about"]:
+            raise ValueError(
+                f"{self.folder} was made by lightning-distill job=cache; train from it with "
+                "teacher=cached, or name another folder."
+            )
         made = plan["about"]["teacher"]["fingerprint"]
         if made != self.fingerprint:
             raise ValueError(
@@ -274,22 +307,20 @@ class CachingTeacher(nn.Module):
         """Make a cache of all shards that are whole; the others are removed."""
         if not (self.folder / PLAN).is_file():
             return
+        plan = read_json(self.folder / PLAN)
+        answers = [Answer.from_settings(a) for a in plan["answers"]]
+        of = signature(self.fingerprint, answers)
+        known = {} if self.store is None else {facts["file"]: facts for facts in self.store.shards}
         shards = []
         for path in sorted(self.folder.glob("shard-*.safetensors")):
-            try:
-                facts = read_json(path.with_suffix(".json"))
-                whole = self.store is not None and facts in self.store.shards
-                if whole or sha256_of(path) == facts["sha256"]:
-                    shards.append(facts)
-                    continue
-            except (FileNotFoundError, DamagedCacheError):
-                pass
+            facts = known.get(path.name) or whole(path, of)
+            if facts is not None:
+                shards.append(facts)
+                continue
             # Its rows are asked of the teacher again.
             path.unlink()
             path.with_suffix(".json").unlink(missing_ok=True)
         if self.store is None or shards != self.store.shards:
-            plan = read_json(self.folder / PLAN)
-            answers = [Answer.from_settings(a) for a in plan["answers"]]
             write_manifest(self.folder, plan["about"], answers, shards)
 
     def _reopen(self) -> None:

@@ -1,6 +1,7 @@
 """How each of the teacher's answers is written, from the words of a configuration."""
 
 from collections.abc import Callable
+from functools import partial
 
 from ..cache import Full, Sampled, TopK
 from ..cache.answer import Encoding
@@ -36,5 +37,9 @@ def encoding_of(
         "top_k": lambda: TopK(k, float(temperature), dtype),
         "sampled": lambda: Sampled(draws, float(temperature)),
     }
-    chosen, others = of_logits[logits](), Full(hidden_dtype)
-    return lambda name: chosen if name == "logits" else others
+    return partial(_chosen, of_logits[logits](), Full(hidden_dtype))
+
+
+def _chosen(of_logits: Encoding, others: Encoding, name: str) -> Encoding:
+    # No lambda: a teacher that keeps its answers is sent to the processes of ddp_spawn.
+    return of_logits if name == "logits" else others

@@ -47,13 +47,15 @@ def keep(folder: Path, seed: int = 0, about: dict | None = None) -> None:
     folder.mkdir(exist_ok=True)
     given, answers = inputs(), values(seed)
     ids, lengths = row_ids(given), given["attention_mask"].sum(1).tolist()
-    writer, facts = ShardWriter(folder, ANSWERS), []
+    about = about or {"teacher": {"fingerprint": "a"}}
+    teacher = about["teacher"]["fingerprint"]
+    writer, facts = ShardWriter(folder, ANSWERS, teacher), []
     for number, start in enumerate(range(0, ROWS, PER_SHARD)):
         rows = slice(start, start + PER_SHARD)
         writer.add(ids[rows], {n: v[rows] for n, v in answers.items()}, lengths[rows])
         facts.append(writer.write(f"shard-{number:05d}"))
         write_json(folder / f"shard-{number:05d}.json", facts[-1])
-    write_manifest(folder, about or {"teacher": {"fingerprint": "a"}}, ANSWERS, facts)
+    write_manifest(folder, about, ANSWERS, facts)
 
 
 def read_all(folder: Path, batch: int = 7) -> dict[str, torch.Tensor]:

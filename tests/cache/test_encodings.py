@@ -136,6 +136,12 @@ def test_draws_depend_on_the_row_alone_and_differ_from_row_to_row():
         (lambda: Sampled(40_000), "to 32767, got 40000"),
         (lambda: Sampled(4, temperature=math.inf), "`temperature` must be positive"),
         (lambda: TopK(3).encode(torch.zeros(1, 3), IDS[:1]), "top_k=3 leaves no tail of 3 classes"),
+        (lambda: TopK(1).encode(torch.zeros(5), IDS[:5]), "top_k=1 leaves no tail of 1 classes"),
+        (lambda: Sampled(2).encode(torch.zeros(5), IDS[:5]), r"must be \(rows, classes\), the"),
+        (
+            lambda: Sampled(2).encode(torch.full((1, 3), math.inf), IDS[:1]),
+            "the largest finite, got shape \\(1, 3\\). Write them all, with logits=full",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(build, words):
@@ -147,3 +153,54 @@ def test_what_cannot_be_is_refused(build, words):
 def test_a_manifest_says_all_of_an_answer(encoding):
     answer = Answer("hidden_states[3]", True, (4, 8), encoding)
     assert Answer.from_settings(answer.settings()) == answer
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8"])
+def test_a_row_of_one_number_has_one_of_each_field(dtype):
+    values = torch.tensor([3.0, -500.0, 0.0, 0.25])
+    fields = Full(dtype).encode(values, IDS[:4])
+    assert all(len(field) == 4 for field in fields.values())
+    # Row by row, as a cache reads them.
+    for i in range(4):
+        one = {name: field[i : i + 1] for name, field in fields.items()}
+        assert Full(dtype).decode(one, ()).item() == pytest.approx(values[i].item(), rel=2**-8)
+
+
+@pytest.mark.parametrize("power", range(-36, 39, 6))
+def test_float8_is_as_near_for_vectors_of_any_size(power):
+    values = torch.tensor([[1.0, -0.7, 0.5, 0.0]], dtype=torch.float64) * 10.0**power
+    found = there_and_back(Full("float8"), values.float()).double()
+    assert ((found - values).abs() <= values.abs() * 2**-4 * 1.001).all()
+
+
+def test_the_tail_is_kept_where_all_others_are_ruled_out():
+    values = torch.tensor([[2.0, 1.0, -math.inf, -math.inf]])
+    assert there_and_back(TopK(2), values).tolist() == values.tolist()
+    # Three are asked for, and only two are possible.
+    assert there_and_back(TopK(3), values).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_top_logits_are_rounded_as_full_ones_are_and_the_tail_is_not(dtype):
+    values = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)) * 5
+    fields = TopK(4, 2.0, dtype).encode(values, IDS[:20])
+    full = Full(dtype).encode(values, IDS[:20])["values"]
+    assert torch.equal(fields["values"], full.gather(1, fields["classes"].long()))
+    others = values.double().scatter(1, fields["classes"].long(), -math.inf)
+    right = 2 * (others / 2).logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(fields["rest"].double(), right, atol=1e-5, rtol=0)
+
+
+def test_largest_and_smallest_numbers_of_draws_can_be_counted():
+    certain = torch.tensor([[50.0, -50.0, -50.0]])
+    fields = Sampled(32767).encode(certain, IDS[:1])
+    assert fields["counts"][0].tolist()[:2] == [32767, 0]
+    assert there_and_back(Sampled(32767), certain)[0].exp().tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("encoding", [Full("float8"), Full("float16"), TopK(2), Sampled(3)])
+@pytest.mark.parametrize("shape", [(0, 5), (0, 4, 5), (2, 0, 5)])
+def test_a_batch_without_tokens_is_encoded_too(encoding, shape):
+    # Each of its rows is padding alone.
+    ids = torch.zeros(shape[0], 2, dtype=torch.long)
+    assert there_and_back(encoding, torch.zeros(shape), ids).shape == shape

@@ -5,13 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import kept
 import pytest
 import torch
 from kept import keep, read_all
 
-from lightning_distill.cache import AnswerStore, DamagedCacheError
+from lightning_distill.cache import (
+    AnswerStore,
+    DamagedCacheError,
+    row_ids,
+    store,
+    write_manifest,
+)
+from lightning_distill.cache.answer import signature
 from lightning_distill.cache.store import read_json, write_json
 
 TESTS = Path(__file__).parent
@@ -174,11 +183,121 @@ def test_files_that_changed_places_are_refused(folder, truth):
     assert refused_or_right(folder, truth) is not None
 
 
-def test_a_shard_of_another_teacher_among_these_is_refused_when_files_are_checked(folder, tmp_path):
-    keep(tmp_path / "other", seed=5)
+OTHER = {"teacher": {"fingerprint": "b"}}
+
+
+def test_a_shard_of_another_teacher_among_these_is_refused(folder, tmp_path, truth):
+    # The same rows, of the same sizes, and whole: nothing but the teacher differs.
+    keep(tmp_path / "other", seed=5, about=OTHER)
     name = "shard-00000.safetensors"
     shutil.copy(tmp_path / "other" / name, folder / name)
     assert AnswerStore(folder).check_files() == [name]
+    words = refused_or_right(folder, truth)
+    assert words is not None and "shard-00000.safetensors is damaged" in words
+
+
+def test_the_manifest_of_another_teacher_is_refused_when_a_row_is_read(folder, tmp_path, truth):
+    keep(tmp_path / "other", seed=5, about=OTHER)
+    shutil.copy(tmp_path / "other" / "manifest.json", folder / "manifest.json")
+    words = refused_or_right(folder, truth)
+    assert words is not None and words.startswith("DamagedCacheError: Row ")
+
+
+def test_the_manifest_of_other_encodings_is_refused_when_a_row_is_read(folder, truth):
+    # The same columns, read at another temperature, would be other logits.
+    content = read_json(folder / "manifest.json")
+    (logits,) = (a for a in content["answers"] if a["name"] == "logits")
+    logits["temperature"] = 2.0
+    write_json(folder / "manifest.json", content)
+    words = refused_or_right(folder, truth)
+    assert words is not None and words.startswith("DamagedCacheError: Row ")
+
+
+def test_shards_of_another_teacher_make_no_cache(folder, tmp_path):
+    facts = AnswerStore(folder).shards
+    with pytest.raises(ValueError, match="shard-00000.safetensors, .* answers of another"):
+        write_manifest(folder, OTHER, kept.ANSWERS, facts)
+    with pytest.raises(ValueError, match="or kept otherwise. Name another folder"):
+        write_manifest(folder, {"teacher": {"fingerprint": "a"}}, kept.ANSWERS[:2], facts)
+
+
+def test_a_file_beside_a_shard_is_believed_of_that_shard_only(folder, tmp_path):
+    of = signature("a", kept.ANSWERS)
+    shard = folder / "shard-00001.safetensors"
+    assert store.whole(shard, of) == AnswerStore(folder).shards[1]
+    assert store.whole(shard, signature("b", kept.ANSWERS)) is None
+    assert store.whole(shard, signature("a", kept.ANSWERS[1:])) is None
+    # That of a shard which is whole, under the name of one that is not.
+    shutil.copy(folder / "shard-00000.json", folder / "shard-00001.json")
+    assert store.whole(shard, of) is None
+    (folder / "shard-00001.json").unlink()
+    assert store.whole(shard, of) is None
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pages_of_zeros_of_ones_or_of_another_file_are_refused_or_harmless(folder, truth, seed):
+    generator = torch.Generator().manual_seed(seed)
+    files = [p for p in sorted(folder.iterdir()) if p.suffix == ".safetensors"]
+    path, other = files[seed % len(files)], files[(seed + 1) % len(files)]
+    content, alien = bytearray(path.read_bytes()), other.read_bytes()
+    size = int(2 ** (3 + 6 * torch.rand(1, generator=generator).item()))
+    start = int(torch.randint(0, len(content) - size, (1,), generator=generator))
+    page = [bytes(size), b"\xff" * size, alien[start : start + size].ljust(size, b"\0")][seed % 3]
+    same = content[start : start + size] == page
+    content[start : start + size] = page
+    path.write_bytes(bytes(content))
+    words = refused_or_right(folder, truth)
+    assert (words is None) == same
+
+
+def test_a_store_that_is_open_says_what_to_do_if_a_file_goes_away(folder, monkeypatch):
+    monkeypatch.setattr(store, "MAPPED", 1)
+    opened = AnswerStore(folder)
+    (folder / "shard-00000.safetensors").unlink()
+    ids = row_ids(kept.inputs())[:1]
+    with pytest.raises(DamagedCacheError, match="00000.safetensors is missing. Give the command"):
+        opened.read(ids, opened.find(ids), ["logits"])
+    assert opened.check_files() == ["shard-00000.safetensors"]
+
+
+@contextmanager
+def mounted(folder: Path, *options: str):
+    """A file system of its own, where this is allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no mount")
+    if done.returncode:
+        pytest.skip("may not mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_said_and_room_lets_it_go_on(whole, tmp_path):
+    with mounted(tmp_path / "disk", "size=16k") as disk:
+        with pytest.raises(OSError, match=r"could not be written \(No space left on device\)"):
+            keep(disk / "kept")
+        names = {p.name for p in (disk / "kept").iterdir()}
+        assert names and not any(name.endswith(".part") for name in names)
+        for name in names:
+            assert (disk / "kept" / name).read_bytes() == (whole / name).read_bytes()
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        keep(disk / "kept")
+        assert {p.name for p in (disk / "kept").iterdir()} == {p.name for p in whole.iterdir()}
+
+
+def test_a_disk_that_is_read_only_is_said(tmp_path):
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        keep(disk / "kept")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(OSError, match=r"written \(Read-only file system\).*or the folder writ"):
+            keep(disk / "kept")
+        # It can still be read.
+        assert read_all(disk / "kept")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.safetensors"], ids=["manifest", "index"])

@@ -85,3 +85,69 @@ def test_inputs_without_rows_are_refused():
         row_ids({"name": "a", "scale": torch.tensor(1.0)})
     with pytest.raises(ValueError, match="but b has 3 and another 2"):
         row_ids({"a": torch.ones(2, 1), "b": torch.ones(3, 1)})
+
+
+def test_a_tensor_that_is_as_wide_as_the_mask_by_chance_is_read_whole():
+    texts = [[1, 2], [1, 2, 3]]
+    pixels = torch.rand(2, 3, 4, 4) + 0.1
+    plain = row_ids(inputs(texts, pixel_values=pixels))
+    # The blue channel stands where the third token would.
+    for channel in range(3):
+        changed = pixels.clone()
+        changed[0, channel, 1, 1] += 1
+        other = row_ids(inputs(texts, pixel_values=changed))
+        assert (plain != other).any(axis=1).tolist() == [True, False]
+    black = pixels.clone()
+    black[:, 2] = 0
+    assert (plain != row_ids(inputs(texts, pixel_values=black))).any(axis=1).all()
+    # What is zero where padding is, such as boxes, is padding.
+    boxes = torch.ones(2, 3, 4, dtype=torch.long)
+    boxes[0, 2:] = 0
+    found = row_ids(inputs(texts, bbox=boxes))
+    assert (found[0] == row_ids(inputs(texts[:1], bbox=boxes[:1, :2]))[0]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.sampled_from(["input_ids", "token_type_ids", "position_ids", "inputs_embeds"]))
+def test_what_the_padding_holds_does_not_matter(texts, name):
+    one = inputs(texts, extra=2)
+    one[name] = one["input_ids"].clone()
+    other = one | {name: one[name] + 7 * (1 - one["attention_mask"])}
+    assert (row_ids(one) == row_ids(other)).all()
+
+
+def test_what_is_the_same_for_all_rows_counts_too():
+    x = torch.ones(2, 3)
+    plain = row_ids({"x": x})
+    found = [
+        row_ids({"x": x, **more})
+        for more in (
+            {"scale": torch.tensor(1.0)},
+            {"scale": torch.tensor(2.0)},
+            {"scale": None},
+            {"mode": "a"},
+            {"mode": "b"},
+            {"mode": 1},
+        )
+    ]
+    distinct = {tuple(each[0].tolist()) for each in [plain, *found]}
+    assert len(distinct) == 7
+    assert all((each[0] == each[1]).all() for each in found)
+
+
+def test_tensors_within_lists_and_dicts_count():
+    x, state = torch.ones(2, 3), torch.ones(2, 4)
+    other = state.clone()
+    other[1, 2] = 0
+    for wrap in (lambda s: {"x": x, "states": [s, s]}, lambda s: (x, {"h": s})):
+        one, two = row_ids(wrap(state)), row_ids(wrap(other))
+        assert (one != two).any(axis=1).tolist() == [False, True]
+    assert (row_ids([x, (x, x)])[0] != row_ids([x, x, x])[0]).any()
+    with pytest.raises(ValueError, match="is given cache, a object; a row is known by tensors"):
+        row_ids({"x": x, "cache": object()})
+
+
+def test_a_batch_without_rows_has_no_ids():
+    assert row_ids(inputs([[1, 2]])).shape == (1, 2)
+    assert row_ids({k: v[:0] for k, v in inputs([[1, 2]]).items()}).shape == (0, 2)
+    assert row_ids(torch.zeros(3, 0)).shape == (3, 2)

@@ -1,11 +1,13 @@
 """What is written is read, at random, by whoever asks."""
 
 import copy
+import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from kept import ANSWERS, inputs, keep, PER_SHARD, read_all, ROWS, values
 from processes import in_two_processes
 
@@ -18,6 +20,7 @@ from lightning_distill.cache import (
     store as store_,
     write_manifest,
 )
+from lightning_distill.cache.store import read_json, write_json
 
 
 @pytest.fixture
@@ -28,8 +31,8 @@ def folder(tmp_path):
 
 def expected() -> dict[str, torch.Tensor]:
     """Encoded and decoded without a file between."""
-    given, answers = inputs(), values()
-    inside = given["attention_mask"].bool()
+    batch, answers = inputs(), values()
+    inside = batch["attention_mask"].bool()
     found = {}
     for answer in ANSWERS:
         tensor = answers[answer.name]
@@ -147,3 +150,110 @@ def test_answers_of_other_shapes_and_values_that_are_no_numbers_are_refused(tmp_
     bad[1, 2] = float("nan")
     with pytest.raises(ValueError, match="teacher.logits is NaN in row 1 of this batch"):
         writer.add(ids, {"logits": bad}, None)
+
+
+def test_no_rows_are_read_as_no_rows(folder):
+    store, none = AnswerStore(folder), np.empty((0, 2), np.int64)
+    found, lengths = store.read(none, store.find(none), [a.name for a in ANSWERS])
+    assert lengths == []
+    assert {n: tuple(v.shape) for n, v in found.items()} == {a.name: (0, *a.shape) for a in ANSWERS}
+
+
+def test_rows_without_tokens_are_read_beside_others_and_alone(folder):
+    lengths = inputs()["attention_mask"].sum(1)
+    empty = torch.nonzero(lengths == 0).flatten().numpy()
+    assert len(empty) > 1
+    ids, store = row_ids(inputs())[empty], AnswerStore(folder)
+    found, counts = store.read(ids, store.find(ids), ["hidden_states[1]", "layer:pooler"])
+    assert counts == [0] * len(empty)
+    assert found["hidden_states[1]"].shape == (0, 8)
+    assert found["layer:pooler"].shape == (len(empty), 4, 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=20))
+def test_any_rows_in_any_order_with_repeats(tmp_path_factory, rows):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    if not folder.exists():
+        keep(folder)
+    whole, store, ids = read_all(folder), AnswerStore(folder), row_ids(inputs())
+    names = [a.name for a in ANSWERS]
+    found, counts = store.read(ids[rows], store.find(ids[rows]), names)
+    lengths = inputs()["attention_mask"].sum(1)
+    assert counts == lengths[rows].tolist()
+    starts = lengths.cumsum(0) - lengths
+    for answer in ANSWERS:
+        pieces = [
+            whole[answer.name][starts[i] : starts[i] + lengths[i]]
+            if answer.per_token
+            else whole[answer.name][i : i + 1]
+            for i in rows
+        ]
+        assert torch.equal(found[answer.name], torch.cat(pieces))
+
+
+def test_names_that_begin_with_another_name_are_told_apart(tmp_path):
+    # A dict of modules may have slashes in its keys.
+    answers = [Answer("layer:a", False, (2,), Full()), Answer("layer:a/b", False, (3,), Full())]
+    kept = {"layer:a": torch.ones(1, 2), "layer:a/b": torch.zeros(1, 3)}
+    ids = np.array([[1, 2]])
+    writer = ShardWriter(tmp_path, answers)
+    writer.add(ids, kept, None)
+    write_manifest(tmp_path, {}, answers, [writer.write("shard-00000")])
+    store = AnswerStore(tmp_path)
+    found, _ = store.read(ids, store.find(ids), list(kept))
+    for name, right in kept.items():
+        assert torch.equal(found[name], right)
+
+
+def test_a_store_is_sent_to_a_process_in_another_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    sent = pickle.dumps(AnswerStore(folder.name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(pickle.loads(sent)) == ROWS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_was_forked_reads_from_the_open_store(folder):
+    store, ids, right = AnswerStore(folder), row_ids(inputs()), expected()
+    store.read(ids, store.find(ids), ["logits"])
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            found, _ = store.read(ids, store.find(ids), ["logits", "layer:pooler"])
+            os._exit(0 if all(torch.equal(v, right[n]) for n, v in found.items()) else 1)
+        children.append(child)
+    # The parent gives pages back meanwhile.
+    for shard in store._open.values():
+        shard.release()
+    found, _ = store.read(ids, store.find(ids), ["logits"])
+    assert torch.equal(found["logits"], right["logits"])
+    assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0, 0, 0]
+
+
+def test_numbers_as_keys_are_words_when_they_are_read(tmp_path):
+    # As numbers 9 comes before 10, as words after it: the checksum must not mind.
+    write_json(tmp_path / "a.json", {"about": {9: "a", 10: ("b", 1.5)}})
+    assert read_json(tmp_path / "a.json") == {"about": {"9": "a", "10": ["b", 1.5]}}
+
+
+BITS = st.integers(-(2**63), 2**63 - 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(BITS, st.integers(-3, 3)), max_size=60), st.lists(BITS, max_size=5))
+def test_a_search_finds_the_first_place_whatever_the_ids(held, others):
+    # Evenly spread, all in a corner, many times the same, at both ends.
+    high = np.sort(np.array(held, dtype=np.int64))
+    wanted = np.array([*held, *others, -(2**63), 2**63 - 1, 0], dtype=np.int64)
+    assert store_._search(high, wanted).tolist() == np.searchsorted(high, wanted).tolist()
+
+
+@pytest.mark.parametrize("spread", [2**63 - 1, 2**40])
+def test_a_search_among_many(spread):
+    generator = np.random.default_rng(0)
+    high = np.sort(generator.integers(-spread, spread, 200_000))
+    wanted = generator.permutation(high)[:500]
+    assert (store_._search(high, wanted) == np.searchsorted(high, wanted)).all()

@@ -1,5 +1,6 @@
 """The teacher's answers on disk, from the command line."""
 
+import importlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from test_tasks import files, report, run, saved, SMALL_STUDENT, text  # noqa: F
 from lightning_distill.cache import AnswerStore
 from lightning_distill.data.token_masking import TokenMasking
 from lightning_distill.data.word_pieces import train_word_pieces
-from lightning_distill.teachers import CachedTeacher, fingerprint, pretrained
+from lightning_distill.teachers import CachedTeacher, pretrained
 
 ROOT = Path(__file__).parents[2]
 # 40 rows in five files.
@@ -103,7 +104,7 @@ def test_verify_compares_with_the_live_teacher(run, teacher, tmp_path, capsys): 
     assert "holds the answers of another teacher" in error(Path(), capsys)
 
 
-def test_verify_notices_answers_that_are_off(run, teacher, capsys):  # noqa: F811
+def test_verify_notices_answers_that_are_off(run, teacher, capsys, monkeypatch):  # noqa: F811
     answers = run("job=cache", *teacher, "job.dtype=bfloat16") / "answers"
     run("job=cache", "job.mode=verify", f"job.folder={answers}", *teacher)
     # Rows that were answered by a teacher of other weights, under this one's name.
@@ -112,12 +113,9 @@ def test_verify_notices_answers_that_are_off(run, teacher, capsys):  # noqa: F81
     with torch.no_grad():
         model.classifier.bias += 0.5
     model.save_pretrained(path)
-    manifest = json.loads((answers / "manifest.json").read_text())
-    manifest.pop("checksum")
-    manifest["about"]["teacher"]["fingerprint"] = fingerprint(pretrained(str(path)))
-    from lightning_distill.cache.store import write_json
-
-    write_json(answers / "manifest.json", manifest)
+    made = AnswerStore(answers).about["teacher"]["fingerprint"]
+    job = importlib.import_module("lightning_distill.jobs.cache")
+    monkeypatch.setattr(job, "fingerprint", lambda model: made)
     with pytest.raises(SystemExit):
         run("job=cache", "mode=verify", f"job.folder={answers}", *teacher)
     assert "teacher.logits differs by 0.5" in error(Path(), capsys)

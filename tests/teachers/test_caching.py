@@ -1,0 +1,339 @@
+"""A teacher that keeps its answers, under kills, other folders and other batches."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from tiny import bert, text_batches
+from torch import nn
+
+from lightning_distill import DistillationModule, Objective, Term
+from lightning_distill.cache import Full
+from lightning_distill.cache.store import read_json, write_json
+from lightning_distill.criteria import Hint, SoftTarget
+from lightning_distill.features import Source
+from lightning_distill.teachers import CachedTeacher, caching, CachingTeacher
+
+LOGITS = Source.parse("teacher.logits")
+HIDDEN = Source.parse("teacher.hidden_states[1]")
+SMALL = 1 / 2**12  # 256 bytes: a shard for every few batches
+
+
+def alone() -> None:
+    """The barrier of one rank."""
+
+
+class Counted(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config, self.rows = model, model.config, 0
+
+    def forward(self, input_ids, attention_mask, output_hidden_states=False):
+        self.rows += len(input_ids)
+        return self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states,
+        )
+
+
+def keeping(folder, seed=1, rank=0, barrier=alone, terms=None, **options):
+    """A caching teacher that has begun, unless there is no barrier, and the module that asks it."""
+    options = {"shard_mb": SMALL, "hidden_dtype": "float32"} | options
+    teacher = CachingTeacher(Counted(bert(2, 16, seed=seed)), folder, **options)
+    module = asking(teacher, terms)
+    if barrier is not None:
+        teacher.begin(rank, barrier)
+    return teacher, module
+
+
+def asking(teacher, terms=None):
+    sources = {"student": "student.logits", "teacher": "teacher.logits"}
+    terms = terms or {"soft_target": Term(SoftTarget(), sources)}
+    return DistillationModule(bert(1, 8, seed=2), teacher, Objective(terms))
+
+
+def ask(teacher, module, batches, sources=(LOGITS,)):
+    with torch.no_grad():
+        return [teacher.recall(module, b, sources, keep=True)[1] for b in batches]
+
+
+def answers(batches, seed=1):
+    """What the teacher itself says."""
+    model = bert(2, 16, seed=seed).eval()
+    with torch.no_grad():
+        return [
+            model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits
+            for b in batches
+        ]
+
+
+def assert_right(found, batches, seed=1):
+    for values, right in zip(found, answers(batches, seed), strict=True):
+        torch.testing.assert_close(values[LOGITS], right, atol=1e-6, rtol=1e-5)
+
+
+def test_what_was_written_before_a_kill_is_not_asked_again(tmp_path):
+    batches = text_batches(8)
+    first, module = keeping(tmp_path)
+    ask(first, module, batches[:5])
+    kept = sum(read_json(path)["rows"] for path in tmp_path.glob("shard-*.json"))
+    # One more was on its way when the process died.
+    (tmp_path / ".shard-000-00009.safetensors.0.part").write_bytes(b"half")
+    assert 4 <= kept <= 20
+    again, module = keeping(tmp_path)
+    assert len(again.store) == kept
+    assert not list(tmp_path.glob(".*.part"))
+    found = ask(again, module, batches)
+    assert again.teacher.rows == 32 - kept
+    again.store_answers(alone)
+    assert_right(found, batches)
+    assert_right(ask(again, module, batches), batches)
+    assert again.teacher.rows == 32 - kept
+    assert len(CachedTeacher(tmp_path).store) == 32
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "no sidecar", "sidecar of another", "empty"])
+def test_a_shard_that_is_not_whole_is_asked_again(tmp_path, harm):
+    batches = text_batches(6)
+    first, module = keeping(tmp_path)
+    ask(first, module, batches)
+    first.store_answers(alone)
+    shards = sorted(tmp_path.glob("shard-*.safetensors"))
+    rows = {s.name: f["rows"] for s, f in zip(shards, first.store.shards, strict=True)}
+    shard, content = shards[1], bytearray(shards[1].read_bytes())
+    content[-5] ^= 4
+    if harm == "no sidecar":
+        shard.with_suffix(".json").unlink()
+    elif harm == "sidecar of another":
+        shard.with_suffix(".json").write_bytes(shards[0].with_suffix(".json").read_bytes())
+    else:
+        shard.write_bytes({"cut": content[:40], "flip": content, "empty": b""}[harm])
+    again, module = keeping(tmp_path)
+    found = ask(again, module, batches)
+    assert_right(found, batches)
+    # The batches that hold its rows.
+    assert again.teacher.rows == rows[shard.name]
+    again.store_answers(alone)
+    assert_right(ask(again, module, batches), batches)
+    assert again.store.check_files() == []
+
+
+def test_two_ranks_write_side_by_side_and_read_each_others_rows(tmp_path):
+    batches = text_batches(12)
+    barrier = threading.Barrier(2, timeout=60)
+    rows, errors = [0, 0], []
+    # Made one after the other: they draw their weights from one generator.
+    pairs = [keeping(tmp_path, barrier=None) for _ in range(2)]
+
+    def rank(number):
+        try:
+            teacher, module = pairs[number]
+            teacher.begin(number, barrier.wait)
+            for epoch in range(2):
+                # In the second epoch each has what the other had in the first.
+                own = batches[(number + epoch) % 2 :: 2]
+                assert_right(ask(teacher, module, own), own)
+                teacher.store_answers(barrier.wait)
+            rows[number] = teacher.teacher.rows
+        except BaseException as error:
+            barrier.abort()
+            errors.append(error)
+
+    threads = [threading.Thread(target=rank, args=(n,)) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    # A batch is asked with one token less too, for the shapes.
+    assert max(rows) <= 24 + 4
+    assert len(CachedTeacher(tmp_path).store) == 48
+
+
+def test_folders_of_others_are_refused(tmp_path):
+    batches = text_batches(2)
+    teacher, module = keeping(tmp_path)
+    ask(teacher, module, batches)
+    teacher.store_answers(alone)
+    with pytest.raises(ValueError, match="holds the answers of another teacher .*Name another fol"):
+        keeping(tmp_path, seed=5)
+    with pytest.raises(ValueError, match=r"logits as Full\(dtype='float32'\), and TopK.* is asked"):
+        keeping(tmp_path, logits="top_k", k=2)
+    # Half of a folder, of which nobody knows whose answers it holds.
+    plan = (tmp_path / "plan.json").read_bytes()
+    (tmp_path / "plan.json").write_bytes(plan[:-30])
+    with pytest.raises(ValueError, match="plan.json is damaged, and it is not known whose answers"):
+        keeping(tmp_path)
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(ValueError, match="holds a cache without its plan.json"):
+        keeping(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="holds a cache without its plan.json"):
+        keeping(tmp_path, seed=5)
+    # What job=cache writes into its plan.
+    (tmp_path / "plan.json").write_bytes(plan)
+    content = read_json(tmp_path / "plan.json")
+    content["about"]["rows_per_shard"] = 100
+    write_json(tmp_path / "plan.json", content)
+    with pytest.raises(ValueError, match="was made by lightning-distill job=cache; train from it"):
+        keeping(tmp_path)
+
+
+def test_shards_of_another_teacher_in_a_folder_are_not_read(tmp_path):
+    batches = text_batches(4)
+    for name, seed in (("one", 1), ("other", 5)):
+        teacher, module = keeping(tmp_path / name, seed=seed)
+        ask(teacher, module, batches)
+        teacher.store_answers(alone)
+    for path in (tmp_path / "other").glob("shard-*"):
+        (tmp_path / "one" / path.name).write_bytes(path.read_bytes())
+    teacher, module = keeping(tmp_path / "one")
+    assert_right(ask(teacher, module, batches), batches)
+
+
+def test_rows_that_are_new_in_each_epoch_are_refused_and_some_that_are_known_are_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(caching, "LOOKED_AT", 16)
+    teacher, module = keeping(tmp_path / "drawn")
+    ask(teacher, module, text_batches(4, seed=0))
+    teacher.store_answers(alone)
+    with pytest.raises(ValueError, match=r"None of 16 rows of epoch 1 was seen before, .*draws"):
+        ask(teacher, module, text_batches(4, seed=1))
+    # In every batch one row that is new: no batch is known, and three rows of four are.
+    teacher, module = keeping(tmp_path / "some")
+    batches = text_batches(8)
+    ask(teacher, module, batches)
+    teacher.store_answers(alone)
+    mixed = [{k: v.clone() for k, v in b.items()} for b in batches]
+    for batch, new in zip(mixed, text_batches(8, seed=1), strict=True):
+        batch["input_ids"][0] = new["input_ids"][0]
+    assert_right(ask(teacher, module, mixed), mixed)
+    # As many views as there are epochs in which all is new.
+    teacher, module = keeping(tmp_path / "views", views=2)
+    for seed in (0, 1, 0, 1):
+        ask(teacher, module, text_batches(4, seed=seed))
+        teacher.store_answers(alone)
+    assert len(teacher.store) == 32
+
+
+def hint(mask):
+    sources = {"student": "student.hidden_states[1]", "teacher": "teacher.hidden_states[1]"}
+    return {"hint": Term(Hint(), sources | mask, adapter="linear")}
+
+
+def test_a_term_without_a_mask_is_refused_where_there_is_padding(tmp_path):
+    padded = text_batches(2)
+    whole = [{k: v.clone() for k, v in b.items()} for b in padded]
+    for batch in whole:
+        batch["attention_mask"][:] = 1
+    teacher, module = keeping(tmp_path / "no mask", terms=hint({}))
+    ask(teacher, module, whole, (HIDDEN,))
+    with pytest.raises(ValueError, match="Term 'hint' reads teacher.hidden_states.* has no mask"):
+        ask(teacher, module, padded, (HIDDEN,))
+    teacher.store_answers(alone)
+    # Also in the run after it, where the answers are there.
+    teacher, module = keeping(tmp_path / "mask", terms=hint({"mask": "batch.attention_mask"}))
+    found = ask(teacher, module, padded, (HIDDEN,))
+    teacher.store_answers(alone)
+    read = ask(teacher, module, padded, (HIDDEN,))
+    for live, kept, batch in zip(found, read, padded, strict=True):
+        inside = batch["attention_mask"].bool()
+        torch.testing.assert_close(kept[HIDDEN][inside], live[HIDDEN][inside])
+        assert kept[HIDDEN][~inside].eq(0).all() and live[HIDDEN][~inside].ne(0).all()
+    teacher, module = keeping(tmp_path / "mask", terms=hint({}))
+    with pytest.raises(ValueError, match="has no mask"):
+        ask(teacher, module, padded, (HIDDEN,))
+
+
+class Plain(nn.Module):
+    """Neither a config nor names of labels, and one argument."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def test_pairs_and_models_without_a_config(tmp_path):
+    batches = [(torch.randn(4, 5), torch.zeros(4, dtype=torch.long)) for _ in range(3)]
+    teacher = CachingTeacher(Plain(), tmp_path)
+    module = DistillationModule(Plain(), teacher, asking(bert(1, 8)).objective)
+    teacher.begin(0, alone)
+    live = ask(teacher, module, batches)
+    teacher.store_answers(alone)
+    with torch.no_grad():
+        # What is read from now on is not from its weights.
+        teacher.teacher.linear.weight.zero_()
+    cached = CachedTeacher(tmp_path)
+    other = DistillationModule(Plain(), cached, asking(bert(1, 8)).objective)
+    for values, kept, (x, _), batch in zip(
+        live, ask(teacher, module, batches), batches, batches, strict=True
+    ):
+        assert torch.equal(values[LOGITS], kept[LOGITS])
+        assert torch.equal(cached.recall(other, batch, [LOGITS])[1][LOGITS], kept[LOGITS])
+        assert torch.equal(cached(x)["logits"], kept[LOGITS])
+    assert cached.config.id2label is None
+
+
+def test_a_teacher_with_its_own_tokens_is_found_by_them(tmp_path):
+    batches = [
+        b | {"teacher": {k: o[k] for k in ("input_ids", "attention_mask")}}
+        for b, o in zip(text_batches(3), text_batches(3, tokens=9, seed=7), strict=True)
+    ]
+    teacher, module = keeping(tmp_path)
+    live = ask(teacher, module, batches, (LOGITS,))
+    teacher.store_answers(alone)
+    rows = teacher.teacher.rows
+    # Other tokens for the student are no matter, other tokens for the teacher are another row.
+    same = [b | {"input_ids": b["input_ids"] + 1} for b in batches]
+    for values, kept in zip(live, ask(teacher, module, same), strict=True):
+        torch.testing.assert_close(kept[LOGITS], values[LOGITS])
+    assert teacher.teacher.rows == rows
+    assert_right(live, [b["teacher"] for b in batches])
+
+
+def test_labels_in_another_order_are_in_the_students_order_however_they_come(tmp_path):
+    batches, losses = text_batches(3), []
+    live = bert(2, 16, seed=1)
+    live.config.id2label = {0: "c", 1: "a", 2: "b"}
+    caching_ = CachingTeacher(copy.deepcopy(live), tmp_path)
+    modules = []
+    for teacher in (live, caching_):
+        student = bert(1, 8, seed=2)
+        student.config.id2label = {0: "a", 1: "b", 2: "c"}
+        modules.append(DistillationModule(student, teacher, asking(bert(1, 8)).objective))
+    caching_.begin(0, alone)
+    with torch.no_grad():
+        for module in modules:
+            losses.append([module._values(b)[0][LOGITS] for b in batches])
+        caching_.store_answers(alone)
+        losses.append([modules[1]._values(b)[0][LOGITS] for b in batches])
+        student = bert(1, 8, seed=2)
+        student.config.id2label = {0: "a", 1: "b", 2: "c"}
+        cached = DistillationModule(student, CachedTeacher(tmp_path), asking(bert(1, 8)).objective)
+        losses.append([cached._values(b)[0][LOGITS] for b in batches])
+    right = [logits[:, [1, 2, 0]] for logits in answers(batches)]
+    for found in losses:
+        for mine, theirs in zip(found, right, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_teachers_are_copied_and_sent_to_other_processes(tmp_path):
+    batches = text_batches(2)
+    teacher, module = keeping(tmp_path, hidden_dtype="bfloat16")
+    ask(teacher, module, batches)
+    teacher.store_answers(alone)
+    for send in (copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))):
+        other = send(teacher)
+        assert_right(ask(other, asking(other), batches), batches)
+        assert other.encoding("logits") == teacher.encoding("logits")
+        assert other.encoding("x") == Full("bfloat16") != other.encoding("logits")
+        cached = send(CachedTeacher(tmp_path))
+        assert_right([cached.recall(asking(cached), b, [LOGITS])[1] for b in batches], batches)
