@@ -219,10 +219,12 @@ class DistillationModule(L.LightningModule):
                 if teacher is not None:
                     self._check_predictions(student, teacher)
                     check_label_order(values, self._label_order)
+                before = self._all_sources()
                 self.objective.prepare(values, self._layers())
                 if check:
-                    # Layers are paired now, which changes what is read.
-                    values, _, _ = self._values(batch)
+                    if self._all_sources() != before:
+                        # Layers are paired now, which changes what is read.
+                        values, _, _ = self._values(batch)
                     losses = self.objective(values)
                     self.objective.check(losses, _trainable(self.student), values)
                     loss = self.objective.minimised(losses, self._parameters_by_name())
@@ -512,6 +514,10 @@ class DistillationModule(L.LightningModule):
         return any(
             s.name == "logits" and s.kind == "output" for s in self.objective.sources("teacher")
         ) or any(_needs_teacher(m) for m in self._metrics("val").values())
+
+    def _all_sources(self) -> list[Source]:
+        roles = ("student", "teacher", "batch")
+        return [source for role in roles for source in self.objective.sources(role)]
 
     def _parameters_by_name(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.student.named_parameters() if p.requires_grad}

@@ -397,13 +397,16 @@ class Objective(nn.Module):
                     f"Term {name!r} is {loss.item()} on the first batch. Look for NaN or infinity "
                     "in the logits of student and teacher, and for a temperature too small."
                 )
-            gradients: Sequence[Tensor | None] = [None]
+            reached: list[Tensor] = []
+            moved = False
             if loss.requires_grad:
-                gradients = torch.autograd.grad(
-                    loss, parameters, retain_graph=True, allow_unused=True
-                )
-            reached = [g for g in gradients if g is not None]
-            moved = any(g.count_nonzero() for g in reached)
+                # Those next to the output first: one that is moved is enough, and they cost little.
+                for some in (parameters[-2:], parameters):
+                    found = torch.autograd.grad(loss, some, retain_graph=True, allow_unused=True)
+                    reached = [g for g in found if g is not None]
+                    moved = any(bool(g.count_nonzero()) for g in reached)
+                    if moved:
+                        break
             if not moved and reached and loss.item() == 0:
                 moved = values is None or _moves_elsewhere(term, values)
             if not moved:

@@ -232,7 +232,7 @@ class AnswerStore:
         order = np.argsort(shards, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
         counts = np.zeros(len(ids), dtype=np.int64)
-        parts: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
+        parts: dict[str, dict[str, Any]] = {name: {} for name in names}
         for group in groups if len(order) else []:
             shard, own = self._shard(int(shards[group[0]])), rows[group]
             if own.max() >= len(shard["id"]) or (shard["id"][own] != ids[group]).any():
@@ -245,13 +245,22 @@ class AnswerStore:
             for name in names:
                 found = self._fields(shard, self.answers[name], own, ids[group])
                 for field, pieces in found.items():
+                    if isinstance(pieces, Tensor):
+                        if field not in parts[name]:
+                            shape = (len(ids), *pieces.shape[1:])
+                            parts[name][field] = torch.empty(shape, dtype=pieces.dtype)
+                        parts[name][field][torch.from_numpy(group)] = pieces
+                        continue
                     into = parts[name].setdefault(field, [None] * len(ids))
                     for i, piece in zip(group, pieces, strict=True):
                         into[i] = piece
         values = {}
         for name in names:
             answer = self.answers[name]
-            fields = {field: torch.cat(pieces) for field, pieces in parts[name].items()}
+            fields = {
+                field: pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
+                for field, pieces in parts[name].items()
+            }
             if not fields:
                 # No rows were asked for.
                 none = torch.zeros(0, *answer.shape), torch.zeros(0, 2, dtype=torch.long)
@@ -261,14 +270,17 @@ class AnswerStore:
 
     def _fields(
         self, shard: Shard, answer: Answer, rows: np.ndarray, ids: np.ndarray
-    ) -> dict[str, list[Tensor]]:
-        """The encoded fields of some rows of a shard, a tensor for each, and all checked."""
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """The encoded fields of some rows of a shard, and all checked.
+
+        Each is a tensor of so many rows, or for an answer per token a list of each row's.
+        """
         prefix = f"{answer.name}/"
         names = (c.removeprefix(prefix) for c in shard.columns if c.startswith(prefix))
         # The name of another answer may begin with this one's.
         fields = sorted(name for name in names if "/" not in name)
         fields.remove("crc")
-        found: dict[str, list[Tensor]] = {}
+        found: dict[str, Tensor | list[Tensor]] = {}
         counts = np.ones(len(rows), dtype=np.int64)
         for field in fields:
             if answer.per_token:
@@ -282,12 +294,13 @@ class AnswerStore:
                     for a, b in zip(starts, stops, strict=True)
                 ]
             else:
-                found[field] = list(shard.take(prefix + field, rows).split(1))
-        self._count(
-            sum(t.nbytes + TOUCHED for pieces in found.values() for t in pieces)
-            + 3 * len(rows) * TOUCHED
-        )
-        columns = [torch.cat(found[field]) for field in fields]
+                found[field] = shard.take(prefix + field, rows)
+        columns = [
+            pieces if isinstance(pieces, Tensor) else torch.cat(pieces)
+            for pieces in (found[field] for field in fields)
+        ]
+        touched = (len(fields) + 3) * len(rows) * TOUCHED
+        self._count(sum(column.nbytes for column in columns) + touched)
         right = shard[prefix + "crc"][rows]
         mark = self._marks[answer.name]
         for i, crc in enumerate(row_checksums(ids, columns, counts.tolist(), mark)):

@@ -62,7 +62,8 @@ class TextDataModule(L.LightningDataModule):
             in an epoch depends on the seed, the row and the view alone.
         views: epoch e uses view e modulo `views`, so that there are only so many of every row; by
             default each epoch has a view of its own.
-        num_workers: processes that collate.
+        num_workers: processes that collate ahead of the training; by default two beside a GPU, into
+            pinned memory, and none on a CPU, whose cores they would take from it.
         seed: for choosing rows and their order.
 
     Raises:
@@ -86,7 +87,7 @@ class TextDataModule(L.LightningDataModule):
         labelled_rows: int | None = None,
         drop_unlabelled: bool = False,
         validation_fraction: float = 0.1,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         seed: int = 0,
         tokens_per_batch: int | None = None,
         augmentation: Augmentation | None = None,
@@ -297,7 +298,8 @@ class TextDataModule(L.LightningDataModule):
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is None and name in ("labelled_rows", "tokens_per_batch", "views"):
+            optional = ("labelled_rows", "num_workers", "tokens_per_batch", "views")
+            if value is None and name in optional:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"`{name}` must be a whole number, got {value!r}.")
@@ -562,6 +564,8 @@ class TextDataModule(L.LightningDataModule):
     def _loader(self, rows: Any, sampler: Any, num_workers: int | None = None) -> DataLoader:
         collate: Any = Collate(self.tokenizer, self.teacher_tokenizer)
         num_workers = self.num_workers if num_workers is None else num_workers
+        if num_workers is None:
+            num_workers = 2 if torch.cuda.is_available() else 0
         return DataLoader(
             rows,
             sampler=sampler,

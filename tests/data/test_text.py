@@ -316,6 +316,14 @@ def test_worker_processes_give_the_same_batches():
     assert alone == helped
 
 
+@pytest.mark.parametrize(("gpu", "workers"), [(True, 2), (False, 0)])
+def test_batches_are_made_ahead_beside_a_gpu(monkeypatch, gpu, workers):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    loader = ready(["a", "b"] * 8).train_dataloader()
+    assert loader.num_workers == workers and loader.pin_memory == gpu
+    assert ready(["a", "b"] * 8, num_workers=1).train_dataloader().num_workers == 1
+
+
 def test_the_fingerprint_sees_every_label_and_token():
     first = ready(["a", "b", "a", "b"]).fingerprint()
     assert ready(["a", "b", "a", "b"]).fingerprint() == first
