@@ -1,11 +1,17 @@
 """Distributions over classes, kept as logarithms so that nothing is lost far from the maximum."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ._check import check_positive, check_same_shape, in_full_precision, Temperature
+
+# From logits of student and teacher to a divergence per sample, and its gradient with respect to
+# the student's logits.
+WithGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def log_probabilities(
@@ -56,14 +62,27 @@ def at_temperature(
     return student / temperature, teacher / temperature
 
 
+def log_softmax_and_softmax(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: Temperature,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of both at a temperature, in float32 at least: log q, q, log p, p."""
+    student, teacher = at_temperature(student, teacher, temperature)
+    # On the CPU a second softmax is faster than exp of the first.
+    return log_softmax(student), student.softmax(-1), log_softmax(teacher), teacher.softmax(-1)
+
+
 def kl(
-    log_p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
+    log_p: Float[Tensor, "*batch classes"],
+    log_q: Float[Tensor, "*batch classes"],
+    p: Float[Tensor, "*batch classes"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them.
 
-    Both as [`log_softmax`][] gives them.
+    The logarithms as [`log_softmax`][] gives them; p itself where it is known already.
     """
-    return _or_infinite((log_p.exp() * (log_p - log_q)).sum(dim=-1))
+    return _or_infinite(((log_p.exp() if p is None else p) * (log_p - log_q)).sum(dim=-1))
 
 
 def cross_entropy(
@@ -80,9 +99,27 @@ def kl_to_mixture(
     p: Float[Tensor, "*batch classes"], mixture: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
     """KL(p, mixture) in nats, of probabilities, where p has a share in the mixture."""
+    return (p * log_ratio(p, mixture)).sum(dim=-1)
+
+
+def log_ratio(
+    p: Float[Tensor, "*batch classes"], mixture: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch classes"]:
+    """Logarithm of p over the mixture, of probabilities, where p has a share in the mixture."""
     # What both rule out has ratio 1; what p finds likely the mixture does too.
     tiny = torch.finfo(p.dtype).tiny
-    return (p * ((p + tiny) / (mixture + tiny)).log()).sum(dim=-1)
+    return ((p + tiny) / (mixture + tiny)).log()
+
+
+def through_softmax(
+    q: Float[Tensor, "*batch classes"], slope: Float[Tensor, "*batch classes"], scale: float
+) -> Float[Tensor, "*batch classes"]:
+    r"""Gradient with respect to the logits of q, of what has the gradient `slope` in q, scaled.
+
+    $$q_c \, (g_c - \textstyle\sum_k q_k g_k)$$
+    """
+    mean = (q * slope).sum(dim=-1, keepdim=True)
+    return (slope - mean).mul_(q).mul_(scale)
 
 
 def _or_infinite(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
