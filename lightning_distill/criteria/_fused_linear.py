@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ CACHE = MIB
 
 @dataclass(frozen=True)
 class Side:
-    """Hidden states `(tokens, width)` of one model, and the head that makes logits of them.
+    r"""Hidden states `(tokens, width)` of one model, and the head that makes logits of them.
 
-    The logits are $c \\tanh(z / c)$ with $z = k (W h + b)$; `scale` is $k$, `softcap` is $c$.
+    The logits are $c \tanh(z / c)$ with $z = k (W h + b)$; `scale` is $k$, `softcap` is $c$.
     """
 
     hidden: Tensor
@@ -89,7 +90,7 @@ class Work:
         row = sum(s.weight.shape[0] * s.weight.element_size() for s in (self.student, self.teacher))
         count = -(-tokens // max(self.chunk_bytes // row, 1))
         bounds = [tokens * i // max(count, 1) for i in range(count + 1)]
-        return zip(bounds[:-1], bounds[1:], strict=True)
+        return pairwise(bounds)
 
 
 @dataclass

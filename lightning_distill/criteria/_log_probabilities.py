@@ -69,8 +69,14 @@ def log_softmax_and_softmax(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of both at a temperature, in float32 at least: log q, q, log p, p."""
     student, teacher = at_temperature(student, teacher, temperature)
-    # On the CPU a second softmax is faster than exp of the first.
-    return log_softmax(student), student.softmax(-1), log_softmax(teacher), teacher.softmax(-1)
+    return *_both(student), *_both(teacher)
+
+
+def _both(logits: Tensor) -> tuple[Tensor, Tensor]:
+    probabilities = logits.softmax(-1)
+    # One exp for both: at the maximum, where nothing is lost, softmax is one over its sum.
+    log = (logits - logits.amax(-1, keepdim=True)).add_(probabilities.amax(-1, keepdim=True).log())
+    return log.clamp_(min=torch.finfo(logits.dtype).min), probabilities
 
 
 def kl(
@@ -80,9 +86,11 @@ def kl(
 ) -> Float[Tensor, "*batch"]:
     """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them.
 
-    The logarithms as [`log_softmax`][] gives them; p itself where it is known already.
+    The logarithms as [`log_softmax`][] gives them; p itself, where it is known and nothing is
+    differentiated.
     """
-    return _or_infinite(((log_p.exp() if p is None else p) * (log_p - log_q)).sum(dim=-1))
+    products = log_p.exp() * (log_p - log_q) if p is None else (log_p - log_q).mul_(p)
+    return _or_infinite(products.sum(dim=-1))
 
 
 def cross_entropy(

@@ -23,13 +23,13 @@ from .soft_target import SoftTarget
 
 
 def fused_linear_divergence(
-    student: Float[Tensor, "*tokens student_width"],
-    teacher: Float[Tensor, "*tokens teacher_width"],
+    student: Float[Tensor, "... student_width"],
+    teacher: Float[Tensor, "... teacher_width"],
     student_head: Any,
     teacher_head: Any,
     criterion: nn.Module,
     shared_vocab: int | None = None,
-) -> Float[Tensor, "*tokens"]:
+) -> Float[Tensor, "..."]:
     """What `criterion` says of the logits of both per token, in nats; the whole logits are made.
 
     The plain way to what [`FusedLinearDivergence`][] finds in chunks; arguments are as there.
@@ -120,12 +120,12 @@ class FusedLinearDivergence(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "*tokens student_width"],
-        teacher: Float[Tensor, "*tokens teacher_width"],
+        student: Float[Tensor, "... student_width"],
+        teacher: Float[Tensor, "... teacher_width"],
         student_head: Any,
         teacher_head: Any,
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
-        labels: Int[Tensor, "*tokens"] | None = None,
+        labels: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the tokens that count.
 
@@ -296,4 +296,5 @@ def _side(role: str, hidden: Tensor, head: Any, shared: int, lower: torch.dtype 
             f"The {role}'s hidden states and head must have one type, got "
             f"{', '.join(sorted(map(str, kinds)))}. Convert one, or use autocast."
         )
-    return Side(*tensors[:2], tensors[2] if len(tensors) > 2 else None, scale, softcap)
+    hidden, weight = tensors[:2]
+    return Side(hidden, weight, None if bias is None else tensors[2], scale, softcap)
