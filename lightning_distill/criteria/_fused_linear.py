@@ -103,6 +103,11 @@ class Found:
     weight: Tensor | None = None
     bias: Tensor | None = None
 
+    @property
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        """In the order of the function's arguments."""
+        return self.hidden, self.weight, self.bias
+
 
 def compute(work: Work) -> Found:
     """Values of every token and the gradients that are wanted."""
@@ -201,8 +206,9 @@ class FusedLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """The tensors are those of `work.student`, for autograd to see."""
         found = compute(work)
-        ctx.gradients = found.hidden, found.weight, found.bias
-        ctx.like = [x if x is None else x.dtype for x in (hidden, weight, bias)]
+        ctx.gradients, ctx.work = found.gradients, work
+        # They are not read; autograd refuses another backward if they were changed in between.
+        ctx.save_for_backward(hidden, weight, bias)
         ctx.mark_non_differentiable(found.values)
         total = found.values.sum()
         if work.labels is not None:
@@ -218,8 +224,11 @@ class FusedLinear(torch.autograd.Function):
                 "forward. Set `fused` to false where a gradient is differentiated again "
                 "(create_graph=True)."
             )
-        slope = outer[0]
+        inputs = ctx.saved_tensors
+        # Given away and not copied, as that of the weight may be the largest tensor of all; who
+        # asks again waits for it again.
+        gradients, ctx.gradients = ctx.gradients or compute(ctx.work).gradients, None
         return *(
-            None if gradient is None else (gradient * slope).to(dtype)
-            for gradient, dtype in zip(ctx.gradients, ctx.like, strict=True)
+            None if gradient is None else gradient.mul_(outer[0]).to(x.dtype)
+            for gradient, x in zip(gradients, inputs, strict=True)
         ), None

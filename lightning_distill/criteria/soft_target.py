@@ -40,9 +40,8 @@ def soft_target_with_gradient(
     $$\tau \, (q - p), \quad p = \sigma(t / \tau), \; q = \sigma(s / \tau)$$
     """
     log_q, q, log_p, p = log_softmax_and_softmax(student, teacher, temperature)
-    values = kl(log_p, log_q, p) * temperature**2
-    # As autograd has it, what is infinite has no slope.
-    return values, q.sub_(p).mul_(temperature * values.isfinite().unsqueeze(-1))
+    values, gradient = kl(log_p, log_q, p) * temperature**2, q.sub_(p)
+    return values, gradient if temperature == 1 else gradient.mul_(temperature)
 
 
 class SoftTarget(nn.Module):

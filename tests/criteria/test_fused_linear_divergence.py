@@ -430,6 +430,11 @@ def test_the_gradient_may_be_asked_for_twice_and_not_differentiated():
     (second,) = torch.autograd.grad(3 * loss, student, retain_graph=True)
     assert_close(second, 3 * kept)
     assert_close(first, kept)
+    with torch.no_grad():
+        heads[0].weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, student, retain_graph=True)
+    loss = FusedLinearDivergence()(student, teacher, *heads)
     with pytest.raises(RuntimeError, match=r"no second derivative.*Set `fused` to false"):
         torch.autograd.grad(loss, student, create_graph=True)
 
