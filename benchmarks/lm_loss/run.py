@@ -1,6 +1,6 @@
 """The fused head and loss of language models beside other ways to the same gradient.
 
-    python benchmarks/lm_loss/run.py                 # both parts, about five minutes
+    python benchmarks/lm_loss/run.py                 # both parts, about six minutes
     python benchmarks/lm_loss/run.py --rounds 2      # quicker and rougher
 
 Two parts, with a vocabulary of 50257, in float32: `loss`, forward and backward of the forward KL
@@ -266,7 +266,7 @@ def table(part: str, found: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
