@@ -97,7 +97,7 @@ class Products(torch.autograd.Function):
     def forward(ctx, hidden, weight, ht, teacher_weight):
         student = Side(hidden.detach(), weight.detach(), None, 1.0, None)
         teacher = Side(ht, teacher_weight.detach(), None, 1.0, None)
-        work = Work(student, teacher, copied, None, 0.0, 40 * 2**20, True, True, False, len(weight))
+        work = Work(student, teacher, copied, None, 0.0, 36 * 2**20, True, True, False, len(weight))
         found = compute(work)
         ctx.gradients = found.hidden, found.weight
         return found.values.sum()

@@ -77,7 +77,7 @@ class FusedLinearDivergence(nn.Module):
         shared_vocab: how many ids both models share; the shorter head's by default.
         shift_labels: labels are the input's own tokens, as Hugging Face's collators give them, so
             that position $i$ is to say label $i + 1$.
-        chunk_mb: MiB for the logits of a chunk, of both models together; 40 on a CPU and 1024
+        chunk_mb: MiB for the logits of a chunk, of both models together; 36 on a CPU and 1024
             elsewhere by default.
         fused: false computes the same from whole logits with plain autograd.
 
@@ -202,7 +202,7 @@ class FusedLinearDivergence(nn.Module):
             for x in (student, weight, bias)
         ]
         device = student.device.type
-        chunk_mb = self.chunk_mb or (40 if device == "cpu" else 1024)
+        chunk_mb = self.chunk_mb or (36 if device == "cpu" else 1024)
         lower = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         with without_autocast(student):
             work = Work(
