@@ -69,6 +69,8 @@ def take_rows(value: Any, rows: Tensor | None) -> Any:
         return value
     if isinstance(value, list):
         return [take_rows(v, rows) for v in value]
+    if not isinstance(value, Tensor):
+        return value
     return value[rows] if value.dim() and value.shape[0] == rows.shape[0] else value
 
 

@@ -11,6 +11,7 @@ read by forward hooks that exist only while the model runs under [`capture`][].
     student.layer:stem,stage1.2,stage2.*    those of several, in this order
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
+    student.head:lm_head                    weight and bias of a linear head, with what follows it
     batch.attention_mask                    from the batch
 """
 
@@ -26,6 +27,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .head import head_of
+
 ROLES = ("student", "teacher", "batch")
 Item = int | str | tuple[int | None, int | None]  # a tuple is a slice
 
@@ -37,7 +40,8 @@ class Source:
     Attributes:
         role: `student`, `teacher` or `batch`.
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
-            submodule returns) or `layer_input` (what it is given).
+            submodule returns), `layer_input` (what it is given) or `head` (a
+            [`Head`][lightning_distill.head.Head], and no tensor).
         name: key of the output, or dotted path of the submodule, or several paths with commas
             between them; `""` is the whole model.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
@@ -65,7 +69,7 @@ class Source:
                 "student.layer:encoder.layer.0, batch.labels."
             )
         kind = "output"
-        for prefix in ("layer", "layer_input"):
+        for prefix in ("layer", "layer_input", "head"):
             if rest.startswith(f"{prefix}:"):
                 kind, rest = prefix, rest[len(prefix) + 1 :]
         if kind != "output" and role == "batch":
@@ -75,6 +79,8 @@ class Source:
         if match is None or "[" in name or "]" in name:
             raise ValueError(f"The brackets of source {text!r} must be one pair, at its end.")
         several = "*" in name or "," in name
+        if kind == "head" and (not name or several or item is not None):
+            raise ValueError(f"Source {text!r} must name one head, as in {role}.head:lm_head.")
         if kind == "output" and (not name or several):
             raise ValueError(
                 f"Source {text!r} names no tensor; patterns are for layers, "
@@ -217,7 +223,9 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
     modules = dict(model.named_modules()) if wanted else {}
     hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
     for kind, path in hooked:
-        if kind == "layer":
+        if kind == "head":
+            found[f"head:{path}"] = head_of(model, path)
+        elif kind == "layer":
             handles.append(modules[path].register_forward_hook(output_hook(path)))
         else:
             handles.append(
@@ -326,6 +334,8 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
                 f"{source} was not reached: the {source.role} has this submodule "
                 "but did not run it in this forward."
             )
+        if source.kind == "head":
+            return captured[key]
         value = pick(captured[key], source.item, source)
     if source.process is not None:
         return source.process(value)

@@ -215,16 +215,17 @@ class DistillationModule(L.LightningModule):
             model.eval()
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
-                values, student, teacher = self._values(batch, check_inputs=True)
+                values, student, teacher = self._values(batch, check_inputs=True, heads="checked")
                 if teacher is not None:
                     self._check_predictions(student, teacher)
                     check_label_order(values, self._label_order)
                 before = self._all_sources()
                 self.objective.prepare(values, self._layers())
                 if check:
-                    if self._all_sources() != before:
-                        # Layers are paired now, which changes what is read.
-                        values, _, _ = self._values(batch)
+                    now = self._all_sources()
+                    if now != before or any(source.kind == "head" for source in now):
+                        # Layers are paired now, which changes what is read, and heads are known.
+                        values, _, _ = self._values(batch, heads="skipped")
                     losses = self.objective(values)
                     self.objective.check(losses, _trainable(self.student), values)
                     loss = self.objective.minimised(losses, self._parameters_by_name())
@@ -258,7 +259,7 @@ class DistillationModule(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
-        values, _, _ = self._values(batch)
+        values, _, _ = self._values(batch, heads="skipped")
         with self._section("objective"):
             losses = self.objective(values)
         # Each rank holds its share of every term: the mean over the ranks is the value.
@@ -350,7 +351,9 @@ class DistillationModule(L.LightningModule):
     def _evaluate(self, batch: Any, stage: str) -> None:
         compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
         values, student, teacher = self._values(
-            batch, with_teacher=compared and self.teacher is not None
+            batch,
+            with_teacher=compared and self.teacher is not None,
+            heads="whole" if self._metrics(stage) else "skipped",
         )
         rows = counted_rows(batch)
         if rows is None or rows.any():
@@ -450,14 +453,20 @@ class DistillationModule(L.LightningModule):
     # How a batch becomes values for the objective.
 
     def _values(
-        self, batch: Any, check_inputs: bool = False, with_teacher: bool = False
+        self,
+        batch: Any,
+        check_inputs: bool = False,
+        with_teacher: bool = False,
+        heads: str = "whole",
     ) -> tuple[dict[Source, Any], Any, Any]:
         objective = self.objective
         sources = {role: objective.sources(role) for role in ("student", "teacher", "batch")}
         if check_inputs:
             self._check_sources(sources, batch)
         with self._section("student"):
-            student, values = self._run("student", self.student_forward, batch, sources["student"])
+            student, values = self._run(
+                "student", self.student_forward, batch, sources["student"], heads
+            )
         teacher = None
         if sources["teacher"] or with_teacher:
             if self.teacher is None:
@@ -467,21 +476,26 @@ class DistillationModule(L.LightningModule):
                 self.teacher.eval()
             with torch.no_grad(), self._section("teacher"):
                 teacher, found = self._run(
-                    "teacher", self.teacher_forward, batch, sources["teacher"]
+                    "teacher", self.teacher_forward, batch, sources["teacher"], heads
                 )
             values.update(found)
         values.update({source: read(source, batch, {}) for source in sources["batch"]})
         return values, student, teacher
 
     def _run(
-        self, role: str, forward: Callable[..., Any], batch: Any, sources: list[Source]
+        self,
+        role: str,
+        forward: Callable[..., Any],
+        batch: Any,
+        sources: list[Source],
+        heads: str,
     ) -> tuple[Any, dict[Source, Any]]:
         model = getattr(self, role)
         recall = getattr(model, "recall", None) if role == "teacher" else None
         if recall is not None:
             outputs, values = recall(self, batch, sources, keep=not self._trying)
         else:
-            outputs, values = run(model, forward, batch, sources)
+            outputs, values = run(model, forward, batch, sources, heads)
         if role == "teacher" and self._label_order is not None:
             outputs = reordered(outputs, self._label_order)
             ordered = [s for s in sources if s.kind == "output" and s.name == "logits"]

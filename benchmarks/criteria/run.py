@@ -60,6 +60,11 @@ labels = torch.randint(0, 1000, (256,), generator=GENERATOR)
 INPUTS["logits, labels"] = (*INPUTS["logits"], labels)
 INPUTS["student, labels"] = (INPUTS["logits"][0], labels)
 numbers = torch.randperm(50_000, generator=GENERATOR)[:64]
+INPUTS["hidden, heads"] = (
+    draw(256, 64),
+    draw(256, 128),
+    *(torch.nn.Linear(width, 8000, bias=False).requires_grad_(False) for width in (64, 128)),
+)
 INPUTS["rows, numbers"] = (draw(64, 512), draw(64, 512), numbers)
 
 
@@ -75,6 +80,10 @@ def soft_target(s, t, tau=4.0):
     return tau**2 * F.kl_div(
         (s / tau).log_softmax(-1), (t / tau).softmax(-1), reduction="batchmean"
     )
+
+
+def fused_linear_divergence(s, t, student_head, teacher_head):
+    return soft_target(student_head(s), teacher_head(t), 1.0)
 
 
 def soft_cross_entropy(s, t):
@@ -444,6 +453,7 @@ TABLE = {
     "SkewReverseKL": Row("logits", skew_reverse_kl),
     "TotalVariation": Row("logits", total_variation),
     "TAID": Row("logits", taid, lambda: criteria.TAID(step=0.0)),
+    "FusedLinearDivergence": Row("hidden, heads", fused_linear_divergence),
     "MarginMSE": Row("logits", margin_mse),
     "ListwiseKL": Row("logits", lambda s, t: soft_target(s, t, 1.0)),
     "LogitStandardization": Row("logits", logit_standardization),

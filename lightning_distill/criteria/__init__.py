@@ -19,6 +19,7 @@ from .dist import DIST, dist
 from .dkd import DKD, dkd
 from .fsp import FSP, fsp
 from .ft import FT, ft
+from .fused_linear_divergence import fused_linear_divergence, FusedLinearDivergence
 from .hard_label import hard_label, HardLabel
 from .hint import Hint, hint
 from .ickd import ICKD, ickd
@@ -87,6 +88,7 @@ __all__ = [
     "ClassSubset",
     "CorrelationCongruence",
     "CosineHidden",
+    "FusedLinearDivergence",
     "HardLabel",
     "Hint",
     "KnowledgeDistillation",
@@ -123,6 +125,7 @@ __all__ = [
     "dkd",
     "fsp",
     "ft",
+    "fused_linear_divergence",
     "hard_label",
     "hint",
     "ickd",

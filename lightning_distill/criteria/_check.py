@@ -194,6 +194,14 @@ def _over_ranks(total: Tensor, count: Tensor) -> Tensor:
     return total / _divisor(count)
 
 
+def sum_over_ranks(count: Tensor) -> Tensor:
+    """Of all processes while training; every rank must call it equally often."""
+    if _training_ranks() > 1:
+        count = count.detach().clone()
+        torch.distributed.all_reduce(count)
+    return count
+
+
 def _divisor(count: Tensor) -> Tensor:
     return count.clamp(min=1) if not count.is_floating_point() else count.masked_fill(count == 0, 1)
 

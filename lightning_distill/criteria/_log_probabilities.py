@@ -1,11 +1,17 @@
 """Distributions over classes, kept as logarithms so that nothing is lost far from the maximum."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ._check import check_positive, check_same_shape, in_full_precision, Temperature
+
+# From logits of student and teacher to a divergence per sample, and its gradient with respect to
+# the student's logits.
+WithGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def log_probabilities(
@@ -56,14 +62,35 @@ def at_temperature(
     return student / temperature, teacher / temperature
 
 
+def log_softmax_and_softmax(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: Temperature,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of both at a temperature, in float32 at least: log q, q, log p, p."""
+    student, teacher = at_temperature(student, teacher, temperature)
+    return *_both(student), *_both(teacher)
+
+
+def _both(logits: Tensor) -> tuple[Tensor, Tensor]:
+    probabilities = logits.softmax(-1)
+    # One exp for both: at the maximum, where nothing is lost, softmax is one over its sum.
+    log = (logits - logits.amax(-1, keepdim=True)).add_(probabilities.amax(-1, keepdim=True).log())
+    return log.clamp_(min=torch.finfo(logits.dtype).min), probabilities
+
+
 def kl(
-    log_p: Float[Tensor, "*batch classes"], log_q: Float[Tensor, "*batch classes"]
+    log_p: Float[Tensor, "*batch classes"],
+    log_q: Float[Tensor, "*batch classes"],
+    p: Float[Tensor, "*batch classes"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """KL(p, q) in nats; classes that p rules out add nothing, whatever q says of them.
 
-    Both as [`log_softmax`][] gives them.
+    The logarithms as [`log_softmax`][] gives them; p itself, where it is known and nothing is
+    differentiated.
     """
-    return _or_infinite((log_p.exp() * (log_p - log_q)).sum(dim=-1))
+    products = log_p.exp() * (log_p - log_q) if p is None else (log_p - log_q).mul_(p)
+    return _or_infinite(products.sum(dim=-1))
 
 
 def cross_entropy(
@@ -80,9 +107,27 @@ def kl_to_mixture(
     p: Float[Tensor, "*batch classes"], mixture: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
     """KL(p, mixture) in nats, of probabilities, where p has a share in the mixture."""
+    return (p * log_ratio(p, mixture)).sum(dim=-1)
+
+
+def log_ratio(
+    p: Float[Tensor, "*batch classes"], mixture: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch classes"]:
+    """Logarithm of p over the mixture, of probabilities, where p has a share in the mixture."""
     # What both rule out has ratio 1; what p finds likely the mixture does too.
     tiny = torch.finfo(p.dtype).tiny
-    return (p * ((p + tiny) / (mixture + tiny)).log()).sum(dim=-1)
+    return ((p + tiny) / (mixture + tiny)).log()
+
+
+def through_softmax(
+    q: Float[Tensor, "*batch classes"], slope: Float[Tensor, "*batch classes"], scale: float
+) -> Float[Tensor, "*batch classes"]:
+    r"""Gradient with respect to the logits of q, of what has the gradient `slope` in q, scaled.
+
+    $$q_c \, (g_c - \textstyle\sum_k q_k g_k)$$
+    """
+    mean = (q * slope).sum(dim=-1, keepdim=True)
+    return (slope - mean).mul_(q).mul_(scale)
 
 
 def _or_infinite(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -1,5 +1,7 @@
 """Generalised Jensen-Shannon divergence: between forward and reverse KL."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
@@ -9,13 +11,20 @@ from ._check import (
     check_temperature,
     masked_mean,
     Number,
+    positive,
     share,
     Temperature,
     temperature_of,
 )
-from ._log_probabilities import kl_to_mixture, probabilities
-from .reverse_kl import reverse_kl
-from .soft_target import soft_target
+from ._log_probabilities import (
+    kl_to_mixture,
+    log_ratio,
+    probabilities,
+    through_softmax,
+    WithGradient,
+)
+from .reverse_kl import reverse_kl, reverse_kl_with_gradient
+from .soft_target import soft_target, soft_target_with_gradient
 
 
 def jsd(
@@ -42,9 +51,33 @@ def jsd(
     if beta == 1:
         return reverse_kl(student, teacher, temperature)
     q, p = probabilities(student, teacher, temperature)
+    return _of_probabilities(q, p, torch.lerp(q, p, beta), beta) * temperature**2
+
+
+def _of_probabilities(q: Tensor, p: Tensor, m: Tensor, beta: float) -> Tensor:
+    return beta * kl_to_mixture(p, m) + (1 - beta) * kl_to_mixture(q, m)
+
+
+def jsd_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    beta: float = 0.5,
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`jsd`][] and its gradient with respect to the student's logits.
+
+    $$\tau \, (1 - \beta) \, q_c \Big(\log \frac{q_c}{m_c} - \mathrm{KL}(q \,\Vert\, m)\Big)$$
+
+    What the mixture adds cancels: its gradient is $-(1 - \beta)$ for every class.
+    """
+    if beta == 0:
+        return soft_target_with_gradient(student, teacher, temperature)
+    if beta == 1:
+        return reverse_kl_with_gradient(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
     m = torch.lerp(q, p, beta)
-    value = beta * kl_to_mixture(p, m) + (1 - beta) * kl_to_mixture(q, m)
-    return value * temperature**2
+    gradient = through_softmax(q, log_ratio(q, m), temperature * (1 - beta))
+    return _of_probabilities(q, p, m, beta) * temperature**2, gradient
 
 
 class JSD(nn.Module):
@@ -74,6 +107,12 @@ class JSD(nn.Module):
         temperature = temperature_of(self.temperature, student, teacher, mask)
         beta = share("beta", self.beta)
         return masked_mean(jsd(student, teacher, beta, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient at the settings of now."""
+        temperature = positive("temperature", self.temperature)
+        beta = share("beta", self.beta)
+        return partial(jsd_with_gradient, beta=beta, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"beta={self.beta}, temperature={self.temperature}"

@@ -1,10 +1,12 @@
 """Reverse KL: the student is not rewarded for covering what the teacher finds unlikely."""
 
+from functools import partial
+
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
-from ._log_probabilities import kl, log_probabilities
+from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
+from ._log_probabilities import kl, log_probabilities, log_softmax_and_softmax, WithGradient
 
 
 def reverse_kl(
@@ -26,6 +28,24 @@ def reverse_kl(
     """
     log_q, log_p = log_probabilities(student, teacher, temperature)
     return kl(log_q, log_p) * temperature**2
+
+
+def reverse_kl_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`reverse_kl`][] and its gradient with respect to the student's logits.
+
+    $$\tau \, q_c \Big(\log \frac{q_c}{p_c} - \mathrm{KL}(q \,\Vert\, p)\Big)$$
+    """
+    log_q, q, log_p, _ = log_softmax_and_softmax(student, teacher, temperature)
+    divergence = kl(log_q, log_p, q).unsqueeze(-1)
+    finite = divergence.isfinite()
+    slope = log_q.sub_(log_p).sub_(divergence.where(finite, 0.0))
+    # As autograd has it, what is infinite has no slope.
+    gradient = slope.mul_(q).mul_(temperature * finite)
+    return divergence.squeeze(-1) * temperature**2, gradient
 
 
 class ReverseKL(nn.Module):
@@ -50,6 +70,11 @@ class ReverseKL(nn.Module):
         """The mean over the samples for which `mask` is true, in nats."""
         temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(reverse_kl(student, teacher, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient at the temperature of now."""
+        temperature = positive("temperature", self.temperature)
+        return partial(reverse_kl_with_gradient, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

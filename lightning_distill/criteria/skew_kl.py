@@ -1,5 +1,7 @@
 """Skewed KL: forward KL that stays bounded where the student rules out what the teacher likes."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
@@ -9,12 +11,13 @@ from ._check import (
     check_temperature,
     masked_mean,
     Number,
+    positive,
     share,
     Temperature,
     temperature_of,
 )
-from ._log_probabilities import kl_to_mixture, probabilities
-from .soft_target import soft_target
+from ._log_probabilities import kl_to_mixture, probabilities, through_softmax, WithGradient
+from .soft_target import soft_target, soft_target_with_gradient
 
 
 def skew_kl(
@@ -39,6 +42,26 @@ def skew_kl(
         return soft_target(student, teacher, temperature)
     q, p = probabilities(student, teacher, temperature)
     return kl_to_mixture(p, torch.lerp(q, p, alpha)) * temperature**2
+
+
+def skew_kl_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    alpha: float = 0.1,
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`skew_kl`][] and its gradient with respect to the student's logits.
+
+    $$\tau \, q_c \, (g_c - \textstyle\sum_k q_k g_k), \quad g = -(1 - \alpha) \, p / m$$
+    """
+    if alpha == 0:
+        return soft_target_with_gradient(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
+    m = torch.lerp(q, p, alpha)
+    # What both rule out adds nothing, as q is 0 there.
+    slope = p / (m + torch.finfo(m.dtype).tiny)
+    gradient = through_softmax(q, slope, temperature * (alpha - 1))
+    return kl_to_mixture(p, m) * temperature**2, gradient
 
 
 class SkewKL(nn.Module):
@@ -67,6 +90,12 @@ class SkewKL(nn.Module):
         temperature = temperature_of(self.temperature, student, teacher, mask)
         alpha = share("alpha", self.alpha)
         return masked_mean(skew_kl(student, teacher, alpha, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient at the settings of now."""
+        temperature = positive("temperature", self.temperature)
+        alpha = share("alpha", self.alpha)
+        return partial(skew_kl_with_gradient, alpha=alpha, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, temperature={self.temperature}"

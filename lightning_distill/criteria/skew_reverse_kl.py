@@ -1,5 +1,7 @@
 """Skewed reverse KL: reverse KL that stays bounded where the teacher rules something out."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
@@ -9,12 +11,19 @@ from ._check import (
     check_temperature,
     masked_mean,
     Number,
+    positive,
     share,
     Temperature,
     temperature_of,
 )
-from ._log_probabilities import kl_to_mixture, probabilities
-from .reverse_kl import reverse_kl
+from ._log_probabilities import (
+    kl_to_mixture,
+    log_ratio,
+    probabilities,
+    through_softmax,
+    WithGradient,
+)
+from .reverse_kl import reverse_kl, reverse_kl_with_gradient
 
 
 def skew_reverse_kl(
@@ -39,6 +48,26 @@ def skew_reverse_kl(
         return reverse_kl(student, teacher, temperature)
     q, p = probabilities(student, teacher, temperature)
     return kl_to_mixture(q, torch.lerp(p, q, alpha)) * temperature**2
+
+
+def skew_reverse_kl_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    alpha: float = 0.1,
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`skew_reverse_kl`][] and its gradient with respect to the student's logits.
+
+    $$\tau \, q_c \, (g_c - \textstyle\sum_k q_k g_k),
+    \quad g = \log \frac qm - \alpha \, \frac qm$$
+    """
+    if alpha == 0:
+        return reverse_kl_with_gradient(student, teacher, temperature)
+    q, p = probabilities(student, teacher, temperature)
+    m = torch.lerp(p, q, alpha)
+    slope = log_ratio(q, m).sub_(q / (m + torch.finfo(m.dtype).tiny), alpha=alpha)
+    gradient = through_softmax(q, slope, temperature)
+    return kl_to_mixture(q, m) * temperature**2, gradient
 
 
 class SkewReverseKL(nn.Module):
@@ -67,6 +96,12 @@ class SkewReverseKL(nn.Module):
         temperature = temperature_of(self.temperature, student, teacher, mask)
         alpha = share("alpha", self.alpha)
         return masked_mean(skew_reverse_kl(student, teacher, alpha, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient at the settings of now."""
+        temperature = positive("temperature", self.temperature)
+        alpha = share("alpha", self.alpha)
+        return partial(skew_reverse_kl_with_gradient, alpha=alpha, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, temperature={self.temperature}"

@@ -1,10 +1,12 @@
 """Soft targets: match the teacher's class distribution at a raised temperature."""
 
+from functools import partial
+
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
-from ._log_probabilities import kl, log_probabilities
+from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
+from ._log_probabilities import kl, log_probabilities, log_softmax_and_softmax, WithGradient
 
 
 def soft_target(
@@ -26,6 +28,20 @@ def soft_target(
     """
     log_q, log_p = log_probabilities(student, teacher, temperature)
     return kl(log_p, log_q) * temperature**2
+
+
+def soft_target_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 4.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`soft_target`][] and its gradient with respect to the student's logits.
+
+    $$\tau \, (q - p), \quad p = \sigma(t / \tau), \; q = \sigma(s / \tau)$$
+    """
+    log_q, q, log_p, p = log_softmax_and_softmax(student, teacher, temperature)
+    values, gradient = kl(log_p, log_q, p) * temperature**2, q.sub_(p)
+    return values, gradient if temperature == 1 else gradient.mul_(temperature)
 
 
 class SoftTarget(nn.Module):
@@ -50,6 +66,11 @@ class SoftTarget(nn.Module):
         """The mean over the samples for which `mask` is true, in nats."""
         temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(soft_target(student, teacher, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient at the temperature of now."""
+        temperature = positive("temperature", self.temperature)
+        return partial(soft_target_with_gradient, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

@@ -1,11 +1,14 @@
 """TAID: a teacher that moves from the student's own distribution to the real teacher's."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_share, in_full_precision, masked_mean, Number, ranks, share
-from ._log_probabilities import kl, log_probabilities
+from ._log_probabilities import kl, log_probabilities, WithGradient
+from .soft_target import soft_target_with_gradient
 
 
 def taid(
@@ -28,6 +31,16 @@ def taid(
     intermediate = torch.lerp(student.detach(), teacher, alpha)
     log_q, log_p = log_probabilities(student, intermediate, 1.0)
     return kl(log_p, log_q)
+
+
+def taid_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    alpha: float,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`taid`][] and its gradient with respect to the student's logits: $q$ less the teacher's."""
+    student, teacher = in_full_precision(student, teacher)
+    return soft_target_with_gradient(student, torch.lerp(student, teacher, alpha), 1.0)
 
 
 class TAID(nn.Module):
@@ -64,11 +77,21 @@ class TAID(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        now = max(share("alpha", self.alpha), float(self.position))
-        loss = masked_mean(taid(student, teacher, now), mask)
-        if self.training and torch.is_grad_enabled() and self.step:
-            self._advance(loss.detach(), now)
+        loss = masked_mean(taid(student, teacher, self._now()), mask)
+        self.follow(loss.detach())
         return loss
+
+    def with_gradient(self) -> WithGradient:
+        """The divergence and its gradient for the intermediate teacher of now."""
+        return partial(taid_with_gradient, alpha=self._now())
+
+    def follow(self, loss: Float[Tensor, ""]) -> None:
+        """Move the intermediate teacher by how the loss fell; in training only."""
+        if self.training and torch.is_grad_enabled() and self.step:
+            self._advance(loss, self._now())
+
+    def _now(self) -> float:
+        return max(share("alpha", self.alpha), float(self.position))
 
     @torch.no_grad()
     def _advance(self, loss: Tensor, now: float) -> None:

@@ -1,10 +1,12 @@
 """Total variation: the largest difference in probability of any set of classes."""
 
+from functools import partial
+
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
-from ._log_probabilities import probabilities
+from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
+from ._log_probabilities import probabilities, through_softmax, WithGradient
 
 
 def total_variation(
@@ -23,7 +25,27 @@ def total_variation(
         https://arxiv.org/abs/2307.15190, section 3.2.
     """
     q, p = probabilities(student, teacher, temperature)
-    return (p - q).abs().sum(dim=-1) / 2
+    return _of_difference(p - q)
+
+
+def _of_difference(difference: Tensor) -> Tensor:
+    return difference.abs().sum(dim=-1) / 2
+
+
+def total_variation_with_gradient(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
+    r"""[`total_variation`][] and its gradient with respect to the student's logits.
+
+    $$\frac1\tau \, q_c \, (g_c - \textstyle\sum_k q_k g_k),
+    \quad g = \tfrac12 \, \mathrm{sign}(q - p)$$
+    """
+    q, p = probabilities(student, teacher, temperature)
+    difference = p.sub_(q)
+    values = _of_difference(difference)
+    return values, through_softmax(q, difference.sign_(), -0.5 / temperature)
 
 
 class TotalVariation(nn.Module):
@@ -48,6 +70,11 @@ class TotalVariation(nn.Module):
         """The mean over the samples for which `mask` is true."""
         temperature = temperature_of(self.temperature, student, teacher, mask)
         return masked_mean(total_variation(student, teacher, temperature), mask)
+
+    def with_gradient(self) -> WithGradient:
+        """The distance and its gradient at the temperature of now."""
+        temperature = positive("temperature", self.temperature)
+        return partial(total_variation_with_gradient, temperature=temperature)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

@@ -1,0 +1,234 @@
+"""Heads and a divergence between them, a few tokens at a time, with the gradient in the forward."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._check import in_full_precision
+from ._log_probabilities import WithGradient
+from .hard_label import hard_label
+
+MIB = 2**20
+# On a CPU what one product or one softmax touches must fit the cache of a core: a product with a
+# large vocabulary takes half as long in blocks. Elsewhere a launch costs more than the cache saves.
+CACHE = MIB
+
+
+@dataclass(frozen=True)
+class Side:
+    r"""Hidden states `(tokens, width)` of one model, and the head that makes logits of them.
+
+    The logits are $c \tanh(z / c)$ with $z = k (W h + b)$; `scale` is $k$, `softcap` is $c$.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def fill(self, logits: Tensor, start: int) -> None:
+        """Write W h + b of the tokens from `start` on into a buffer (tokens, vocabulary)."""
+        hidden = self.hidden[start : start + len(logits)]
+        for block in _blocks(self.weight):
+            weight = self.weight[block].T
+            if self.bias is None:
+                torch.mm(hidden, weight, out=logits[:, block])
+            else:
+                torch.addmm(self.bias[block], hidden, weight, out=logits[:, block])
+
+    def finished(self, logits: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Logits from W h + b, which may be overwritten, and their slope in it."""
+        (logits,) = in_full_precision(logits)
+        if self.scale != 1:
+            logits = logits.mul_(self.scale)
+        if self.softcap is None:
+            return logits, self.scale
+        bent = logits.div_(self.softcap).tanh_()
+        slope = bent.square().neg_().add_(1).mul_(self.scale)
+        return bent.mul_(self.softcap), slope
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed, apart from the tensors that autograd watches.
+
+    Attributes:
+        student: of the tokens that count; the vocabulary is that which both share.
+        teacher: likewise.
+        divergence: from logits to values and their gradient.
+        labels: `(tokens,)` or `None`.
+        label_weight: what the cross-entropy counts in the gradient.
+        chunk_bytes: how large the logits of both may be together.
+        hidden, weight, bias: whether their gradient is wanted.
+        vocabulary: of the student's whole head, padding included.
+    """
+
+    student: Side
+    teacher: Side
+    divergence: WithGradient
+    labels: Tensor | None
+    label_weight: Tensor | float
+    chunk_bytes: int
+    hidden: bool
+    weight: bool
+    bias: bool
+    vocabulary: int
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether any gradient is wanted."""
+        return self.hidden or self.weight or self.bias
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """First and last of the tokens whose logits exist together, in equal parts."""
+        tokens = len(self.student.hidden)
+        row = sum(s.weight.shape[0] * s.weight.element_size() for s in (self.student, self.teacher))
+        count = -(-tokens // max(self.chunk_bytes // row, 1))
+        bounds = [tokens * i // max(count, 1) for i in range(count + 1)]
+        return pairwise(bounds)
+
+
+@dataclass
+class Found:
+    """Values per token, and the gradients of their sum."""
+
+    values: Tensor
+    label_values: Tensor
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    @property
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        """In the order of the function's arguments."""
+        return self.hidden, self.weight, self.bias
+
+
+def compute(work: Work) -> Found:
+    """Values of every token and the gradients that are wanted."""
+    student, teacher = work.student, work.teacher
+    tokens, vocabulary = len(student.hidden), len(student.weight)
+    (full,) = in_full_precision(student.weight.new_empty(0))
+    found = Found(full.new_empty(tokens), full.new_zeros(tokens))
+    if work.hidden:
+        found.hidden = torch.zeros_like(student.hidden)
+    if work.weight:
+        found.weight = full.new_zeros(work.vocabulary, student.weight.shape[1])
+    if work.bias:
+        found.bias = full.new_zeros(work.vocabulary)
+    chunks = list(work.chunks())
+    rows = max((stop - start for start, stop in chunks), default=0)
+    buffers = [s.weight.new_empty(rows, vocabulary) for s in (student, teacher)]
+    for start, stop in chunks:
+        ours, theirs = (buffer[: stop - start] for buffer in buffers)
+        student.fill(ours, start)
+        teacher.fill(theirs, start)
+        for tile in _tiles(ours, full.element_size()):
+            _divergence(work, ours[tile], theirs[tile], start + tile.start, found)
+        if work.differentiated:
+            _products(work, ours, start, found)
+    return found
+
+
+def _divergence(work: Work, ours: Tensor, theirs: Tensor, start: int, found: Found) -> None:
+    """Values of a few tokens; their gradient is written over the student's logits."""
+    logits, slope = work.student.finished(ours)
+    target, _ = work.teacher.finished(theirs)
+    values, gradient = work.divergence(logits, target)
+    tokens = slice(start, start + len(ours))
+    found.values[tokens] = values
+    if work.labels is not None:
+        labels = work.labels[tokens]
+        found.label_values[tokens] = hard_label(logits, labels)
+        if work.differentiated:
+            labelled = (labels != -100).unsqueeze(-1)
+            off = logits.softmax(-1)
+            one = torch.ones_like(labels, dtype=off.dtype).unsqueeze(-1)
+            off.scatter_add_(-1, labels.clamp(min=0).unsqueeze(-1).long(), -one)
+            gradient = gradient.add_(off.mul_(labelled * work.label_weight))
+    if work.differentiated:
+        ours.copy_(gradient if isinstance(slope, float) and slope == 1 else gradient.mul_(slope))
+
+
+def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
+    """Gradients of hidden states, weight and bias, from that of W h + b."""
+    student = work.student
+    hidden = student.hidden[start : start + len(gradient)]
+    of_hidden = None
+    if found.hidden is not None:
+        of_hidden = found.hidden[start : start + len(gradient)]
+        # A sum over blocks, in float32 at least.
+        total = in_full_precision(of_hidden)[0]
+    for block in _blocks(student.weight):
+        part = gradient[:, block]
+        if of_hidden is not None:
+            _add_product(total, part, student.weight[block])
+        if found.weight is not None:
+            _add_product(found.weight[block], part.T, hidden)
+        if found.bias is not None:
+            found.bias[block].add_(part.sum(0, dtype=found.bias.dtype))
+    if of_hidden is not None and total is not of_hidden:
+        of_hidden.copy_(total)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
+
+
+def _blocks(weight: Tensor) -> Iterator[slice]:
+    size = len(weight)
+    if weight.device.type == "cpu":
+        size = max(CACHE // (weight.shape[1] * weight.element_size()), 64)
+    return (slice(i, min(i + size, len(weight))) for i in range(0, len(weight), max(size, 1)))
+
+
+def _tiles(logits: Tensor, element: int) -> Iterator[slice]:
+    # Elsewhere what lies between must not be many times the chunk.
+    cache = CACHE if logits.device.type == "cpu" else 128 * MIB
+    size = max(cache // (logits.shape[1] * element), 1)
+    return (slice(i, min(i + size, len(logits))) for i in range(0, len(logits), size))
+
+
+class FusedLinear(torch.autograd.Function):
+    """Sum over the tokens of divergence and weighted cross-entropy; the divergence of each."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work
+    ) -> tuple[Tensor, Tensor]:
+        """The tensors are those of `work.student`, for autograd to see."""
+        found = compute(work)
+        ctx.gradients, ctx.work = found.gradients, work
+        # They are not read; autograd refuses another backward if they were changed in between.
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.mark_non_differentiable(found.values)
+        total = found.values.sum()
+        if work.labels is not None:
+            total = total + found.label_values.sum() * work.label_weight
+        return total, found.values
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """What was found in the forward, times the slope of what is made of the sum."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "FusedLinearDivergence has no second derivative: its gradient is computed in the "
+                "forward. Set `fused` to false where a gradient is differentiated again "
+                "(create_graph=True)."
+            )
+        inputs = ctx.saved_tensors
+        # Given away and not copied, as that of the weight may be the largest tensor of all; who
+        # asks again waits for it again.
+        gradients, ctx.gradients = ctx.gradients or compute(ctx.work).gradients, None
+        return *(
+            None if gradient is None else gradient.mul_(outer[0]).to(x.dtype)
+            for gradient, x in zip(gradients, inputs, strict=True)
+        ), None

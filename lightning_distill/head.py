@@ -1,0 +1,103 @@
+"""The head of a language model: what makes logits of its last hidden states."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import nn, Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    r"""Weight and bias of a linear head, and what its model makes of their product.
+
+    $$c \tanh(k (W h + b) / c)$$
+
+    Attributes:
+        weight: $W$, `(vocabulary, width)`.
+        bias: $b$, `(vocabulary,)`, or `None`.
+        scale: $k$.
+        softcap: $c$; `None` leaves the logits as they are.
+    """
+
+    weight: Float[Tensor, "vocabulary width"]
+    bias: Float[Tensor, " vocabulary"] | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocabulary"]:
+        """The logits."""
+        logits = nn.functional.linear(hidden, self.weight, self.bias) * self.scale
+        return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
+
+
+def head_of(model: nn.Module, path: str) -> Head:
+    """The head at a path of a model, with the scale and softcap that the model's config names.
+
+    Raises:
+        ValueError: if it does more than a linear layer, as one with adapters or in 4 bits does.
+    """
+    module = model.get_submodule(path)
+    if not isinstance(module, nn.Linear) or type(module).forward is not nn.Linear.forward:
+        raise ValueError(
+            f"{path!r} of {type(model).__name__} is a {type(module).__name__} and not a plain "
+            "nn.Linear, so its logits cannot be made of its weight alone. Name the submodule that "
+            "is one, or compare the logits: criteria such as soft_target on student.logits."
+        )
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # of Cohere
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # of Granite
+    softcap = getattr(config, "final_logit_softcapping", None)  # of Gemma 2
+    return Head(module.weight, module.bias, scale, None if softcap is None else float(softcap))
+
+
+@contextmanager
+def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterator[None]:
+    """While it lasts, heads make logits of the last positions only; of none, for 0."""
+    modules = [model.get_submodule(path) for path in paths]
+
+    def last(module: nn.Module) -> Callable[..., Tensor]:
+        whole = type(module).forward
+
+        def forward(hidden: Tensor) -> Tensor:
+            if positions:
+                return whole(module, hidden[..., -positions:, :])  # type: ignore[no-any-return]
+            return hidden.new_zeros(*hidden.shape[:-1], 0)
+
+        return forward
+
+    for module in modules:
+        module.forward = last(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+def check_head(head: Head, name: str, hidden: Any, logits: Any) -> None:
+    """Refuse a head from which the logits that the model returned do not follow.
+
+    Args:
+        head: of the model.
+        name: of its source.
+        hidden: what the head was given.
+        logits: what the model returned, of the last position alone.
+    """
+    with torch.no_grad():
+        expected = head(hidden[..., -1:, :])
+        same = expected.shape == logits.shape
+        off = float((expected - logits).abs().max()) if same else float("inf")
+    within = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 2e-2
+    if not same or off > within * float(logits.abs().max()):
+        raise ValueError(
+            f"The model returns other logits than follow from {name}: shapes "
+            f"{tuple(logits.shape)} and {tuple(expected.shape)}, largest difference {off:.3g}. It "
+            "does something to them that is not known here; compare the logits themselves, by a "
+            "criterion such as soft_target on student.logits and teacher.logits."
+        )
