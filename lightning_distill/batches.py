@@ -16,13 +16,9 @@ def model_inputs(batch: Any, model: nn.Module) -> Any:
     """What of a batch `model` takes by name; of a pair the first; anything else as it is."""
     if not isinstance(batch, Mapping):
         return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
-    parameters = inspect.signature(model.forward).parameters
-    named = [
-        p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    # A teacher that reads its answers from disk takes what the live one took.
-    named = getattr(model, "input_names", named)
+    named = input_names(model)
     chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
+    parameters = inspect.signature(model.forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     # Hugging Face models take options by **kwargs, not inputs.
     if not chosen and takes_any and not hasattr(model, "config"):
@@ -34,6 +30,16 @@ def model_inputs(batch: Any, model: nn.Module) -> Any:
             "student_inputs and teacher_inputs."
         )
     return chosen
+
+
+def input_names(model: nn.Module) -> list[str]:
+    """The keywords that a model takes by name."""
+    # A teacher that reads its answers from disk takes what the live one took.
+    own = getattr(model, "input_names", None)
+    if isinstance(own, list):
+        return own
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def call_model(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:

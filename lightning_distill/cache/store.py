@@ -19,7 +19,7 @@ from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard
 from .shard_writer import row_checksums
 
 FORMAT, VERSION = "lightning_distill answers", 1
-MANIFEST = "manifest.json"
+MANIFEST, PLAN = "manifest.json", "plan.json"
 # So many files are mapped at once; a process may not open many more.
 MAPPED = 400
 # After so many bytes were read the pages are given back: reading at random from files that are

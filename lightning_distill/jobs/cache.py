@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn, Tensor
 
+from ..batches import input_names
 from ..cache import (
     Answer,
     AnswerStore,
@@ -35,7 +36,7 @@ from ..cache import (
 )
 from ..cache.answer import signature
 from ..cache.row_id import row_ids
-from ..cache.store import MANIFEST, read_json, whole, write_json
+from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
 from ..features import Source
 from ..module import DistillationModule
 from ..teachers import CachedTeacher, CachingTeacher, fingerprint
@@ -52,14 +53,14 @@ from .build import (
     check_lengths,
     without_agreement,
 )
+from .cached_teacher import check_preprocessing, newest_cache
 from .check import check_number
+from .every_row import Batch, every_row
 from .rehearse import rehearse
 from .stage import say
 
-PLAN = "plan.json"
 # Rows of a file at most: more would be many to write again after a kill.
 MOST_ROWS = 262_144
-Batch = tuple[str, list[int], int]
 
 
 def cache(
@@ -121,7 +122,7 @@ def cache(
     if mode == "verify":
         return _verify(cfg, module, data, where, rows, tolerance)
     _refuse_unkeyed(data)
-    batches = _batches(data, batch_size)
+    batches = every_row(data, batch_size)
     plan = _plan(cfg, module, data, sources, batches, encoding, shard_mb)
     _check_plan(where, plan)
     writer = CacheWriter(module, data, sources, where, plan, batches)
@@ -181,8 +182,6 @@ def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:
     if folder is not None:
         return Path(folder)
     if mode == "verify":
-        from .cached_teacher import newest_cache
-
         return newest_cache()
     return Path(str(cfg.output_dir)) / "answers"
 
@@ -193,18 +192,6 @@ def _refuse_unkeyed(data: Any) -> None:
             "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
             "it go round among a number of views: data.views=N, for this job and for the training."
         )
-
-
-def _batches(data: Any, batch_size: int) -> list[Batch]:
-    """All rows of all splits, in every view, those of similar length together."""
-    found: list[Batch] = []
-    for split, lengths in data.row_lengths().items():
-        order = torch.as_tensor(lengths).argsort(stable=True).tolist()
-        views = (getattr(data, "views", None) or 1) if split == "train" else 1
-        for view in range(views):
-            for start in range(0, len(order), batch_size):
-                found.append((split, order[start : start + batch_size], view))
-    return found
 
 
 def _plan(
@@ -234,7 +221,7 @@ def _plan(
     answers = describe(values, shorter, tokens, encoding)
     lengths = [n for each in data.row_lengths().values() for n in each]
     per_row = _bytes_per_row(answers, values, sum(lengths) / max(len(lengths), 1))
-    own = getattr(teacher, "input_names", None) or _parameters(teacher)
+    own = input_names(teacher)
     of_teacher = about(teacher, outputs, own, fingerprint(teacher))
     return {
         "about": {
@@ -251,14 +238,6 @@ def _plan(
         },
         "answers": [answer.settings() for answer in answers],
     }
-
-
-def _parameters(model: nn.Module) -> list[str]:
-    import inspect
-
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(model.forward).parameters.values()
-    return [p.name for p in parameters if p.kind in kinds]
 
 
 def _bytes_per_row(answers: Sequence[Answer], values: Mapping[str, Tensor], tokens: float) -> int:
@@ -501,10 +480,9 @@ def _verify(
             f"{folder} holds the answers of another teacher (fingerprint {made[:12]}, this one is "
             f"{now[:12]})."
         )
-    from .cached_teacher import check_preprocessing
 
     check_preprocessing(store, data)
-    everything = [(split, row, view) for split, own, view in _batches(data, 1) for row in own]
+    everything = [(split, row, view) for split, own, view in every_row(data, 1) for row in own]
     generator = torch.Generator().manual_seed(int(cfg.seed))
     chosen = torch.randperm(len(everything), generator=generator)[:rows].tolist()
     batches = [(everything[i][0], [everything[i][1]], everything[i][2]) for i in sorted(chosen)]

@@ -16,6 +16,7 @@ from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
 from ..teachers import CachedTeacher, fingerprint, pretrained
 from ..teachers.pretrained import DTYPES
+from .every_row import every_row
 from .run import newest_run
 
 log = logging.getLogger("lightning_distill")
@@ -141,14 +142,12 @@ def _same_data(store: AnswerStore, data: Any) -> bool:
 
 def _check_rows(teacher: CachedTeacher, data: Any) -> None:
     """Look for every row of other data before the first step; a part of what was cached is fine."""
-    from .cache import _batches
-
     if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
         raise ValueError(
             "Augmentation draws anew in each epoch, which no cache can hold. Let it go round among "
             "the views that were cached: data.views=N."
         )
-    batches = _batches(data, 256)
+    batches = every_row(data, 256)
     missing: dict[str, list[int]] = {}
     looked = 0
     loader = data.rows_dataloader(batches)

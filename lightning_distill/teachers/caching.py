@@ -1,6 +1,5 @@
 """A live teacher whose answers are kept: run in the first epoch, and read from the second."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn, Tensor
 
+from ..batches import input_names
 from ..cache import (
     Answer,
     AnswerStore,
@@ -18,14 +18,13 @@ from ..cache import (
     write_manifest,
 )
 from ..cache.answer import signature
-from ..cache.store import MANIFEST, read_json, whole, write_json
+from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
 from ..features import Source
 from .answers import about, answer_name, describe, raw_values, run, without_last_token
 from .cached import check_mask, names_of, recall_sources, row_numbers
 from .encodings import encoding_of
 from .fingerprint import fingerprint
 
-PLAN = "plan.json"
 # So many rows of an epoch are looked at, before it is said that none of them was seen before.
 LOOKED_AT = 512
 
@@ -76,11 +75,7 @@ class CachingTeacher(nn.Module):
         self.encoding = encoding_of(logits, dtype, hidden_dtype, k, draws, temperature)
         self.preprocessing = preprocessing
         self.views, self.shard_bytes = views, int(shard_mb * 2**20)
-        self.input_names = [
-            p.name
-            for p in inspect.signature(teacher.forward).parameters.values()
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        ]
+        self.input_names = input_names(teacher)
         self.store: AnswerStore | None = None
         self.plan: dict[str, Any] | None = None
         self._writer: ShardWriter | None = None

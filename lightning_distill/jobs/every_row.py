@@ -1,0 +1,25 @@
+"""All rows of a data module in batches, in an order that depends on nothing but the rows."""
+
+from typing import Any
+
+import torch
+
+# A split, numbers of its rows, and the view under which training rows are augmented.
+Batch = tuple[str, list[int], int]
+
+
+def every_row(data: Any, batch_size: int) -> list[Batch]:
+    """All rows of all splits, in every view, those of similar length together.
+
+    Args:
+        data: a module with `row_lengths()`, such as `TextDataModule`.
+        batch_size: rows of a batch at most.
+    """
+    found: list[Batch] = []
+    for split, lengths in data.row_lengths().items():
+        order = torch.as_tensor(lengths).argsort(stable=True).tolist()
+        views = (getattr(data, "views", None) or 1) if split == "train" else 1
+        for view in range(views):
+            for start in range(0, len(order), batch_size):
+                found.append((split, order[start : start + batch_size], view))
+    return found
