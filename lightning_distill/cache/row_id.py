@@ -79,7 +79,8 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
         for i, digest in enumerate(digests):
             own = values[i]
             if per_token and lengths is not None:
-                end = step * lengths[i]
+                # A row without a token that counts is told by all of them.
+                end = step * (lengths[i] or tokens)
                 # Another tensor may have as many entries as there are tokens by chance.
                 if name in PER_TOKEN or not own[end:].any():
                     own = own[:end]

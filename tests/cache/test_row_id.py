@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from lightning_distill.cache import row_ids, row_lengths
 
-TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=5)
+# A row without a token that counts has no padding either: the test below is for it.
+TEXTS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=5)
 
 
 def inputs(texts, extra=0, left=False, **more):
@@ -151,3 +152,9 @@ def test_a_batch_without_rows_has_no_ids():
     assert row_ids(inputs([[1, 2]])).shape == (1, 2)
     assert row_ids({k: v[:0] for k, v in inputs([[1, 2]]).items()}).shape == (0, 2)
     assert row_ids(torch.zeros(3, 0)).shape == (3, 2)
+
+
+def test_rows_without_a_token_that_counts_are_told_apart_by_all_they_hold():
+    batch = {"input_ids": torch.tensor([[3, 4], [3, 5]]), "attention_mask": torch.zeros(2, 2)}
+    first, second = row_ids(batch)
+    assert (first != second).any()
