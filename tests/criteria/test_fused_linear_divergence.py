@@ -408,6 +408,19 @@ def test_sixteen_bits_lose_no_more_than_a_float32_loss_on_the_same_logits(criter
         assert relative(fused[i], exact[i]) < 1.1 * relative(plain[i], exact[i])
 
 
+def test_gradients_of_sixteen_bits_are_summed_in_thirty_two():
+    """Token by token they are what they are in one product, to the rounding of the result."""
+    hidden, weight, other = near(torch.bfloat16, vocabulary=200)
+    ours, theirs = (nn.Linear(64, 200, bias=x, dtype=torch.bfloat16) for x in (True, False))
+    ours.weight.data, theirs.weight.data = weight, other
+    found = []
+    for chunk in (1e-4, 10.0):
+        loss = FusedLinearDivergence(chunk_mb=chunk)(hidden, hidden, ours, theirs)
+        found.append(gradients(loss, ours.weight, ours.bias))
+    for in_parts, whole in zip(*found, strict=True):
+        assert relative(in_parts, whole.double()) < 4e-3
+
+
 def test_autocast_is_that_of_the_plain_way():
     student, teacher = (x.detach().float() for x in draw(30))
     ours, theirs = Head(8, 50, True).float(), Head(6, 50).float()
