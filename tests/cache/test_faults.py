@@ -268,9 +268,9 @@ def mounted(folder: Path, *options: str):
     try:
         done = subprocess.run(command, capture_output=True)
     except FileNotFoundError:
-        pytest.skip("no mount")
+        pytest.skip("this system has no mount, which makes the full disk of this test")
     if done.returncode:
-        pytest.skip("may not mount")
+        pytest.skip("only root may mount the file system that this test fills")
     try:
         yield folder
     finally:
@@ -400,7 +400,10 @@ def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
         AnswerStore(tmp_path / "kept")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"),
+    reason="this system does not fork: processes open the files by themselves",
+)
 def test_a_process_killed_at_any_operation_leaves_no_half_file(whole, tmp_path, truth):
     """Every file that has its name is whole; forked, for Python and torch start once."""
     complete = {p.name: p.read_bytes() for p in whole.iterdir()}

@@ -214,7 +214,10 @@ def test_a_store_is_sent_to_a_process_in_another_folder(folder, tmp_path, monkey
     assert len(pickle.loads(sent)) == ROWS
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"),
+    reason="this system does not fork: processes open the files by themselves",
+)
 def test_a_process_that_was_forked_reads_from_the_open_store(folder):
     store, ids, right = AnswerStore(folder), row_ids(inputs()), expected()
     store.read(ids, store.find(ids), ["logits"])

@@ -383,7 +383,10 @@ def test_the_cpu_is_not_waited_for(student, teacher, batches, tmp_path, monkeypa
     assert profiled(tmp_path, module(student, teacher), batches, warmup=0).steps == 4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="shows that work on a GPU is waited for, and there is none",
+)
 def test_a_gpu_is_waited_for(student, teacher, tmp_path):
     class Busy(Module):
         def teacher_forward(self, batch, **options):
