@@ -47,7 +47,7 @@ class DistillationModule(L.LightningModule):
     it, but it follows the module to its device and dtype.
 
     Override `student_inputs`, `teacher_inputs`, `student_forward`, `teacher_forward`,
-    `predictions` or `example_batch` where your models or batches differ.
+    `predictions`, `training_batch` or `example_batch` where your models or batches differ.
 
     Args:
         student: any module; trained.
@@ -161,6 +161,10 @@ class DistillationModule(L.LightningModule):
         logits = read(_STUDENT_LOGITS, outputs, {})
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
 
+    def training_batch(self, batch: Any) -> Any:
+        """What is trained on in the place of a batch, such as the student's own texts."""
+        return batch
+
     def example_batch(self) -> Any:
         """One batch, on the CPU, to try the objective on before training."""
         trainer = self.trainer
@@ -259,6 +263,7 @@ class DistillationModule(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
+        batch = self.training_batch(batch)
         values, _, _ = self._values(batch, heads="skipped")
         with self._section("objective"):
             losses = self.objective(values)
