@@ -12,6 +12,7 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
+from .accumulation import Accumulation
 from .batches import (
     batch_size,
     call_model,
@@ -28,6 +29,7 @@ from .objective import Objective
 from .preconditions import (
     check_label_order,
     check_optimizer,
+    check_shift,
     check_teacher,
     check_unused,
     use_eager_attention,
@@ -111,6 +113,7 @@ class DistillationModule(L.LightningModule):
         self.teacher_fingerprint: str | None = None
         self._label_order: list[int] | None = None
         self._total_steps: float = math.inf
+        self._accumulation = Accumulation(anew=self._replaces_batches())
         if teacher is not None:
             check_teacher(student, teacher)
             teacher.requires_grad_(False).eval()
@@ -263,7 +266,7 @@ class DistillationModule(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
-        batch = self.training_batch(batch)
+        batch, factors = self._accumulation.take(self, batch, batch_idx)
         values, _, _ = self._values(batch, heads="skipped")
         with self._section("objective"):
             losses = self.objective(values)
@@ -273,11 +276,13 @@ class DistillationModule(L.LightningModule):
             self._largest = found.abs().maximum(self._largest.to(found))
         logged: dict[str, Any] = {f"train/{n}": v for n, v in zip(losses, found, strict=True)}
         size = batch_size(batch)
+        if factors is not None:
+            losses = self.objective.scaled(losses, factors.to(found))
         with self._section("objective"):
             loss = self.objective.minimised(losses, self._parameters_by_name())
         if self.objective.balance is not None:
-            factors: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
-            logged.update({f"train/balance_{name}": value for name, value in factors.items()})
+            balanced: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
+            logged.update({f"train/balance_{name}": value for name, value in balanced.items()})
         with self._section("objective"):
             self._keep_task_gradient(losses)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
@@ -396,9 +401,9 @@ class DistillationModule(L.LightningModule):
     def _log_metric(self, name: str, metric: Metric) -> None:
         self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name.startswith("val/"))
 
-    def _add_losses(self, losses: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    def _add_losses(self, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> None:
         means = torch.stack([losses[name].detach().float() for name in counts])
-        counted = torch.tensor(list(counts.values()), device=means.device, dtype=means.dtype)
+        counted = torch.stack([count.to(means) for count in counts.values()])
         sums = torch.zeros(2, len(counts)) if self._sums is None else self._sums
         self._sums = sums.to(means) + torch.stack([means * counted, counted])
 
@@ -515,6 +520,7 @@ class DistillationModule(L.LightningModule):
             check_layers(self.teacher, sources["teacher"])
         for model in (self.student, self.teacher):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
+        check_shift(dict(self.objective.terms.items()), batch, self.student)
 
     def _check_predictions(self, student: Any, teacher: Any) -> None:
         shapes = []
@@ -573,6 +579,9 @@ class DistillationModule(L.LightningModule):
         if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy"):
             self.to(strategy.root_device)
         return self.device
+
+    def _replaces_batches(self) -> bool:
+        return type(self).training_batch is not DistillationModule.training_batch
 
     def _section(self, name: str) -> AbstractContextManager[Any]:
         """Names a part of a step to the trainer's profiler, which by default does nothing."""

@@ -10,7 +10,8 @@ import torch
 from torch import nn, Tensor
 
 from .adapter import build_adapter, student_and_teacher_arguments
-from .features import nearest, Source
+from .batches import batch_size
+from .features import nearest, read, Source
 from .mapping import pair_layers
 from .schedules import Schedule
 
@@ -197,13 +198,39 @@ class Term(nn.Module):
         return f"{inputs}{weight}"
 
 
-def _count(term: Any, values: Mapping[Source, Any]) -> int:
-    """Entries of the term's labels, mask and weight that count, or rows if it reads none."""
+def _count(term: Any, values: Mapping[Source, Any], rows: int | None = None) -> Tensor:
+    """How much counts in a term: its labels, mask and weight, or rows if it reads none."""
     inputs = getattr(term, "inputs", {})
     names = ("labels", "mask", "weight")
-    read = {name: values.get(inputs[name]) for name in names if name in inputs}
+    found = {name: values.get(inputs[name]) for name in names if name in inputs}
+    labels, mask, weight = (found.get(name) for name in names)
+    criterion: Any = getattr(term, "criterion", None)
+    if hasattr(criterion, "counted"):
+        # Which labels count where, it knows best: they may be the input's own tokens.
+        counted = criterion.counted(labels=labels, mask=mask)
+    else:
+        counted = _counted(labels, mask)
+    if isinstance(weight, Tensor) and weight.dim():
+        # A mean by weights is a mean over their sum, where the criterion divides by that.
+        heavy = weight.float() if getattr(criterion, "normalize", True) else (weight != 0).float()
+        if counted is None:
+            return heavy.sum()
+        if counted.shape[: heavy.dim()] == heavy.shape:
+            # One weight per row, for all of its tokens.
+            heavy = heavy.reshape(*heavy.shape, *[1] * (counted.dim() - heavy.dim()))
+            return torch.where(counted, heavy, 0.0).sum()
+    if counted is not None:
+        return counted.sum().float()
+    for source in term.sources():
+        value = values.get(source)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, Tensor) and first.dim():
+            return torch.tensor(first.shape[0], dtype=torch.float32, device=first.device)
+    return torch.tensor(1 if rows is None else rows, dtype=torch.float32)
+
+
+def _counted(labels: Any, mask: Any) -> Tensor | None:
     counted = None
-    labels, mask = read.get("labels"), read.get("mask")
     if isinstance(labels, Tensor):
         counted = labels != -100
         if labels.is_floating_point():
@@ -211,25 +238,10 @@ def _count(term: Any, values: Mapping[Source, Any]) -> int:
             # Several labels of one row, of which one is unknown.
             counted = counted if labels.dim() < 2 else counted.flatten(1).all(1)
     if isinstance(mask, Tensor):
-        counted = (
-            mask != 0 if counted is None or counted.shape != mask.shape else counted & (mask != 0)
-        )
-    weight = read.get("weight")
-    if isinstance(weight, Tensor) and weight.dim():
-        heavy = weight != 0
-        if counted is None:
-            counted = heavy
-        elif counted.shape[: heavy.dim()] == heavy.shape:
-            # One weight per row, for all of its tokens.
-            counted = counted & heavy.reshape(*heavy.shape, *[1] * (counted.dim() - heavy.dim()))
-    if counted is not None:
-        return int(counted.sum())
-    for source in term.sources():
-        value = values.get(source)
-        first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, Tensor) and first.dim():
-            return first.shape[0]
-    return 1
+        if counted is None or counted.shape != mask.shape:
+            return mask != 0
+        return counted & (mask != 0)
+    return counted
 
 
 def _check_arguments(criterion: nn.Module, names: list[str]) -> None:
@@ -339,9 +351,20 @@ class Objective(nn.Module):
             for name, term in self.terms.items()
         }
 
-    def counts(self, values: Mapping[Source, Any]) -> dict[str, int]:
+    def counts(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
         """Over how many samples or tokens each term's value on these tensors is a mean."""
         return {name: _count(term, values) for name, term in self.terms.items()}
+
+    def batch_counts(self, batch: Any) -> dict[str, Tensor]:
+        """The same for a batch that no model has seen; rows for terms that read nothing of it."""
+        values = {source: read(source, batch, {}) for source in self.sources("batch")}
+        rows = batch_size(batch)
+        found = {}
+        for name, term in self.terms.items():
+            # What else is in the batch, such as texts of other rows, says nothing of a count.
+            known = getattr(term, "inputs", {}).keys() & {"labels", "mask", "weight"}
+            found[name] = _count(term, values if known else {}, rows)
+        return found
 
     def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
         """Every term under its name, unweighted, and their weighted sum as `loss`; scalars."""
@@ -349,6 +372,13 @@ class Objective(nn.Module):
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    def scaled(self, losses: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
+        """What `forward` returned, each term times its factor; shape (terms,)."""
+        scaled = {n: losses[n] * f for n, f in zip(self.terms, factors, strict=True)}
+        weights = self.weights()
+        total = torch.stack([weights[n] * loss for n, loss in scaled.items()]).sum()
+        return {"loss": total, **scaled}
 
     def minimised(
         self, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
@@ -423,7 +453,7 @@ def _moves_elsewhere(term: Any, values: Mapping[Source, Any]) -> bool:
 
     A student that equals its teacher, or rows without labels, are no reason to refuse a term.
     """
-    if _count(term, values) == 0:
+    if not _count(term, values):
         return True
 
     def other(value: Any) -> Any:

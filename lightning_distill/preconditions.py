@@ -87,6 +87,43 @@ def check_unused(loss: Tensor, student: nn.Module, objective: nn.Module, strateg
         )
 
 
+def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> None:
+    """Refuse labels of a language model that stand one token beside what a term takes them for.
+
+    The label of a position is the token that follows it, or, as Hugging Face's collators have it,
+    the token that stands there, which the criterion then must move (`shift_labels`).
+    """
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    for name, term in terms.items():
+        source = getattr(term, "inputs", {}).get("labels")
+        if source is None or source.role != "batch" or not isinstance(ids, Tensor):
+            continue
+        labels = batch.get(source.name)
+        if not isinstance(labels, Tensor) or labels.shape != ids.shape or labels.dim() != 2:
+            continue
+        shifts = getattr(getattr(term, "criterion", None), "shift_labels", None)
+        counted = labels != -100
+        follows = bool((labels[:, :-1] == ids[:, 1:])[counted[:, :-1]].all())
+        stands = bool((labels == ids)[counted].all())
+        if follows == stands or counted.sum() < 2:
+            # Neither, as in tagging, or it cannot be told.
+            continue
+        if follows and shifts:
+            raise ValueError(
+                f"Term {name!r} moves labels by one token, and {source} says already for each "
+                "position which token follows: it would learn to skip one. Set `shift_labels` to "
+                f"false (criteria.{name}.criterion.shift_labels=false)."
+            )
+        causal = any(w in type(student).__name__ for w in ("CausalLM", "LMHead"))
+        if stands and not shifts and (causal or shifts is False):
+            raise ValueError(
+                f"{source} holds for each position the token that stands there, and term {name!r} "
+                "takes it for the one that follows: it would learn to repeat its input. Give it "
+                "labels that say what follows (-100 where nothing does), or a criterion that moves "
+                "them, as FusedLinearDivergence(shift_labels=True)."
+            )
+
+
 def check_label_order(values: Mapping[Source, Any], order: Sequence[int] | None) -> None:
     """Refuse layers whose outputs are labels in the teacher's own order."""
     for source, value in values.items():

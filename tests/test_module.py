@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from tiny import Batches, bert, loader, text_batches, trainer
+from tiny import Batches, bert, gpt2, loader, text_batches, token_batch, trainer
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
@@ -20,7 +20,14 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
-from lightning_distill.criteria import HardLabel, Hint, KnowledgeDistillation, SoftTarget, TAID
+from lightning_distill.criteria import (
+    FusedLinearDivergence,
+    HardLabel,
+    Hint,
+    KnowledgeDistillation,
+    SoftTarget,
+    TAID,
+)
 from lightning_distill.teachers.fingerprint import fingerprint
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -725,3 +732,52 @@ def test_adapters_have_the_precision_of_the_student(
     found = dict(made.objective.named_parameters())
     assert found and {p.dtype for p in found.values()} == {dtype}
     assert made.global_step == 4
+
+
+def _language_objective(shift):
+    inputs = {
+        "student": "student.layer_input:lm_head",
+        "teacher": "teacher.layer_input:lm_head",
+        "student_head": "student.head:lm_head",
+        "teacher_head": "teacher.head:lm_head",
+        "labels": "batch.labels",
+    }
+    criterion = FusedLinearDivergence(label_weight=1.0, shift_labels=shift)
+    return Objective({"lm": Term(criterion, inputs)})
+
+
+def _label_objective(_):
+    inputs = {"student": "student.logits", "labels": "batch.labels"}
+    return Objective({"lm": Term(HardLabel(), inputs)})
+
+
+def _standing(batch):
+    return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+
+@pytest.mark.parametrize(
+    ("objective", "shift", "form", "words"),
+    [
+        (_language_objective, True, dict, "it would learn to skip one"),
+        (_language_objective, False, _standing, "it would learn to repeat its input"),
+        (_label_objective, None, _standing, "it would learn to repeat its input"),
+        (_language_objective, False, dict, None),
+        (_language_objective, True, _standing, None),
+        (_label_objective, None, dict, None),
+    ],
+)
+def test_labels_beside_the_token_they_are_taken_for_are_refused(objective, shift, form, words):
+    batch = form(token_batch([6, 9], [1, 3], seed=0))
+    module = DistillationModule(gpt2(1, 8), gpt2(1, 8, seed=1), objective(shift))
+    if words is None:
+        module.prepare(batch)
+        return
+    with pytest.raises(ValueError, match=words):
+        module.prepare(batch)
+
+
+def test_labels_of_tokens_that_are_no_tokens_are_left_alone():
+    batch = token_batch([6, 9], [1, 3], seed=0)
+    batch["labels"] = torch.randint(0, 3, batch["input_ids"].shape)
+    module = DistillationModule(gpt2(1, 8), None, _label_objective(None))
+    module.prepare(batch)

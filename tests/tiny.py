@@ -1,9 +1,16 @@
 """Models, batches and trainers small enough for a test."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 
 def bert(layers: int, width: int, seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -65,3 +72,37 @@ def trainer(tmp_path, **options) -> L.Trainer:
         "default_root_dir": tmp_path,
     }
     return L.Trainer(**(defaults | options))
+
+
+def gpt2(layers: int, width: int, vocabulary: int = 40, seed: int = 0, **changes) -> Any:
+    """A causal language model without dropout."""
+    options = {"n_positions": 64, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=width,
+        n_layer=layers,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        **(options | changes),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(config)
+
+
+def token_batch(lengths: list[int], prompts: list[int], seed: int, vocabulary: int = 40) -> dict:
+    """Rows of random tokens, padded on the right; labels are what follows, behind the prompts."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, vocabulary, (len(lengths), max(lengths)), generator=generator)
+    places = torch.arange(max(lengths))
+    mask = (places < torch.tensor(lengths)[:, None]).long()
+    labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    outside = (places >= torch.tensor(lengths)[:, None] - 1) | (
+        places < torch.tensor(prompts)[:, None] - 1
+    )
+    return {
+        "input_ids": ids * mask,
+        "attention_mask": mask,
+        "labels": labels.masked_fill(outside, -100),
+    }

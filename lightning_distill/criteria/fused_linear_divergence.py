@@ -175,6 +175,14 @@ class FusedLinearDivergence(nn.Module):
             return loss  # type: ignore[no-any-return]
         return self._fused(student, teacher.detach(), student_head, teacher_head, counted, labels)
 
+    def counted(self, labels: Tensor | None = None, mask: Tensor | None = None) -> Tensor | None:
+        """Which tokens count, of the shape of what is given; `None` if nothing says it."""
+        if mask is not None:
+            return mask != 0
+        if labels is None:
+            return None
+        return (_shifted(labels) if self.shift_labels else labels) != UNLABELLED
+
     def _fused(
         self,
         student: Tensor,
