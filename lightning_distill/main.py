@@ -52,6 +52,11 @@ def _label_kind(task: str | None) -> str:
     return kinds.get(str(task), "cross_entropy")
 
 
+def _agreement_task(task: str | None) -> str:
+    # A language model chooses among tokens as a classifier among classes.
+    return "classification" if task in (None, "language_modelling") else task
+
+
 # `replace`, because tests and notebooks may import this module more than once.
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver(
@@ -61,9 +66,7 @@ OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
-OmegaConf.register_new_resolver(
-    "agreement_task", lambda task: task or "classification", replace=True
-)
+OmegaConf.register_new_resolver("agreement_task", _agreement_task, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_distill.conf", config_name="main")

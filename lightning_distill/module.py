@@ -27,6 +27,7 @@ from .labels import label_order, reordered
 from .metrics import update
 from .objective import Objective
 from .preconditions import (
+    check_causal,
     check_label_order,
     check_optimizer,
     check_shift,
@@ -520,7 +521,11 @@ class DistillationModule(L.LightningModule):
             check_layers(self.teacher, sources["teacher"])
         for model in (self.student, self.teacher):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
-        check_shift(dict(self.objective.terms.items()), batch, self.student)
+        if check_shift(dict(self.objective.terms.items()), batch, self.student):
+            check_causal("student", self.student, self.student_inputs(batch))
+            teacher = None if hasattr(self.teacher, "recall") else self.teacher
+            if teacher is not None and sources["teacher"]:
+                check_causal("teacher", teacher, self.teacher_inputs(batch))
 
     def _check_predictions(self, student: Any, teacher: Any) -> None:
         shapes = []

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .features import Source
+from .batches import call_model
+from .features import read, Source
 from .teachers.fingerprint import plain_tensors
 
 log = logging.getLogger("lightning_distill")
@@ -87,12 +88,14 @@ def check_unused(loss: Tensor, student: nn.Module, objective: nn.Module, strateg
         )
 
 
-def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> None:
+def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> bool:
     """Refuse labels of a language model that stand one token beside what a term takes them for.
 
     The label of a position is the token that follows it, or, as Hugging Face's collators have it,
-    the token that stands there, which the criterion then must move (`shift_labels`).
+    the token that stands there, which the criterion then must move (`shift_labels`). Returns
+    whether any term learns from labels to say what follows.
     """
+    found = False
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
     for name, term in terms.items():
         source = getattr(term, "inputs", {}).get("labels")
@@ -122,6 +125,46 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> Non
                 "labels that say what follows (-100 where nothing does), or a criterion that moves "
                 "them, as FusedLinearDivergence(shift_labels=True)."
             )
+        found |= follows or bool(shifts)
+    return found
+
+
+def check_causal(role: str, model: nn.Module, inputs: Any) -> None:
+    """Refuse a model that sees the tokens it is to predict, as an encoder does.
+
+    Args:
+        role: what an error calls it.
+        model: a language model.
+        inputs: keywords that it is given for a batch.
+    """
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or not len(ids):
+        return
+    rows, tokens = ids.shape
+    row = {
+        name: value[:1]
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.shape[:2] == (rows, tokens)
+    }
+    mask = row.get("attention_mask")
+    last = (int(mask[0].nonzero().max()) if mask is not None and mask[0].any() else tokens - 1) or 1
+    other = row["input_ids"].clone()
+    # A neighbouring number is a token of the same vocabulary.
+    other[0, last:] = torch.where(other[0, last:] > 0, other[0, last:] - 1, 1)
+    with torch.no_grad():
+        found = [
+            read(Source(role, "output", "logits"), call_model(model, given, {}), {})
+            for given in (row, {**row, "input_ids": other})
+        ]
+    # Equal to the last bit but where a kernel orders its sums by what it is given.
+    within = 1e-5 if found[0].dtype in (torch.float32, torch.float64) else 1e-2
+    before, after = (logits[0, :last].float() for logits in found)
+    if (before - after).abs().max() > within * before.abs().max():
+        raise ValueError(
+            f"The {role} ({type(model).__name__}) sees the tokens that follow: what it says of a "
+            "position changes with the next one, which it is to predict. Take a causal model, as "
+            "student.model_type=gpt2, or an encoder with is_decoder=true."
+        )
 
 
 def check_label_order(values: Mapping[Source, Any], order: Sequence[int] | None) -> None:

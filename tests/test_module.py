@@ -16,7 +16,12 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
@@ -781,3 +786,29 @@ def test_labels_of_tokens_that_are_no_tokens_are_left_alone():
     batch["labels"] = torch.randint(0, 3, batch["input_ids"].shape)
     module = DistillationModule(gpt2(1, 8), None, _label_objective(None))
     module.prepare(batch)
+
+
+def test_a_model_that_sees_what_follows_is_refused():
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+    )
+    batch = token_batch([6, 9], [1, 3], seed=0)
+    seeing = BertLMHeadModel(config)
+    with pytest.raises(ValueError, match="student .BertLMHeadModel. sees the tokens that follow"):
+        DistillationModule(seeing, None, _label_objective(None)).prepare(batch)
+    causal = copy.deepcopy(config)
+    causal.is_decoder = True
+    DistillationModule(BertLMHeadModel(causal), None, _label_objective(None)).prepare(batch)
+    objective = Objective(
+        {
+            "labels": Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"}),
+            "soft": Term(SoftTarget(), {"student": "student.logits", "teacher": "teacher.logits"}),
+        }
+    )
+    with pytest.raises(ValueError, match="teacher .BertLMHeadModel. sees the tokens that follow"):
+        DistillationModule(gpt2(1, 8), seeing, objective).prepare(batch)

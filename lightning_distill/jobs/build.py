@@ -12,13 +12,17 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
+from torch import nn, Tensor
 from torchmetrics import Metric
 
 from .. import criteria
 from ..batches import check_largest_id, longest_input
+from ..data.rows import UNLABELLED
+from ..features import Source
 from ..labels import label_order
+from ..module import DistillationModule
 from ..objective import Objective, Term
+from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, CachingTeacher
 from ..teachers.pretrained import check_path
 from .cached_teacher import teacher_weights, tokenizer_path
@@ -130,6 +134,8 @@ def known(data: Any, **more: Any) -> dict[str, Any]:
         "task": getattr(data, "task", None),
         "vocab_size": None if tokenizer is None else len(tokenizer),
         "pad_token_id": getattr(tokenizer, "pad_token_id", None),
+        "eos_token_id": getattr(tokenizer, "eos_token_id", None),
+        "auto_class": AUTO_CLASSES.get(str(getattr(data, "task", None))),
         "data": data,
         **more,
     }
@@ -243,21 +249,60 @@ def build_label_objective(cfg: DictConfig) -> Objective:
         for name, term in _terms(cfg).items()
         if term.active and all(source.role != "teacher" for source in term.sources())
     }
-    if not terms:
-        criterion = criteria.HardLabel(label_kind(cfg.task))
-        inputs = {"student": "student.logits", "labels": "batch.labels"}
-        terms = {"hard_label": Term(criterion, inputs)}
-    return Objective(terms)
+    return Objective(terms or {"hard_label": label_term(cfg.task)})
+
+
+def label_term(task: str | None, label_smoothing: float = 0.0) -> Term:
+    """What a model learns of labels alone."""
+    inputs = {"student": "student.logits", "labels": "batch.labels"}
+    return Term(criteria.HardLabel(label_kind(task), label_smoothing), inputs)
 
 
 def _terms(cfg: DictConfig) -> dict[str, Any]:
     if not group(cfg, "criteria"):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
-    return {
+    terms = {
         str(name): instantiate(node, _convert_="object")
         for name, node in group(cfg, "criteria").items()
         if node is not None
     }
+    if cfg.task == "language_modelling":
+        for term in terms.values():
+            _mask_tokens(term)
+    return terms
+
+
+def _mask_tokens(term: Any) -> None:
+    """Compare logits of the tokens that have a label only, where the term names no mask."""
+    inputs = getattr(term, "inputs", {})
+    if "mask" in inputs or not any(s.name == "logits" for s in inputs.values()):
+        return
+    if "mask" in inspect.signature(term.criterion.forward).parameters:
+        term.inputs["mask"] = Source("batch", "output", "labels", process=_has_label)
+
+
+def _has_label(labels: Tensor) -> Tensor:
+    return labels != UNLABELLED
+
+
+def build_module(
+    cfg: DictConfig,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    objective: Objective,
+    metrics: Mapping[str, Metric],
+) -> DistillationModule:
+    """The module that `cfg.module` names, or a plain one."""
+    # A run that is older than this key goes on as it was.
+    node = cfg.get("module")
+    make = DistillationModule if node is None else instantiate(node, _convert_="object")
+    module = make(student, teacher, objective, metrics, **optimization(cfg))
+    if not isinstance(module, DistillationModule):
+        raise ValueError(
+            f"`module` must make a DistillationModule, got a {type(module).__name__} from "
+            f"{node.get('_target_')}."
+        )
+    return module
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:

@@ -14,6 +14,7 @@ from ..batches import model_inputs
 from ..cache import AnswerStore
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
+from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, fingerprint, pretrained
 from ..teachers.pretrained import DTYPES
 from .every_row import every_row
@@ -29,7 +30,7 @@ def cached_teacher(
     data: Any,
     folder: str | None = None,
     path: str | None = None,
-    auto_class: str = "AutoModelForSequenceClassification",
+    auto_class: str | None = None,
 ) -> CachedTeacher:
     """The teacher whose answers lie in a folder, once it is seen that they are to this data.
 
@@ -99,13 +100,13 @@ def teacher_weights(teacher: CachedTeacher, cfg: DictConfig) -> nn.Module:
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
-    kind = OmegaConf.select(cfg, "teacher.auto_class") or "AutoModelForSequenceClassification"
+    kind = OmegaConf.select(cfg, "teacher.auto_class") or AUTO_CLASSES.get(cfg.task)
     model = _load(teacher, str(path), kind)
     rounded = teacher.about["quantization"] is not None or teacher.about["dtype"] != "float32"
     return pretrained(str(path), kind) if rounded else model
 
 
-def _load(teacher: CachedTeacher, path: str, auto_class: str) -> nn.Module:
+def _load(teacher: CachedTeacher, path: str, auto_class: str | None) -> nn.Module:
     """The model in the type in which it answered, if it is the one."""
     about = teacher.about
     dtype = about["dtype"] if about["dtype"] in DTYPES else None

@@ -14,7 +14,7 @@ def caching_teacher(
     data: Any,
     of: Any,
     path: str | None = None,
-    auto_class: str = "AutoModelForSequenceClassification",
+    auto_class: str | None = None,
     folder: str | None = None,
     rehearse: Any = None,
     **options: Any,

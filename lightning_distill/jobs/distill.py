@@ -20,6 +20,7 @@ from .build import (
     build_data,
     build_label_objective,
     build_metrics,
+    build_module,
     build_objective,
     build_student,
     build_teacher,
@@ -66,7 +67,7 @@ def distill(cfg: DictConfig) -> float:
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)
-    module = DistillationModule(student, teacher, objective, metrics, **optimization(cfg))
+    module = build_module(cfg, student, teacher, objective, metrics)
     say("Student", f"learning from {', '.join(objective.terms)}")
     result = train(cfg, module, data, directory)
     save_student(module.student, data, directory / "student")
@@ -118,7 +119,8 @@ def labelled_rows(data: Any) -> int | None:
 
 def on_labels(data: Any) -> Any:
     """The data without its unlabelled training rows, where it can leave them out."""
-    return data.replace(drop_unlabelled=True) if hasattr(data, "replace") else data
+    drops = hasattr(data, "replace") and hasattr(data, "drop_unlabelled")
+    return data.replace(drop_unlabelled=True) if drops else data
 
 
 def check_labels(data: Any, objective: Objective) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..labels import label_order, reordered
 from ..module import DistillationModule
+from ..students.from_config import AUTO_CLASSES
 from ..teachers.pretrained import check_complete, load
 from .build import (
     build_data,
@@ -42,13 +43,13 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         )
     if (Path(folder) / "model.safetensors").is_file():
         check_hugging_face(Path(folder))
-    model, info = load(str(folder), "AutoModelForSequenceClassification", dtype=torch.float32)
-    check_complete(f"model {folder}", info)
-    model.eval()
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
     data = build_data(cfg)
+    model, info = load(str(folder), AUTO_CLASSES.get(cfg.task), dtype=torch.float32)
+    check_complete(f"model {folder}", info)
+    model.eval()
     metrics = build_metrics(cfg)
     order = label_order(
         getattr(data, "label_names", None),

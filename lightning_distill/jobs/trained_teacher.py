@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ..cache_folder import cache_folder
-from ..criteria import HardLabel
 from ..module import DistillationModule
-from ..objective import Objective, Term
+from ..objective import Objective
+from ..students.from_config import AUTO_CLASSES
 from ..teachers import pretrained
 from ..teachers.pretrained import check_dtype
 from ..teachers.quantization import check_quantization, quantized
@@ -26,7 +26,7 @@ from .build import (
     call,
     check_lengths,
     known,
-    label_kind,
+    label_term,
     optimization,
     watching,
 )
@@ -101,7 +101,8 @@ def trained_teacher(
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
-        return pretrained(str(kept), dtype=dtype, quantization=quantization)
+        kind = AUTO_CLASSES.get(cfg.task)
+        return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
     check_lengths(data, teacher=teacher)
@@ -112,26 +113,25 @@ def trained_teacher(
     stage = cfg.copy()
     with open_dict(stage):
         stage.optimizer.lr = learning_rate
-    inputs = {"student": "student.logits", "labels": "batch.labels"}
-    criterion = HardLabel(label_kind(cfg.task), label_smoothing)
     metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
     module = DistillationModule(
         teacher,
         None,
-        Objective({"hard_label": Term(criterion, inputs)}),
+        Objective({"hard_label": label_term(cfg.task, label_smoothing)}),
         metrics,
         **optimization(stage),
     )
     stage = watching(stage, metrics, module.objective)
     # What shapes the student's steps is no part of the teacher's recipe.
-    rows = data.replace(
-        labelled_rows=None,
-        drop_unlabelled=True,
-        batch_size=batch_size,
-        tokens_per_batch=None,
-        augmentation=None,
-        views=None,
-    )
+    whole = {
+        "labelled_rows": None,
+        "drop_unlabelled": True,
+        "batch_size": batch_size,
+        "tokens_per_batch": None,
+        "augmentation": None,
+        "views": None,
+    }
+    rows = data.replace(**{name: v for name, v in whole.items() if hasattr(data, name)})
     directory = Path(str(cfg.output_dir)) / "teacher"
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
     _keep(module.student, data.tokenizer, kept, text)

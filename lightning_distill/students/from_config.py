@@ -11,6 +11,7 @@ from torch import nn
 
 from ..teachers.pretrained import find_auto_class
 
+AUTO_CLASSES = {"language_modelling": "AutoModelForCausalLM"}
 PROBLEMS = {
     "classification": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -20,12 +21,13 @@ PROBLEMS = {
 
 def from_config(
     model_type: str,
-    num_labels: int,
-    vocab_size: int,
+    num_labels: int | None = None,
+    vocab_size: int | None = None,
     label_names: Sequence[str] | None = None,
     task: str = "classification",
     pad_token_id: int | None = None,
-    auto_class: str = "AutoModelForSequenceClassification",
+    eos_token_id: int | None = None,
+    auto_class: str | None = None,
     attn_implementation: str | None = None,
     seed: int = 0,
     **config: Any,
@@ -34,12 +36,13 @@ def from_config(
 
     Args:
         model_type: as in a `config.json`: bert, distilbert, roberta, gpt2, llama, ...
-        num_labels: size of the head; the data says it.
+        num_labels: size of the head; the data says it. A language model has none.
         vocab_size: size of the embeddings; the tokenizer says it.
         label_names: in order, written into the configuration.
-        task: `classification`, `multi_label` or `regression`.
+        task: `classification`, `multi_label`, `regression` or `language_modelling`.
         pad_token_id: the tokenizer's.
-        auto_class: the class of transformers that knows the task.
+        eos_token_id: the tokenizer's.
+        auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
         seed: of the weights.
         config: fields of that model's configuration, as `hidden_size=96`.
@@ -47,8 +50,9 @@ def from_config(
     Raises:
         ValueError: for an unknown model type or field, and sizes that do not fit.
     """
-    for name, size in (("num_labels", num_labels), ("vocab_size", vocab_size)):
-        if size < 1:
+    labelled = task != "language_modelling"
+    for name, size in (("num_labels", num_labels if labelled else 1), ("vocab_size", vocab_size)):
+        if size is None or size < 1:
             raise ValueError(f"`{name}` must be at least 1, got {size}.")
     known = list(transformers.CONFIG_MAPPING)
     if model_type not in known:
@@ -58,6 +62,9 @@ def from_config(
             f"Nearest: {', '.join(near) or '-'}."
         )
     default = transformers.AutoConfig.for_model(model_type)
+    if not labelled and hasattr(default, "is_decoder"):
+        # An encoder would see the tokens that it is to predict.
+        config = {"is_decoder": True, **config}
     for field in config:
         # Methods are attributes too, and a field of their name would replace them.
         if not hasattr(default, field) or callable(getattr(default, field)):
@@ -75,9 +82,15 @@ def from_config(
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"This is no configuration of a {model_type}: {reason}") from error
     made.vocab_size = vocab_size
-    if pad_token_id is not None:
-        made.pad_token_id = pad_token_id
-    set_labels(made, num_labels, label_names, task)
+    for name, number in (("pad_token_id", pad_token_id), ("eos_token_id", eos_token_id)):
+        if number is not None:
+            setattr(made, name, number)
+    if labelled:
+        set_labels(made, num_labels, label_names, task)
+    elif getattr(made, "bos_token_id", None) is not None:
+        # A number of the default vocabulary, which may be another token of this one or none.
+        made.bos_token_id = made.eos_token_id
+    auto_class = auto_class or AUTO_CLASSES.get(task)
     cls = find_auto_class(auto_class)
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +101,7 @@ def from_config(
         except ValueError as error:
             # transformers goes on to list every model it has.
             raise ValueError(
-                f"No {auto_class} can be made of a {model_type}: {str(error).splitlines()[0]}"
+                f"No {cls.__name__} can be made of a {model_type}: {str(error).splitlines()[0]}"
             ) from error
 
 
@@ -130,7 +143,7 @@ def _check_heads(default: Any, given: Mapping[str, Any]) -> None:
     )
 
 
-def set_labels(config: Any, num_labels: int, names: Sequence[str] | None, task: str) -> None:
+def set_labels(config: Any, num_labels: int | None, names: Sequence[str] | None, task: str) -> None:
     """Write the number of labels, their names and the kind of problem into a configuration."""
     if task not in PROBLEMS:
         raise ValueError(f"`task` must be one of {', '.join(PROBLEMS)}, got {task!r}.")

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..labels import label_order
 from ..teachers.pretrained import find_auto_class, load
-from .from_config import set_labels
+from .from_config import AUTO_CLASSES, set_labels
 
 log = logging.getLogger("lightning_distill")
 
@@ -20,7 +20,7 @@ def pretrained(
     num_labels: int | None = None,
     label_names: Sequence[str] | None = None,
     task: str = "classification",
-    auto_class: str = "AutoModelForSequenceClassification",
+    auto_class: str | None = None,
     attn_implementation: str | None = None,
 ) -> nn.Module:
     """Load a student in float32, ready to train.
@@ -31,14 +31,15 @@ def pretrained(
             that of `label_names`, 1 for a regression, or else the file's.
         label_names: in order; a head that was trained for the same names in another order, or
             for others, is replaced by a fresh one.
-        task: `classification`, `multi_label` or `regression`.
-        auto_class: the class of transformers that knows the task.
+        task: `classification`, `multi_label`, `regression` or `language_modelling`.
+        auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
         ValueError: if weights other than the head's are missing.
     """
+    auto_class = auto_class or AUTO_CLASSES.get(task)
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     # No code that comes with a model is run, nor the user asked about it at a terminal.
     model, info = load(path, auto_class, dtype=torch.float32, trust_remote_code=False, **options)
@@ -49,6 +50,14 @@ def pretrained(
             f"The student {path} lacks {', '.join(lost[:4])}{', ...' if len(lost) > 4 else ''}: "
             f"its weights do not belong to a {type(model).__name__}."
         )
+    if task == "language_modelling":
+        if new:
+            # Its head is what was trained longest.
+            raise ValueError(
+                f"The student {path} lacks {', '.join(sorted(new)[:4])}: these would be random "
+                "numbers. Is it a causal language model?"
+            )
+        return model.train()
     stored = model.config.id2label
     if num_labels is None:
         num_labels = 1 if task == "regression" else len(label_names or stored)

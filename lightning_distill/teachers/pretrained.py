@@ -19,7 +19,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def pretrained(
     path: str,
-    auto_class: str = "AutoModelForSequenceClassification",
+    auto_class: str | None = None,
     dtype: str | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
@@ -31,7 +31,8 @@ def pretrained(
 
     Args:
         path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
-        auto_class: the class of transformers that knows the task.
+        auto_class: the class of transformers that knows the task, such as `AutoModelForCausalLM`;
+            `AutoModelForSequenceClassification` by default.
         dtype: `float32` (the default), `bfloat16` or `float16`.
         attn_implementation: for example `eager`, which returns attention maps.
         trust_remote_code: run code that comes with the model.
@@ -76,7 +77,7 @@ def check_dtype(dtype: str | None) -> torch.dtype:
     return DTYPES[name]
 
 
-def load(path: str, auto_class: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model and what transformers says of its loading; used for teachers and students.
 
     Raises:
@@ -102,7 +103,7 @@ def load(path: str, auto_class: str, **options: Any) -> tuple[Any, dict[str, Any
         first = str(error).splitlines()[0]
         trust = " Only teacher=pretrained with trust_remote_code=true runs such code."
         trust = trust if "custom code" in first else ""
-        raise ValueError(f"{path!r} cannot be loaded as {auto_class}: {first}{trust}") from error
+        raise ValueError(f"{path!r} cannot be loaded as {cls.__name__}: {first}{trust}") from error
     wrong = sorted(info["mismatched_keys"])
     if wrong:
         name, stored, expected = wrong[0]
@@ -114,8 +115,9 @@ def load(path: str, auto_class: str, **options: Any) -> tuple[Any, dict[str, Any
     return model, info
 
 
-def find_auto_class(name: str) -> Any:
-    """A class of transformers by its name, which starts with AutoModel."""
+def find_auto_class(name: str | None) -> Any:
+    """A class of transformers by its name, which starts with AutoModel; `None` classifies."""
+    name = name or "AutoModelForSequenceClassification"
     known = [n for n in dir(transformers) if n.startswith("AutoModel")]
     if name not in known:
         near = get_close_matches(name, known, n=3)
