@@ -18,14 +18,14 @@ def worker_count(num_workers: int | None) -> int:
 
 
 def row_loader(
-    rows: Any, sampler: Any, collate: Callable[[Any], Any], num_workers: int | None
+    rows: Any, sampler: Any, collate: Callable[[Any], Any] | None, num_workers: int | None
 ) -> DataLoader:
     """A batch for each list of row numbers that the sampler gives.
 
     Args:
         rows: a data set that is indexed by what the sampler gives.
         sampler: such as [`LengthGroupedBatches`][].
-        collate: makes a batch of what `rows` gives.
+        collate: makes a batch of what `rows` gives; `None` takes it as it is.
         num_workers: processes that collate; see [`worker_count`][].
     """
     count = worker_count(num_workers)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from .all_splits import all_splits
 from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
 from .length_grouped import EvenRows, LengthGroupedBatches, PlannedBatches
 from .load_tokenizer import load_tokenizer
@@ -150,7 +151,9 @@ class TextDataModule(L.LightningDataModule):
         """Load, check and tokenise; a second call does nothing."""
         if self.splits:
             return
-        splits = self._with_all_splits(self.load())
+        given = self.load()
+        self._cut_validation = "validation" not in given
+        splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
         for name, split in splits.items():
             self._check_columns(name, split)
         labels = self._read_labels(splits)
@@ -314,37 +317,6 @@ class TextDataModule(L.LightningDataModule):
         fraction = self.validation_fraction
         if not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(f"`validation_fraction` lies between 0 and 1, got {fraction!r}.")
-
-    def _with_all_splits(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
-        if "train" not in splits:
-            raise ValueError(
-                f"{type(self).__name__}.load() must give a split `train`, got "
-                f"{', '.join(splits) or 'none'}."
-            )
-        for name, split in splits.items():
-            if len(split) == 0:
-                raise ValueError(f"The {name} data has no rows.")
-        if "validation" not in splits:
-            total = len(splits["train"])
-            held = round(total * self.validation_fraction)
-            if not 0 < held < total:
-                raise ValueError(
-                    f"There is no validation data, and {self.validation_fraction:.0%} of the "
-                    f"{total} training rows is {held}: name a validation file, or bring more rows."
-                )
-            self._cut_validation = True
-            order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-            log.info("no validation data: %d training rows are held out for it", held)
-            train = splits["train"]
-            splits["validation"] = train.select(sorted(order[:held].tolist()))
-            splits["train"] = train.select(sorted(order[held:].tolist()))
-        if "test" not in splits:
-            log.warning(
-                "no test data: the validation rows are used, which chose the best student; "
-                "its figures will be too good"
-            )
-            splits["test"] = splits["validation"]
-        return {name: splits[name] for name in ("train", "validation", "test")}
 
     def _check_columns(self, name: str, split: datasets.Dataset) -> None:
         columns = split.column_names

@@ -47,13 +47,13 @@ def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) ->
         return found
 
     least = LEAST if getattr(tokenizer, "is_fast", False) else math.inf
-    columns = {f"text {i}": list(part) for i, part in enumerate(texts)}
+    columns: dict[str, list[Any]] = {f"text {i}": list(part) for i, part in enumerate(texts)}
     name = texts_fingerprint(texts, tokenizer, max_length)
     return kept_tokens(columns, tokens, name, keep=len(texts[0]) >= least)
 
 
 def kept_tokens(
-    columns: dict[str, list[str]],
+    columns: dict[str, list[Any]],
     tokens: Callable[[Any], Mapping[str, Any]],
     name: str,
     keep: bool,
