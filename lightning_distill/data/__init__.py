@@ -1,10 +1,13 @@
-"""Where batches come from: LightningDataModules of tokenised text."""
+"""Where batches come from: LightningDataModules of tokenised text, and of documents."""
 
 from .docstrings import Docstrings
 from .draw import Draw
 from .hub import Hub
+from .language_model import LanguageModelData
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .standard_library import StandardLibrary
 from .text import TextDataModule
+from .text_corpus import TextCorpus
 from .text_files import TextFiles
 from .token_masking import TokenMasking
 
@@ -13,7 +16,10 @@ __all__ = [
     "Draw",
     "EvenRows",
     "Hub",
+    "LanguageModelData",
     "LengthGroupedBatches",
+    "StandardLibrary",
+    "TextCorpus",
     "TextDataModule",
     "TextFiles",
     "TokenMasking",

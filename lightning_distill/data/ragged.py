@@ -58,18 +58,19 @@ class Ragged:
         taken.values = self.values[places]
         return taken
 
-    def padded(self, fill: int, left: bool = False) -> torch.Tensor:
-        """Filled up to the longest row.
+    def padded(self, fill: int, left: bool = False, width: int = 0) -> torch.Tensor:
+        """Filled up to the longest row, or further.
 
         Args:
             fill: what stands where a row has nothing.
             left: put it before the row.
+            width: fill up to so many at least.
 
         Returns:
-            int64, shape (rows, longest).
+            int64, shape (rows, longest or `width`).
         """
         lengths = self.lengths
-        longest = int(lengths.max(initial=0))
+        longest = int(lengths.max(initial=width))
         filled = np.full((len(self), longest), fill, dtype=np.int64)
         places = np.arange(longest)
         there = lengths[:, None]

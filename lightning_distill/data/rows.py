@@ -132,7 +132,7 @@ class Rows(Dataset):
 class Splits(Dataset):
     """Rows of several splits; indexed by `(split, row numbers, view)`."""
 
-    def __init__(self, splits: dict[str, Rows]):
+    def __init__(self, splits: dict[str, Any]):
         self.splits = splits
 
     def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> dict[str, Any]:

@@ -3,16 +3,13 @@
 import ast
 import functools
 import inspect
-import os
-import sysconfig
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-_PASSED_OVER = frozenset(
-    {"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"}
-)
+from .stdlib_sources import stdlib_folder, stdlib_sources
+
 _SHORTEST = 20
 
 
@@ -44,7 +41,7 @@ def stdlib_docstrings(packages: int = 16) -> tuple[list[str], list[str]]:
             f"`packages` must be at least 1, got {packages}. "
             "It says how many of the largest packages become classes; the default is 16."
         )
-    texts, names = _docstrings_under(Path(sysconfig.get_paths()["stdlib"]))
+    texts, names = _docstrings_under(stdlib_folder())
     # The name breaks ties, so that the choice does not hang on the order of a folder.
     largest = sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
     if packages > len(largest):
@@ -61,12 +58,10 @@ def stdlib_docstrings(packages: int = 16) -> tuple[list[str], list[str]]:
 def _docstrings_under(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Every distinct docstring below `root` that belongs to one package only, in file order."""
     homes: defaultdict[str, set[str]] = defaultdict(set)
-    for path in _sources(root):
+    for path in stdlib_sources(root):
         package = path.relative_to(root).parts[0].removesuffix(".py")
-        # Debian and others keep build folders here, such as config-3.11-x86_64-linux-gnu.
-        if package.isidentifier():
-            for text in _docstrings(path):
-                homes[text].add(package)
+        for text in _docstrings(path):
+            homes[text].add(package)
     rows = [(text, *names) for text, names in homes.items() if len(names) == 1]
     if not rows:
         raise RuntimeError(
@@ -76,13 +71,6 @@ def _docstrings_under(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             "`data=text_files`."
         )
     return tuple(text for text, _ in rows), tuple(name for _, name in rows)
-
-
-def _sources(root: Path) -> Iterator[Path]:
-    """Python files below `root`, in the order of their names."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in _PASSED_OVER)
-        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -15,10 +14,13 @@ import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from .all_splits import all_splits
 from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
 from .length_grouped import EvenRows, LengthGroupedBatches, PlannedBatches
+from .load_tokenizer import load_tokenizer
+from .row_loader import check_plan, row_loader
 from .rows import Augmentation, Collate, Rows, Splits, UNLABELLED
 from .tokenizer_fingerprint import tokenizer_fingerprint
 from .tokens import tokenise
@@ -149,13 +151,15 @@ class TextDataModule(L.LightningDataModule):
         """Load, check and tokenise; a second call does nothing."""
         if self.splits:
             return
-        splits = self._with_all_splits(self.load())
+        given = self.load()
+        self._cut_validation = "validation" not in given
+        splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
         for name, split in splits.items():
             self._check_columns(name, split)
         labels = self._read_labels(splits)
         self.tokenizer = self._build_tokenizer(splits["train"])
         if self.teacher_tokenizer is not None:
-            self.teacher_tokenizer = _load_tokenizer(self.teacher_tokenizer)
+            self.teacher_tokenizer = load_tokenizer(self.teacher_tokenizer)
             if self.teacher_tokenizer.get_vocab() == self.tokenizer.get_vocab():
                 self.teacher_tokenizer = None
         for name, split in splits.items():
@@ -217,17 +221,7 @@ class TextDataModule(L.LightningDataModule):
         Raises:
             ValueError: for a split or a row that there is not.
         """
-        for split, rows, _ in plan:
-            if split not in self.splits:
-                raise ValueError(
-                    f"`plan` names a split {split!r}; there are {', '.join(self.splits)}."
-                )
-            count = len(self.splits[split])
-            if not len(rows) or min(rows) < 0 or max(rows) >= count:
-                raise ValueError(
-                    f"`plan` must name rows of {split} from 0 to {count - 1}, got "
-                    f"{', '.join(map(str, rows[:10])) or 'none'}."
-                )
+        check_plan(plan, self.splits)
         splits = Splits({**self.splits, "train": self._training_rows()})
         return self._loader(splits, PlannedBatches(plan), num_workers)
 
@@ -323,37 +317,6 @@ class TextDataModule(L.LightningDataModule):
         fraction = self.validation_fraction
         if not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(f"`validation_fraction` lies between 0 and 1, got {fraction!r}.")
-
-    def _with_all_splits(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
-        if "train" not in splits:
-            raise ValueError(
-                f"{type(self).__name__}.load() must give a split `train`, got "
-                f"{', '.join(splits) or 'none'}."
-            )
-        for name, split in splits.items():
-            if len(split) == 0:
-                raise ValueError(f"The {name} data has no rows.")
-        if "validation" not in splits:
-            total = len(splits["train"])
-            held = round(total * self.validation_fraction)
-            if not 0 < held < total:
-                raise ValueError(
-                    f"There is no validation data, and {self.validation_fraction:.0%} of the "
-                    f"{total} training rows is {held}: name a validation file, or bring more rows."
-                )
-            self._cut_validation = True
-            order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-            log.info("no validation data: %d training rows are held out for it", held)
-            train = splits["train"]
-            splits["validation"] = train.select(sorted(order[:held].tolist()))
-            splits["train"] = train.select(sorted(order[held:].tolist()))
-        if "test" not in splits:
-            log.warning(
-                "no test data: the validation rows are used, which chose the best student; "
-                "its figures will be too good"
-            )
-            splits["test"] = splits["validation"]
-        return {name: splits[name] for name in ("train", "validation", "test")}
 
     def _check_columns(self, name: str, split: datasets.Dataset) -> None:
         columns = split.column_names
@@ -548,7 +511,7 @@ class TextDataModule(L.LightningDataModule):
             if self.text_pair is not None:
                 texts += list(train[self.text_pair])
             return train_word_pieces(texts, self.vocab_size, self.max_length)
-        return _load_tokenizer(self.tokenizer)
+        return load_tokenizer(self.tokenizer)
 
     def _tokenise(self, split: datasets.Dataset, labels: torch.Tensor) -> "Rows":
         texts = [list(split[self.text])]
@@ -562,40 +525,6 @@ class TextDataModule(L.LightningDataModule):
         return Rows(own, other, labels, torch.arange(len(labels)))
 
     def _loader(self, rows: Any, sampler: Any, num_workers: int | None = None) -> DataLoader:
-        collate: Any = Collate(self.tokenizer, self.teacher_tokenizer)
+        collate = Collate(self.tokenizer, self.teacher_tokenizer)
         num_workers = self.num_workers if num_workers is None else num_workers
-        if num_workers is None:
-            num_workers = 2 if torch.cuda.is_available() else 0
-        return DataLoader(
-            rows,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-        )
-
-
-def _load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        path = str(tokenizer)
-        if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-            raise FileNotFoundError(f"There is no tokenizer in {path}: no such folder.")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            folders = [p.name for p in Path().glob("*") if p.is_dir()]
-            near = get_close_matches(path, folders, n=1)
-            hint = f". Did you mean the folder {near[0]}?" if near else ":"
-            raise FileNotFoundError(
-                f"No tokenizer could be loaded from {path!r}{hint} {str(error).splitlines()[0]}"
-            ) from error
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise ValueError(
-                "The tokenizer has no pad token, nor an end token that could stand for it; set "
-                "tokenizer.pad_token and save it."
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+        return row_loader(rows, sampler, collate, num_workers)

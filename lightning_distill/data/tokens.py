@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -45,18 +46,43 @@ def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) ->
                 found["attention_mask"][i] = [1]
         return found
 
-    columns = {f"text {i}": list(part) for i, part in enumerate(texts)}
+    least = LEAST if getattr(tokenizer, "is_fast", False) else math.inf
+    columns: dict[str, list[Any]] = {f"text {i}": list(part) for i, part in enumerate(texts)}
+    name = texts_fingerprint(texts, tokenizer, max_length)
+    return kept_tokens(columns, tokens, name, keep=len(texts[0]) >= least)
+
+
+def kept_tokens(
+    columns: dict[str, list[Any]],
+    tokens: Callable[[Any], Mapping[str, Any]],
+    name: str,
+    keep: bool,
+    batch_size: int = 1000,
+    bar: bool = False,
+) -> dict[str, Ragged]:
+    """What `tokens` makes of all rows, from the folder of the cache if it was made before.
+
+    Args:
+        columns: what it is made of, each of the same length.
+        tokens: is given some rows of the columns and returns, by name, a list for each row.
+        name: a digest of the columns and of all that decides what is made.
+        keep: false makes it in memory.
+        batch_size: how many rows `tokens` is given at once.
+        bar: show how far it is.
+    """
     rows = datasets.Dataset.from_dict(columns)
-    name = _fingerprint(texts, tokenizer, max_length)
     made: dict[str, Any] = {
         "batched": True,
+        "batch_size": batch_size,
         "remove_columns": list(columns),
         "new_fingerprint": name,
+        "desc": "tokens",
     }
     with_bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
+    if not bar:
+        datasets.disable_progress_bars()
     try:
-        if len(rows) >= LEAST and getattr(tokenizer, "is_fast", False):
+        if keep:
             path = cache_folder() / "tokens" / f"{name}.arrow"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +101,10 @@ def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) ->
             datasets.enable_progress_bars()
 
 
-def _fingerprint(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> str:
+def texts_fingerprint(
+    texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int | None
+) -> str:
+    """SHA-256, in hex, of texts, of a tokenizer and of how it is used."""
     digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
     libraries = [version(name) for name in ("tokenizers", "transformers")]
     digest.update(f"{max_length} {len(texts)} {libraries}\n".encode())

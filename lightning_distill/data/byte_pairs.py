@@ -1,0 +1,90 @@
+"""A byte-level BPE tokenizer trained on the spot, where none comes with a model."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from tokenizers import decoders, models, pre_tokenizers, processors, Tokenizer, trainers
+from transformers import PreTrainedTokenizerFast
+
+from ..cache_folder import cache_folder
+
+log = logging.getLogger("lightning_distill")
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+
+
+def train_byte_pairs(
+    texts: Sequence[str], vocab_size: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE (Sennrich et al., 2016) as GPT-2 has (Radford et al., 2019).
+
+    Every text can be written in it and read back, byte for byte. The same texts give the same
+    vocabulary in every process. It is kept in the folder `tokenizers` of [`cache_folder`][] under a
+    hash of the texts, and is found there by the next run; the folder may be deleted.
+
+    Args:
+        texts: to learn from.
+        vocab_size: at most so many tokens, among them the 256 bytes, an end and a pad token.
+        max_length: what the tokenizer says of itself, in tokens.
+
+    Raises:
+        ValueError: if the vocabulary has no room for the bytes.
+    """
+    least = len(pre_tokenizers.ByteLevel.alphabet()) + 2
+    if vocab_size < least:
+        raise ValueError(
+            f"`vocab_size` is {vocab_size}, but there are 256 bytes, an end and a pad token: raise "
+            f"it to {least} at least, or name a tokenizer."
+        )
+    path = cache_folder() / "tokenizers" / f"{_fingerprint(texts, vocab_size)}.json"
+    trained = None
+    if path.is_file():
+        try:
+            trained = Tokenizer.from_file(str(path))
+        except Exception as error:
+            log.warning("%s cannot be read (%s): the tokenizer is trained anew", path, error)
+    if trained is None:
+        trained = _train(texts, vocab_size)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trained.save(str(aside))
+            aside.replace(path)
+        # The library raises a plain Exception where it cannot write.
+        except Exception as error:
+            log.warning("the tokenizer cannot be kept in %s (%s)", path.parent, error)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        eos_token=END,
+        pad_token=PAD,
+    )
+
+
+def _train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trained.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, PAD],
+        # Sorted, for pieces that are equally frequent are taken by number.
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    trained.train_from_iterator(texts, trainer, length=len(texts))
+    return trained
+
+
+def _fingerprint(texts: Sequence[str], vocab_size: int) -> str:
+    digest = hashlib.sha256(f"{vocab_size} {len(texts)} {version('tokenizers')}\n".encode())
+    for text in texts:
+        encoded = text.encode()
+        digest.update(b"%d " % len(encoded))
+        digest.update(encoded)
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Rows of csv, tsv, json, jsonl and parquet files, read by `datasets`."""
+
+import csv
+import gzip
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+READERS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+}
+
+
+def read_table(
+    files: list[str], columns: Sequence[str] | None = None, streaming: bool = False
+) -> Any:
+    """All rows of files of one kind, which is told by the first one's name.
+
+    Args:
+        files: to be read, one after the other.
+        columns: names of the columns of csv and tsv files that have no header.
+        streaming: read them while they are iterated over, and hold none of them.
+
+    Returns:
+        A `datasets.Dataset`, or of a stream a `datasets.IterableDataset`.
+
+    Raises:
+        ValueError: for files that cannot be read as what their name says, and rows with more or
+            fewer cells than there are columns.
+    """
+    kind = suffix(files[0])
+    options: dict[str, Any] = {}
+    if kind in (".csv", ".tsv"):
+        # Everything is read as text: "none" and "007" are words like any other.
+        names = list(columns) if columns else _header(files[0])
+        for file in files:
+            _check_cells(file, names, has_header=not columns)
+        features = datasets.Features({name: datasets.Value("string") for name in names})
+        options = {"features": features, "keep_default_na": False, "na_filter": False}
+        options["encoding"] = "utf-8-sig"
+        if kind == ".tsv":
+            options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
+        if columns:
+            options |= {"names": names, "header": None}
+    with readable(files):
+        return datasets.load_dataset(
+            READERS[kind],
+            data_files=[escape(f) for f in files],
+            split="train",
+            streaming=streaming,
+            **options,
+        )
+
+
+@contextmanager
+def readable(files: Sequence[str]) -> Iterator[None]:
+    """Say of which files it is that `datasets` cannot read something."""
+    verbosity = datasets.logging.get_verbosity()
+    # It would print the cause, twice, before we say it.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        datasets.exceptions.DataFilesNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{', '.join(files)} cannot be read as {suffix(files[0])[1:]}: "
+            f"{str(cause).splitlines()[0]}"
+        ) from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+
+
+def suffix(file: str) -> str:
+    """The ending of a name in small letters, but for .gz."""
+    return Path(file.removesuffix(".gz")).suffix.lower()
+
+
+def _cells(file: str) -> Iterator[list[str]]:
+    """The cells of each line that is not blank."""
+    opener = gzip.open if file.endswith(".gz") else open
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
+            if suffix(file) == ".tsv":
+                rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            else:
+                rows = csv.reader(lines)
+            yield from filter(None, rows)
+    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{file} cannot be read as {suffix(file)[1:]} in UTF-8: {error}. Save it as UTF-8."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _header(file: str) -> list[str]:
+    """The cells of a file's first line."""
+    columns = next(_cells(file), [])
+    if len(set(columns)) < len(columns):
+        raise ValueError(
+            f"The header of {file} names a column twice: {', '.join(columns)}. Rename one; if it "
+            "has no header, name the columns: data.columns=[text,label]."
+        )
+    return columns
+
+
+def _check_cells(file: str, columns: list[str], has_header: bool) -> None:
+    """Refuse rows that would be read shifted, or with an empty cell that nobody wrote."""
+    count = 0
+    for count, cells in enumerate(_cells(file), 1):
+        if len(cells) != len(columns):
+            whence = "its header" if has_header else "`columns`"
+            raise ValueError(
+                f"Row {count} of {file} has {len(cells)} cells, but {whence} names "
+                f"{len(columns)} columns ({', '.join(columns)})."
+            )
+        if count == 1 and has_header and cells != columns:
+            raise ValueError(
+                f"The header of {file} is {', '.join(cells)}, but another file of the same split "
+                f"has {', '.join(columns)}."
+            )
+        if count == 1 and not has_header and cells == columns:
+            raise ValueError(
+                f"The first row of {file} is its header ({', '.join(cells)}): leave out `columns`."
+            )
+    if count <= has_header:
+        raise ValueError(f"{file} has no rows.")

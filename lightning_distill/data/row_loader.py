@@ -1,0 +1,57 @@
+"""A loader of whole batches, whose rows a sampler names."""
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+# For each batch the split, row numbers, and the view under which training rows are augmented.
+Plan = Sequence[tuple[str, Sequence[int], int | None]]
+
+
+def worker_count(num_workers: int | None) -> int:
+    """As it is given; by default two beside a GPU, and none on a CPU, whose cores are in use."""
+    if num_workers is None:
+        return 2 if torch.cuda.is_available() else 0
+    return num_workers
+
+
+def row_loader(
+    rows: Any, sampler: Any, collate: Callable[[Any], Any] | None, num_workers: int | None
+) -> DataLoader:
+    """A batch for each list of row numbers that the sampler gives.
+
+    Args:
+        rows: a data set that is indexed by what the sampler gives.
+        sampler: such as [`LengthGroupedBatches`][].
+        collate: makes a batch of what `rows` gives; `None` takes it as it is.
+        num_workers: processes that collate; see [`worker_count`][].
+    """
+    count = worker_count(num_workers)
+    return DataLoader(
+        rows,
+        sampler=sampler,
+        batch_size=None,
+        collate_fn=collate,
+        num_workers=count,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=count > 0,
+    )
+
+
+def check_plan(plan: Plan, splits: Mapping[str, Sized]) -> None:
+    """Refuse a plan that names a split or a row that there is not.
+
+    Raises:
+        ValueError: naming what there is.
+    """
+    for split, rows, _ in plan:
+        if split not in splits:
+            raise ValueError(f"`plan` names a split {split!r}; there are {', '.join(splits)}.")
+        count = len(splits[split])
+        if not len(rows) or min(rows) < 0 or max(rows) >= count:
+            raise ValueError(
+                f"`plan` must name rows of {split} from 0 to {count - 1}, got "
+                f"{', '.join(map(str, rows[:10])) or 'none'}."
+            )
