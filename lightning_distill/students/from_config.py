@@ -45,11 +45,12 @@ def from_config(
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
         seed: of the weights.
-        config: fields of that model's configuration, as `hidden_size=96`.
+        config: fields of that model's configuration, as `hidden_size=96`; `None` is its default.
 
     Raises:
         ValueError: for an unknown model type or field, and sizes that do not fit.
     """
+    config = {name: value for name, value in config.items() if value is not None}
     labelled = task != "language_modelling"
     for name, size in (("num_labels", num_labels if labelled else 1), ("vocab_size", vocab_size)):
         if size is None or size < 1:
