@@ -62,7 +62,10 @@ OmegaConf.register_new_resolver(
 )
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
 OmegaConf.register_new_resolver(
-    "agreement_task", lambda task: task or "classification", replace=True
+    "agreement_task",
+    # The next token is one of many classes.
+    lambda task: "classification" if task in (None, "language_modelling") else task,
+    replace=True,
 )
 
 
