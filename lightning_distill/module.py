@@ -227,8 +227,10 @@ class DistillationModule(L.LightningModule):
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
                 values, student, teacher = self._values(batch, check_inputs=True, heads="checked")
+                if self.teacher is not None:
+                    self._check_pairs(batch, student)
                 if teacher is not None:
-                    self._check_predictions(batch, student, teacher)
+                    self._check_predictions(student, teacher)
                     check_label_order(values, self._label_order)
                 before = self._all_sources()
                 self.objective.prepare(values, self._layers())
@@ -544,12 +546,18 @@ class DistillationModule(L.LightningModule):
         for model in (self.student, self.teacher):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
 
-    def _check_predictions(self, batch: Any, student: Any, teacher: Any) -> None:
+    def _check_pairs(self, batch: Any, student: Any) -> None:
+        try:
+            predicted = self.predictions(student)
+        except ValueError:
+            return
+        check_pairs(batch, predicted, self._metrics("val"))
+
+    def _check_predictions(self, student: Any, teacher: Any) -> None:
         try:
             predicted, of_teacher = self.predictions(student), self.predictions(teacher)
         except ValueError:
             return
-        check_pairs(batch, predicted, self._metrics("val"))
         shapes = tuple(predicted.shape), tuple(of_teacher.shape)
         # Heads of language models are padded to different sizes; criteria say themselves if they
         # do not go with that.

@@ -68,6 +68,15 @@ def label_nats(
     return torch.nn.functional.cross_entropy(logits, labels[counted], reduction="none"), counted
 
 
+def check_same_ids(student: Tensor, teacher: Tensor) -> None:
+    """Refuse logits that would broadcast."""
+    if student.shape != teacher.shape:
+        raise ValueError(
+            "student and teacher must predict the same ids at the same positions, got logits of "
+            f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}."
+        )
+
+
 def kl(
     of: Float[Tensor, "*tokens vocabulary"], under: Float[Tensor, "*tokens vocabulary"]
 ) -> Float[Tensor, "*tokens"]:
@@ -75,11 +84,6 @@ def kl(
 
     What p rules out adds nothing, whatever q says of it; what q alone rules out is infinite.
     """
-    if of.shape != under.shape:
-        raise ValueError(
-            "student and teacher must predict the same ids at the same positions, got logits of "
-            f"shapes {tuple(of.shape)} and {tuple(under.shape)}."
-        )
     log_p = in_float32(of).log_softmax(-1)
     p = log_p.exp()
     products = p * (log_p - in_float32(under).log_softmax(-1))

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from ._nats import kl, Nats
+from ._nats import check_same_ids, kl, Nats
 
 
 class ReverseKL(Nats):
@@ -28,6 +28,7 @@ class ReverseKL(Nats):
         Raises:
             ValueError: if the shapes of the logits differ.
         """
+        check_same_ids(student, teacher)
         self.add(kl(student, teacher).flatten())
 
     def compute(self) -> Float[Tensor, ""]:

@@ -67,7 +67,7 @@ def write_samples(
     models = {} if teacher is None else {"teacher": (live(teacher), own)}
     models |= {name: (student, None) for name, student in students.items()}
     models = {name: pair for name, pair in models.items() if _can_generate(name, pair[0])}
-    if not models:
+    if not models or getattr(data, "tokenizer", None) is None:
         return []
     samples = []
     for prompt, rest in _prompts(data.test_dataloader(), count, prompt_tokens):
@@ -106,9 +106,9 @@ def _prompts(batches: Any, count: int, prompt_tokens: int) -> Iterator[tuple[Ten
     found = 0
     for batch in batches:
         for i in range(len(batch["input_ids"])):
-            row = {k: v[i] for k, v in batch.items() if isinstance(v, Tensor)}
             if found == count:
                 return
+            row = {k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
             ids = _document(row)
             if int(row.get("row", 0)) < 0 or len(ids) < 2:
                 continue
