@@ -9,7 +9,7 @@ from torch import nn, Tensor
 from .features import accepts
 
 # Entries of a batch that are for the loss or for bookkeeping, never for a model.
-NOT_INPUTS = ("labels", "label", "row", "teacher")
+NOT_INPUTS = ("labels", "label", "label_bytes", "row", "teacher")
 
 
 def model_inputs(batch: Any, model: nn.Module) -> Any:

@@ -24,7 +24,7 @@ from .batches import (
 )
 from .features import check_layers, read, Source
 from .labels import label_order, reordered
-from .metrics import update
+from .metrics import check_pairs, Samples, teacher_batch
 from .objective import Objective
 from .preconditions import (
     check_causal,
@@ -58,8 +58,9 @@ class DistillationModule(L.LightningModule):
             frozen in place.
         objective: what is minimised.
         metrics: torchmetrics objects by name, or one of them; fed with the predictions and the
-            labels of labelled rows in validation and test. A metric with an attribute
-            `needs_teacher`, such as [`Agreement`][], gets the predictions of both.
+            labels of labelled rows, or labelled tokens, in validation and test. A metric with an
+            attribute `needs_teacher`, such as [`Agreement`][], gets the predictions of both; one
+            with `batch_entries`, a tuple of names, gets those entries of the batch by keyword.
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
@@ -98,6 +99,12 @@ class DistillationModule(L.LightningModule):
         if isinstance(metrics, Metric):
             metrics = {type(metrics).__name__.lower(): metrics}
         metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
+        twice = ", ".join(name for name in metrics if name in objective.terms)
+        if twice:
+            raise ValueError(
+                f"{twice} is the name of a term and of a metric, and both are logged by name. Give "
+                "the metric another, as in +metrics.measured._target_=CLASS metrics.NAME=null."
+            )
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
@@ -224,6 +231,8 @@ class DistillationModule(L.LightningModule):
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
                 values, student, teacher = self._values(batch, check_inputs=True, heads="checked")
+                if self.teacher is not None:
+                    self._check_pairs(batch, student)
                 if teacher is not None:
                     self._check_predictions(student, teacher)
                     check_label_order(values, self._label_order)
@@ -374,30 +383,51 @@ class DistillationModule(L.LightningModule):
                 self._add_losses(self.objective(values), self.objective.counts(values))
             self._update_metrics(stage, batch, rows, student, teacher)
         # On every rank, whatever its rows are: the others wait for it.
-        self._log_metrics(stage, labels_of(batch) is not None, teacher is not None)
+        self._log_metrics(stage, batch, student, teacher)
 
     def _update_metrics(
         self, stage: str, batch: Any, rows: Tensor | None, student: Any, teacher: Any
     ) -> None:
-        predicted = take_rows(self.predictions(student), rows)
-        of_teacher = None if teacher is None else take_rows(self.predictions(teacher), rows)
-        labels = take_rows(labels_of(batch), rows)
-        for name, metric in self._metrics(stage).items():
-            if not _needs_teacher(metric):
-                update(metric, predicted, labels)
-                if stage == "test" and of_teacher is not None:
-                    update(self._metrics("teacher")[name], of_teacher, labels)
-            elif of_teacher is not None:
-                metric.update(predicted, of_teacher)
+        metrics = self._metrics(stage)
+        if not metrics:
+            return
+        predicted, of_teacher = self.predictions(student), None
+        if teacher is not None and any(map(_needs_teacher, metrics.values())):
+            check_pairs(batch, predicted, metrics)
+            of_teacher = self.predictions(teacher)
+        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
+            for metric in metrics.values():
+                samples.feed(metric)
+        own, metrics = self._teacher_metrics(stage, batch, student, teacher)
+        if metrics:
+            taught = self.predictions(teacher)
+            for samples in Samples.of(own, taught, None, rows, metrics.values()):
+                for metric in metrics.values():
+                    samples.feed(metric)
 
-    def _log_metrics(self, stage: str, with_labels: bool, with_teacher: bool) -> None:
+    def _teacher_metrics(
+        self, stage: str, batch: Any, student: Any, teacher: Any
+    ) -> tuple[Any, dict[str, Metric]]:
+        """The batch as the teacher sees it, and what is measured of the teacher alone."""
+        if stage != "test" or teacher is None or not self._metrics("teacher"):
+            return batch, {}
+        own = teacher_batch(batch, self.predictions(student))
+        if labels_of(own) is None:
+            return own, {}
+        # Bytes of the student's tokens say nothing of the teacher's.
+        return own, {
+            name: metric
+            for name, metric in self._metrics("teacher").items()
+            if not _needs_teacher(metric)
+            and all(name in own for name in getattr(metric, "batch_entries", ()))
+        }
+
+    def _log_metrics(self, stage: str, batch: Any, student: Any, teacher: Any) -> None:
         for name, metric in self._metrics(stage).items():
-            if with_teacher if _needs_teacher(metric) else with_labels:
+            if (teacher if _needs_teacher(metric) else labels_of(batch)) is not None:
                 self._log_metric(f"{stage}/{name}", metric)
-        if stage == "test" and with_teacher and with_labels:
-            for name, metric in self._metrics("teacher").items():
-                if not _needs_teacher(metric):
-                    self._log_metric(f"test/teacher_{name}", metric)
+        for name, metric in self._teacher_metrics(stage, batch, student, teacher)[1].items():
+            self._log_metric(f"test/teacher_{name}", metric)
 
     def _log_metric(self, name: str, metric: Metric) -> None:
         self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name.startswith("val/"))
@@ -527,14 +557,23 @@ class DistillationModule(L.LightningModule):
             if teacher is not None and sources["teacher"]:
                 check_causal("teacher", teacher, self.teacher_inputs(batch))
 
+    def _check_pairs(self, batch: Any, student: Any) -> None:
+        try:
+            predicted = self.predictions(student)
+        except ValueError:
+            return
+        check_pairs(batch, predicted, self._metrics("val"))
+
     def _check_predictions(self, student: Any, teacher: Any) -> None:
-        shapes = []
-        for outputs in (student, teacher):
-            try:
-                shapes.append(tuple(self.predictions(outputs).shape))
-            except ValueError:
-                return
-        if shapes[0][1:] != shapes[1][1:] and self._compares_logits():
+        try:
+            predicted, of_teacher = self.predictions(student), self.predictions(teacher)
+        except ValueError:
+            return
+        shapes = tuple(predicted.shape), tuple(of_teacher.shape)
+        # Heads of language models are padded to different sizes; criteria say themselves if they
+        # do not go with that.
+        of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
+        if shapes[0][1:] != shapes[1][1:] and not of_tokens and self._compares_logits():
             raise ValueError(
                 f"student and teacher predict different classes: their logits have shapes "
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."

@@ -52,6 +52,7 @@ SOFTMAX = (
 
 FITTING_METRICS = {
     "classification": "accuracy",
+    "language_modelling": "perplexity",
     "multi_label": "multilabel_f1",
     "regression": "pearson",
 }
@@ -65,9 +66,21 @@ def group(cfg: DictConfig, name: str) -> Any:
 def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
     """Refuse a metric that measures something else than the task: it might be silently wrong."""
     target = str(node.get("_target_") if OmegaConf.is_dict(node) else None)
+    given = cfg.task or "classification"
+    kind = target.rpartition(".")[2]
+    if target.startswith("lightning_distill.metrics.") and given in ("multi_label", "regression"):
+        raise ValueError(
+            f"metrics.{name} ({kind}) measures a softmax over classes or tokens, which "
+            f"data.task={given} does not have. Choose what fits, as in "
+            f"metrics=[{FITTING_METRICS[given]}]."
+        )
     if not target.startswith("torchmetrics."):
         return
-    kind = target.rpartition(".")[2]
+    if kind == "Perplexity":
+        raise ValueError(
+            f"metrics.{name} ({target}) takes whole rows at once, and its sums lose digits over "
+            "many tokens. Choose metrics=[perplexity]."
+        )
     task = None
     if getattr(get_object(target), "__module__", "").startswith("torchmetrics.regression"):
         task = "regression"
@@ -75,7 +88,9 @@ def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
         task = "multi_label"
     elif kind.startswith(("Multiclass", "Binary")):
         task = "classification"
-    given = cfg.task or "classification"
+    if task == "classification" and given == "language_modelling" and node.get("num_classes"):
+        # The next token is one of many classes.
+        return
     if task not in (None, given) and given in FITTING_METRICS:
         raise ValueError(
             f"metrics.{name} ({kind}) measures data.task={task}, but the data has task={given}. "
@@ -405,5 +420,7 @@ def optimization(cfg: DictConfig) -> dict[str, Any]:
 
 def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
-    if "agreement" in group(cfg, "metrics"):
-        cfg.metrics.agreement = None
+    for name, node in group(cfg, "metrics").items():
+        target = node.get("_target_") if OmegaConf.is_dict(node) else None
+        if target is not None and getattr(get_object(str(target)), "needs_teacher", False):
+            cfg.metrics[name] = None

@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..batches import labels_of
-from ..metrics import update
+from ..metrics import Samples
 from ..module import DistillationModule
 from ..objective import Objective
 from .build import optimization
@@ -64,7 +64,8 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
         if getattr(metric, "needs_teacher", False):
             continue
         try:
-            update(metric.clone(), predicted, labels)
+            for samples in Samples.of(batch, predicted, metrics=[metric]):
+                samples.feed(metric.clone())
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise ValueError(
                 f"metrics.{name} ({type(metric).__name__}) does not fit predictions of shape "

@@ -4,14 +4,17 @@ from .comparison import Comparison, Row
 from .curves import draw_curves
 from .measure import latency_ms, parameter_count, size_mb
 from .profile import draw_profile, Profile
+from .samples import Sample, write_samples
 
 __all__ = [
     "Comparison",
     "Profile",
     "Row",
+    "Sample",
     "draw_curves",
     "draw_profile",
     "latency_ms",
     "parameter_count",
     "size_mb",
+    "write_samples",
 ]

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have, and what metrics are fed with."""
+"""How often student and teacher predict the same."""
 
 import torch
 from jaxtyping import Float
@@ -55,16 +55,3 @@ class Agreement(Metric):
     def compute(self) -> Tensor:
         """The share over all batches and ranks."""
         return self.equal / self.total
-
-
-def update(metric: Metric, predicted: Tensor, labels: Tensor | None) -> None:
-    """Feed what has a label: rows, or tokens where each token has one."""
-    if labels is None:
-        return
-    known = ~labels.isnan() if labels.is_floating_point() else torch.ones_like(labels).bool()
-    known &= labels != -100
-    if labels.dim() > 1 and labels.shape == predicted.shape:
-        known = known.flatten(1).all(1)
-    if known.any():
-        target = labels[known]
-        metric.update(predicted[known].float(), target.long() if target.dim() > 1 else target)

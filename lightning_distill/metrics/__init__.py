@@ -1,0 +1,23 @@
+"""Metrics that torchmetrics does not have, or not for large vocabularies, and what they are given.
+
+All are [`torchmetrics.Metric`][] objects that sum over batches and ranks before they divide: a
+batch of many tokens counts as many, and every rank computes the same.
+"""
+
+from .agreement import Agreement
+from .bits_per_byte import BitsPerByte
+from .forward_kl import ForwardKL
+from .perplexity import Perplexity
+from .reverse_kl import ReverseKL
+from .samples import check_pairs, Samples, teacher_batch
+
+__all__ = [
+    "Agreement",
+    "BitsPerByte",
+    "ForwardKL",
+    "Perplexity",
+    "ReverseKL",
+    "Samples",
+    "check_pairs",
+    "teacher_batch",
+]

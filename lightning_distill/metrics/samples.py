@@ -1,0 +1,184 @@
+"""What metrics are fed with: the rows of a batch that count, or its tokens, some at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from ..batches import labels_of, take_rows
+
+# So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
+# model would be larger than the model.
+AT_ONCE = 2**23
+UNLABELLED = -100
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of a batch, or tokens of it.
+
+    Attributes:
+        predicted: by the model that is measured, `(samples, ...)`.
+        teacher: what the teacher predicts for the same samples, if it was asked.
+        labels: of the samples, if there are any.
+        entries: entries of the batch that a metric names in its `batch_entries`, of the samples.
+        are_tokens: whether they are, and not rows; then all of them count.
+    """
+
+    predicted: Tensor
+    teacher: Tensor | None = None
+    labels: Tensor | None = None
+    entries: Mapping[str, Tensor] = field(default_factory=dict)
+    are_tokens: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        batch: Any,
+        predicted: Tensor,
+        teacher: Tensor | None = None,
+        rows: Tensor | None = None,
+        metrics: Iterable[Metric] = (),
+    ) -> Iterator["Samples"]:
+        """Those of a batch: its rows at once, or, where each token has a label, tokens in parts.
+
+        Of tokens only those come that count. Where one model predicts more ids than the other, its
+        head is padded, and a metric that compares them is given the ids of both.
+
+        Args:
+            batch: as the data loader gives it.
+            predicted: what the model predicts for it.
+            teacher: what its teacher predicts.
+            rows: which rows count; `None` if all.
+            metrics: which will be fed.
+
+        Raises:
+            ValueError: if the batch has no entry that a metric wants.
+        """
+        labels = labels_of(batch)
+        entries = _entries(batch, metrics)
+        counted = _counted_tokens(batch, predicted)
+        if counted is None:
+            taken = {name: take_rows(value, rows) for name, value in entries.items()}
+            predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
+            yield cls(predicted, teacher, labels, taken)
+            return
+        if rows is not None:
+            counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
+        sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]
+        for part in counted.nonzero().split(max(AT_ONCE // max(sizes), 1)):
+            if len(part) == 0:
+                continue
+            at = part.unbind(-1)
+            yield cls(
+                predicted[at].float(),
+                None if teacher is None else teacher[at].float(),
+                None if labels is None else labels[at],
+                {name: value[at] for name, value in entries.items()},
+                are_tokens=True,
+            )
+
+    def feed(self, metric: Metric) -> None:
+        """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+        entries = {name: self.entries[name] for name in getattr(metric, "batch_entries", ())}
+        if getattr(metric, "needs_teacher", False):
+            if self.teacher is not None:
+                metric.update(*_of_both(self.predicted, self.teacher, self.are_tokens), **entries)
+            return
+        labels, predicted = self.labels, self.predicted
+        if labels is None:
+            return
+        if not self.are_tokens:
+            if labels.shape != predicted.shape[: labels.dim()]:
+                raise ValueError(
+                    f"There must be a label for each row or for each token: got predictions of "
+                    f"shape {tuple(predicted.shape)} and labels of shape {tuple(labels.shape)}."
+                )
+            known = labels != UNLABELLED
+            if labels.is_floating_point():
+                known &= ~labels.isnan()
+            if labels.dim() > 1 and labels.shape == predicted.shape:
+                known = known.flatten(1).all(1)
+            if not known.any():
+                return
+            labels, predicted = labels[known], predicted[known].float()
+            entries = {name: value[known] for name, value in entries.items()}
+        metric.update(predicted, labels.long() if labels.dim() > 1 else labels, **entries)
+
+
+def teacher_batch(batch: Any, predicted: Tensor) -> Any:
+    """The batch as the teacher sees it, with its own labels where its tokens are its own.
+
+    Args:
+        batch: as the data loader gives it.
+        predicted: what the student predicts for it.
+
+    Returns:
+        The batch; `None` if its labels are of the student's tokens, and the teacher has others.
+    """
+    own = _own_entries(batch)
+    if own is None or not _has_own_tokens(batch, predicted):
+        return batch if own is None else {**batch, **own}
+    return own if labels_of(own) is not None else None
+
+
+def check_pairs(batch: Any, predicted: Tensor, metrics: Mapping[str, Metric]) -> None:
+    """Refuse to compare two models token by token where each has tokens of its own.
+
+    Raises:
+        ValueError: naming the metrics that would.
+    """
+    names = [name for name, m in metrics.items() if getattr(m, "needs_teacher", False)]
+    if names and _has_own_tokens(batch, predicted):
+        raise ValueError(
+            f"The metrics {', '.join(names)} compare student and teacher token by token, and the "
+            "teacher has tokens of its own (batch['teacher']): the two stand for different pieces "
+            "of text. Leave them out, as in metrics=[perplexity,bits_per_byte]."
+        )
+
+
+def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor, Tensor]:
+    shared = min(student.shape[-1], teacher.shape[-1])
+    if not are_tokens or student.shape[-1] == teacher.shape[-1]:
+        return student, teacher
+    return student[..., :shared], teacher[..., :shared]
+
+
+def _own_entries(batch: Any) -> Mapping[str, Any] | None:
+    own = batch.get("teacher") if isinstance(batch, Mapping) else None
+    return own if isinstance(own, Mapping) else None
+
+
+def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
+    own, labels = _own_entries(batch), labels_of(batch)
+    # By dimensions and not by shapes: heads may have been asked for the last token alone.
+    per_token = labels is None or 1 < labels.dim() == predicted.dim() - 1
+    return own is not None and "input_ids" in own and predicted.dim() > 2 and per_token
+
+
+def _counted_tokens(batch: Any, predicted: Tensor) -> Tensor | None:
+    """Which tokens count, `(rows, tokens)`; `None` if not tokens but rows are predicted."""
+    labels = labels_of(batch)
+    if labels is not None:
+        per_token = labels.dim() > 1 and labels.shape == predicted.shape[:-1]
+        return labels != UNLABELLED if per_token else None
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if mask is None or predicted.dim() < 3 or mask.shape != predicted.shape[:-1]:
+        return None
+    return mask.bool()
+
+
+def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:
+    found = {}
+    for metric in metrics:
+        for name in getattr(metric, "batch_entries", ()):
+            if not isinstance(batch, Mapping) or name not in batch:
+                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else "no names"
+                raise ValueError(
+                    f"{type(metric).__name__} reads the entry {name!r} of each batch, and the "
+                    f"batch has {has}. Take data that have it, or leave this metric out."
+                )
+            found[name] = batch[name]
+    return found
