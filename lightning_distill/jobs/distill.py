@@ -14,7 +14,16 @@ from torchmetrics import Metric
 
 from ..module import DistillationModule
 from ..objective import Objective
-from ..report import Comparison, draw_curves, latency_ms, parameter_count, Profile, Row, size_mb
+from ..report import (
+    Comparison,
+    draw_curves,
+    latency_ms,
+    parameter_count,
+    Profile,
+    Row,
+    size_mb,
+    write_samples,
+)
 from ..teachers import CachedTeacher
 from .build import (
     build_data,
@@ -230,6 +239,9 @@ def report(
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     comparison.save(directory)
+    if cfg.task == "language_modelling":
+        alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
+        write_samples(directory, data, {**alone_too, title: module.student}, module.teacher)
     profile = Profile.load(directory) if cfg.get("profile") else None
     if profile is not None:
         profile.show()
