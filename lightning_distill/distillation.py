@@ -178,9 +178,11 @@ def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) ->
     )
 
 
-def _linear_head(model: Any) -> str | None:
+def _linear_head(model: nn.Module | None) -> str | None:
     """The path of a causal language model's head; `None` of others, and if it is not linear."""
-    inner = None if model is None else unwrapped(model)
+    if model is None:
+        return None
+    inner = unwrapped(model)
     if type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return None
     head = inner.get_output_embeddings()

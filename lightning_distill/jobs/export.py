@@ -106,7 +106,7 @@ def _with_weights(model: Any, state: dict[str, torch.Tensor], adapter: Path) -> 
     check_peft()
     import peft
 
-    adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(adapter))
+    adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(str(adapter)))
     adapted.load_state_dict(state)
     return merged(adapted)
 

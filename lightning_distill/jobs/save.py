@@ -9,7 +9,6 @@ from safetensors.torch import save_model
 
 from ..submodules import unwrapped
 
-
 # Within a student's folder.
 ADAPTER = "adapter"
 
