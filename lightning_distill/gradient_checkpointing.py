@@ -25,4 +25,8 @@ def checkpoint_gradients(model: nn.Module) -> None:
             f"{type(inner).__name__} does not; set gradient_checkpointing=false."
         )
     # The reentrant kind gives no gradient to layers that are read by name, nor to adapters.
-    inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    options = {"use_reentrant": False}
+    if hasattr(inner, "activation_checkpointing_enable"):  # its name in newer transformers
+        inner.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
