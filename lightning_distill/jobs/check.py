@@ -74,6 +74,12 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, got {value!r}.")
+    if cfg.get("compile") and cfg.get("gradient_checkpointing"):
+        # torch 2.13 stops with an error of its own compiler where shapes vary.
+        raise ValueError(
+            "compile=true and gradient_checkpointing=true do not go together: torch does not "
+            "compile layers that are computed again. Set one of them to false."
+        )
 
 
 def check_number(
