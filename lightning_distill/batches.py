@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn, Tensor
 
 from .features import accepts
+from .submodules import unwrapped
 
 # Entries of a batch that are for the loss or for bookkeeping, never for a model.
 NOT_INPUTS = ("labels", "label", "label_bytes", "row", "teacher")
@@ -18,14 +19,14 @@ def model_inputs(batch: Any, model: nn.Module) -> Any:
         return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
     named = input_names(model)
     chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
-    parameters = inspect.signature(model.forward).parameters
+    parameters = inspect.signature(unwrapped(model).forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     # Hugging Face models take options by **kwargs, not inputs.
-    if not chosen and takes_any and not hasattr(model, "config"):
+    if not chosen and takes_any and not hasattr(unwrapped(model), "config"):
         chosen = {k: v for k, v in batch.items() if k not in NOT_INPUTS}
     if not chosen:
         raise ValueError(
-            f"{type(model).__name__}.forward takes {', '.join(named) or 'nothing'}, "
+            f"{type(unwrapped(model)).__name__}.forward takes {', '.join(named) or 'nothing'}, "
             f"but the batch has {', '.join(map(str, batch))}. Rename the entries, or override "
             "student_inputs and teacher_inputs."
         )
@@ -38,7 +39,7 @@ def input_names(model: nn.Module) -> list[str]:
     own = getattr(model, "input_names", None)
     if isinstance(own, list):
         return own
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = inspect.signature(unwrapped(model).forward).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 

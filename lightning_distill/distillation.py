@@ -12,11 +12,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torchmetrics import Metric
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .callbacks import FiniteLoss
-from .criteria import HardLabel, SoftTarget
+from .criteria import FusedLinearDivergence, HardLabel, SoftTarget
+from .head import head_of
 from .module import DistillationModule
 from .objective import Objective, Term
+from .submodules import submodules, unwrapped
 
 log = logging.getLogger("lightning_distill")
 
@@ -42,7 +45,9 @@ def distill(
             DataLoaders. Batches are dicts such as Hugging Face collators make, with `labels`,
             or pairs (inputs, labels).
         objective: an [`Objective`][], or its terms by name. By default cross-entropy on the
-            labels, and soft targets at temperature 2.
+            labels, and soft targets at temperature 2. For two causal language models of
+            transformers both at temperature 1, by [`FusedLinearDivergence`][], which makes no
+            logits; `labels` holds the token that follows each position, or -100.
         trainer: any Lightning trainer; by default three epochs on what hardware there is.
         metrics: torchmetrics by name, computed on the validation rows as `val/NAME`.
         optimizer: as for [`DistillationModule`][].
@@ -63,7 +68,7 @@ def distill(
         )
     if mode not in (None, "min", "max"):
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
-    objective = _objective(objective)
+    objective = _objective(objective, student, teacher)
     metrics = _metrics(metrics)
     module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler)
     loaders = _loaders(data)
@@ -139,7 +144,7 @@ def _gives_batches(loader: Any) -> bool:
     return isinstance(loader, Iterable) and not is_batch
 
 
-def _objective(objective: Any) -> Objective:
+def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) -> Objective:
     if isinstance(objective, Objective):
         return objective
     if isinstance(objective, Mapping):
@@ -151,6 +156,17 @@ def _objective(objective: Any) -> Objective:
             f'{name}. Wrap a criterion: {{"mine": Term({name}(...), {{"student": "student.logits", '
             '"teacher": "teacher.logits"})}.'
         )
+    heads = _linear_head(student), _linear_head(teacher)
+    if None not in heads:
+        fused = {
+            "student": f"student.layer_input:{heads[0]}",
+            "teacher": f"teacher.layer_input:{heads[1]}",
+            "student_head": f"student.head:{heads[0]}",
+            "teacher_head": f"teacher.head:{heads[1]}",
+            "labels": "batch.labels",
+        }
+        criterion = FusedLinearDivergence(label_weight=1.0)
+        return Objective({"fused_linear_divergence": Term(criterion, fused)})
     inputs = {"student": "student.logits", "teacher": "teacher.logits"}
     return Objective(
         {
@@ -160,6 +176,23 @@ def _objective(objective: Any) -> Objective:
             "soft_target": Term(SoftTarget(temperature=2.0), inputs),
         }
     )
+
+
+def _linear_head(model: nn.Module | None) -> str | None:
+    """The path of a causal language model's head; `None` of others, and if it is not linear."""
+    if model is None:
+        return None
+    inner = unwrapped(model)
+    if type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return None
+    head = inner.get_output_embeddings()
+    path = next((path for path, part in submodules(inner).items() if part is head), None)
+    if path is not None:
+        try:
+            head_of(model, path)
+        except ValueError:
+            return None
+    return path
 
 
 def _metrics(metrics: Any) -> Mapping[str, Metric] | None:

@@ -12,7 +12,10 @@ read by forward hooks that exist only while the model runs under [`capture`][].
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
     student.head:lm_head                    weight and bias of a linear head, with what follows it
-    batch.attention_mask                    from the batch
+    batch.attention_mask                    from the batch; None where rows are packed
+
+Paths are those of the model without adapters: `lm_head`, and not `base_model.model.lm_head`, where
+peft has wrapped it.
 """
 
 import inspect
@@ -28,6 +31,7 @@ import torch
 from torch import nn, Tensor
 
 from .head import head_of
+from .submodules import submodules, unwrapped, WRAPPED
 
 ROLES = ("student", "teacher", "batch")
 Item = int | str | tuple[int | None, int | None]  # a tuple is a slice
@@ -165,24 +169,27 @@ def nearest(name: str, names: Iterable[str], count: int = 5) -> str:
 
 def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     """Refuse paths that the model does not have, before it runs."""
-    names = [name for name, _ in model.named_modules()]
+    names = list(submodules(model))
     for source in sources:
         if source.kind == "output":
             continue
         for name in map(str.strip, source.name.split(",")):
             if not matching(name, names):
+                inside = name.removeprefix(WRAPPED)
+                wrapped = inside != name and bool(matching(inside, names))
+                near = f"It is {inside!r} here." if wrapped else nearest(name, names)
                 raise ValueError(
-                    f"The {source.role} ({type(model).__name__}) has no submodule {name!r}. "
-                    f"{nearest(name, names)} `lightning-distill job=inspect` lists them all."
+                    f"The {source.role} ({type(unwrapped(model)).__name__}) has no submodule "
+                    f"{name!r}. {near} `lightning-distill job=inspect` lists them all."
                 )
 
 
 def accepts(model: nn.Module, argument: str) -> bool:
     """Whether `model.forward` takes a keyword of this name."""
-    parameters = inspect.signature(model.forward).parameters
+    parameters = inspect.signature(unwrapped(model).forward).parameters
     # Hugging Face models of version 5 take `output_hidden_states` through **kwargs.
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return argument in parameters or (takes_any and hasattr(model, "config"))
+    return argument in parameters or (takes_any and hasattr(unwrapped(model), "config"))
 
 
 def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bool]:
@@ -220,7 +227,7 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
         return hook
 
     wanted = {(s.kind, s.name) for s in sources if s.kind != "output"}
-    modules = dict(model.named_modules()) if wanted else {}
+    modules = submodules(model) if wanted else {}
     hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
     for kind, path in hooked:
         if kind == "head":
@@ -313,7 +320,8 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
         outputs: what the model returned; for the role `batch`, the batch.
         captured: what [`capture`][] collected during that forward.
     """
-    if source.optional and (not isinstance(outputs, Mapping) or source.name not in outputs):
+    absent = not isinstance(outputs, Mapping) or source.name not in outputs
+    if absent and (source.optional or _is_mask_of_packed(source, outputs)):
         return None
     if source.kind == "output":
         value = outputs
@@ -340,6 +348,12 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     if source.process is not None:
         return source.process(value)
     return value if source.is_many else tensor_of(value, source)
+
+
+def _is_mask_of_packed(source: Source, batch: Any) -> bool:
+    """Whether a mask is asked of rows that are packed: these have none, as all tokens count."""
+    packed = isinstance(batch, Mapping) and "position_ids" in batch
+    return packed and str(source) == "batch.attention_mask"
 
 
 def tensor_of(value: Any, source: Source) -> Tensor:

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import nn, Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from .submodules import submodules, unwrapped
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,31 @@ class Head:
 def head_of(model: nn.Module, path: str) -> Head:
     """The head at a path of a model, with the scale and softcap that the model's config names.
 
+    A head that peft trains whole (`modules_to_save`) is that which is trained.
+
     Raises:
-        ValueError: if it does more than a linear layer, as one with adapters or in 4 bits does.
+        ValueError: if it does more than a linear layer, as one with adapters or in 4 bits does, or
+            is quantised.
     """
-    module = model.get_submodule(path)
+    module = trained_part(submodules(model)[path])
+    name = f"{path!r} of {type(unwrapped(model)).__name__}"
+    if hasattr(module, "base_layer"):
+        raise ValueError(
+            f"{name} has adapters, so its logits cannot be made of its weight alone. Leave it out "
+            f"of target_modules, train it whole (modules_to_save=[{path}]), or compare the logits: "
+            "criteria such as soft_target on student.logits."
+        )
     if not isinstance(module, nn.Linear) or type(module).forward is not nn.Linear.forward:
         raise ValueError(
-            f"{path!r} of {type(model).__name__} is a {type(module).__name__} and not a plain "
+            f"{name} is a {type(module).__name__} and not a plain "
             "nn.Linear, so its logits cannot be made of its weight alone. Name the submodule that "
             "is one, or compare the logits: criteria such as soft_target on student.logits."
+        )
+    if is_traceable_wrapper_subclass(module.weight):
+        raise ValueError(
+            f"{name} is quantised ({type(module.weight).__name__}), and is needed in full "
+            "precision here, as teacher.quantization leaves it. Quantise all but the head, or "
+            "compare the logits: criteria such as soft_target on student.logits."
         )
     config: Any = getattr(model, "config", None)
     if hasattr(config, "get_text_config"):
@@ -56,10 +75,21 @@ def head_of(model: nn.Module, path: str) -> Head:
     return Head(module.weight, module.bias, scale, None if softcap is None else float(softcap))
 
 
+def trained_part(module: nn.Module) -> nn.Module:
+    """The copy of a part that peft trains in its place; any other part as it is."""
+    copies = getattr(module, "modules_to_save", None)
+    if not isinstance(copies, nn.ModuleDict):
+        return module
+    active: Any = module.active_adapters
+    if module.disable_adapters or not active:
+        return module.original_module  # type: ignore[return-value]
+    return copies[active[0]]
+
+
 @contextmanager
 def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterator[None]:
     """While it lasts, heads make logits of the last positions only; of none, for 0."""
-    modules = [model.get_submodule(path) for path in paths]
+    modules = [submodules(model)[path] for path in paths]
 
     def last(module: nn.Module) -> Callable[..., Tensor]:
         whole = type(module).forward

@@ -35,6 +35,7 @@ from .preconditions import (
     check_unused,
     use_eager_attention,
 )
+from .submodules import submodules
 from .teachers.answers import run
 from .teachers.caching import live
 from .teachers.fingerprint import fingerprint
@@ -600,11 +601,11 @@ class DistillationModule(L.LightningModule):
                 keep(of_labels, 1.0 / self.trainer.accumulate_grad_batches)
 
     def _layers(self) -> dict[str, list[str]]:
-        layers = {"student": [n for n, _ in self.student.named_modules()], "batch": []}
+        layers = {"student": list(submodules(self.student)), "batch": []}
         if self.teacher is not None:
             # One that reads its answers from disk has no modules, and knows which there were.
             names = getattr(self.teacher, "module_names", None)
-            layers["teacher"] = names or [n for n, _ in self.teacher.named_modules()]
+            layers["teacher"] = names or list(submodules(self.teacher))
         return {"teacher": [], **layers}
 
     def _metrics(self, stage: str) -> dict[str, Metric]:

@@ -9,6 +9,8 @@ from torch import nn, Tensor
 
 from .batches import call_model
 from .features import read, Source
+from .features import Source
+from .submodules import unwrapped
 from .teachers.fingerprint import plain_tensors
 
 log = logging.getLogger("lightning_distill")
@@ -31,11 +33,18 @@ def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
         for n, p in student.named_parameters()
         if any(t.untyped_storage().data_ptr() in memory for t in plain_tensors(p))
     ]
-    if shared:
+    if not shared:
+        return
+    which = f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])})"
+    if unwrapped(student) is not student:
         raise ValueError(
-            f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])}): "
-            "training the student would change the teacher. Copy them with copy.deepcopy."
+            f"{which}: peft puts adapters into the model itself, so the teacher would answer with "
+            "the student's, or be put in train mode with it. Wrap a copy: "
+            "lightning_distill.students.lora(copy.deepcopy(teacher))."
         )
+    raise ValueError(
+        f"{which}: training the student would change the teacher. Copy them with copy.deepcopy."
+    )
 
 
 def use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> None:

@@ -586,6 +586,8 @@ BAD = [
     (["profile=perhaps"], "profile must be true or false, got 'perhaps'"),
     (["profile=1"], "profile must be true or false, got 1"),
     (["compile=maybe"], "compile must be true or false, got 'maybe'"),
+    (["gradient_checkpointing=1"], "gradient_checkpointing must be true or false, got 1"),
+    (["compile=true", "gradient_checkpointing=true"], "do not go together: torch does not compile"),
     (["data.views=2"], "`views` is 2, but there is no `augmentation`"),
     (["teacher.quantization=int4"], "`quantization` must be int8 or null, got 'int4'"),
     (["teacher.dtype=fp8"], "`dtype` must be one of float32, bfloat16, float16, got 'fp8'"),

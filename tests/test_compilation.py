@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from test_head import batch, fused, model as causal, module_of
 from tiny import bert, loader, text_batches, trainer
 from torch import nn
 
@@ -12,6 +13,7 @@ from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.compilation import compile_in_place
 from lightning_distill.criteria import Hint, SoftTarget
 from lightning_distill.features import capture, Source
+from lightning_distill.students import lora
 
 # Traces and guards as the default does, and needs no C++ compiler.
 TRACED = "eager"
@@ -61,6 +63,35 @@ def test_the_layers_that_are_asked_for_are_read_whatever_was_asked_for_before():
                 torch.testing.assert_close(tensor(found[key]), tensor(expected[key]))
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[2] - graphs[1] < len(asked), "each batch is compiled anew"
+
+
+@pytest.mark.parametrize(("name", "adapters"), [("gpt2", False), ("llama", True)])
+def test_language_models_are_compared_without_their_logits(name, adapters):
+    plain, teacher = causal(name), causal(name, seed=1)
+    if adapters:
+        pytest.importorskip("peft", reason="pip install 'lightning-distill[lora]'")
+        plain = lora(plain, rank=2)
+    found, graphs = [], []
+    for fast in (False, True):
+        student = copy.deepcopy(plain).eval()
+        module = module_of(compiled(student) if fast else student, teacher, fused())
+        module.prepare(batch())
+        losses = []
+        for rows, tokens in ((3, 7), (4, 9), (2, 11)):
+            values, answer, _ = module._values(batch(rows, tokens), heads="skipped")
+            assert tuple(answer.logits.shape) == (rows, tokens, 0)
+            losses.append(module.objective(values)["loss"])
+            losses[-1].backward()
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        found.append((losses, {n: p.grad for n, p in module.student.named_parameters()}))
+    for a, b in zip(found[1][0], found[0][0], strict=True):
+        torch.testing.assert_close(a, b)
+    for key, gradient in found[0][1].items():
+        assert (gradient is None) == (found[1][1][key] is None)
+        if gradient is not None:
+            torch.testing.assert_close(found[1][1][key], gradient, rtol=1e-4, atol=1e-7)
+    assert graphs[0] == graphs[2] < graphs[3]
+    assert graphs[4] == graphs[5], "each batch is compiled anew"
 
 
 class Net(nn.Module):

@@ -89,8 +89,13 @@ def kl(
     The logarithms as [`log_softmax`][] gives them; p itself, where it is known and nothing is
     differentiated.
     """
-    products = log_p.exp() * (log_p - log_q) if p is None else (log_p - log_q).mul_(p)
-    return _or_infinite(products.sum(dim=-1))
+    if p is not None:
+        return _or_infinite((log_p - log_q).mul_(p).sum(dim=-1))
+    p = log_p.exp()
+    # Not times 0: the gradient of exp is the difference, which times anything above 1 is infinite
+    # where p has the lowest number, and that times 0 is NaN.
+    difference = (log_p - log_q).masked_fill(p == 0, 0.0)
+    return _or_infinite((p * difference).sum(dim=-1))
 
 
 def cross_entropy(

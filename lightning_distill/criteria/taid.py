@@ -28,7 +28,7 @@ def taid(
     """
     check_share("alpha", alpha)
     student, teacher = in_full_precision(student, teacher)
-    intermediate = torch.lerp(student.detach(), teacher, alpha)
+    intermediate = _between(student.detach(), teacher, alpha)
     log_q, log_p = log_probabilities(student, intermediate, 1.0)
     return kl(log_p, log_q)
 
@@ -40,7 +40,14 @@ def taid_with_gradient(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch classes"]]:
     r"""[`taid`][] and its gradient with respect to the student's logits: $q$ less the teacher's."""
     student, teacher = in_full_precision(student, teacher)
-    return soft_target_with_gradient(student, torch.lerp(student, teacher, alpha), 1.0)
+    return soft_target_with_gradient(student, _between(student, teacher, alpha), 1.0)
+
+
+def _between(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    # Not torch.lerp, which takes a difference: of two infinite logits that is NaN.
+    if alpha in (0, 1):
+        return teacher if alpha else student
+    return student.mul(1 - alpha).add_(teacher, alpha=alpha)
 
 
 class TAID(nn.Module):

@@ -13,6 +13,7 @@ from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
 from .inspect import inspect
+from .lora_student import lora_student
 from .run import prepare_run
 from .trained_teacher import trained_teacher
 
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "finetune",
     "inspect",
+    "lora_student",
     "run",
     "trained_teacher",
 ]

@@ -220,7 +220,7 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
         teacher = teacher.teacher
     if isinstance(teacher, CachedTeacher):
         # Only for a student that is made from its weights are they loaded, and not kept.
-        wanted = "teacher" in _arguments(cfg.student)
+        wanted = _is_made_of_teacher(cfg.student)
         teacher = teacher_weights(teacher, cfg) if wanted else None
     student = call(cfg.student, known(data, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
@@ -232,6 +232,13 @@ def _arguments(node: Any) -> list[str]:
     """What the class or function that `node` names takes."""
     target = node.get("_target_") if OmegaConf.is_dict(node) else None
     return [] if target is None else list(inspect.signature(get_object(str(target))).parameters)
+
+
+def _is_made_of_teacher(node: Any) -> bool:
+    of = node.get("of") if OmegaConf.is_dict(node) else None
+    if of is None:
+        return "teacher" in _arguments(node)
+    return node.get("path") is None and _is_made_of_teacher(of)
 
 
 def build_objective(cfg: DictConfig) -> Objective:

@@ -24,6 +24,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
 BOOLEANS = (
     "baseline",
     "compile",
+    "gradient_checkpointing",
     "profile",
     "trainer.enable_model_summary",
     "teacher.trust_remote_code",
@@ -35,7 +36,8 @@ REQUIRED = {
     "student.path": f"{MODEL}, as in student.path=DIR",
     "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
 }
-KEPT = ("lightning_distill.jobs.cached_teacher", "lightning_distill.jobs.caching_teacher")
+# Those that can do without a path.
+NAMELESS = ("cached_teacher", "caching_teacher", "lora_student")
 GROUPS = {
     "job": "distill",
     "data": "text_files",
@@ -72,6 +74,12 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, got {value!r}.")
+    if cfg.get("compile") and cfg.get("gradient_checkpointing"):
+        # torch 2.13 stops with an error of its own compiler where shapes vary.
+        raise ValueError(
+            "compile=true and gradient_checkpointing=true do not go together: torch does not "
+            "compile layers that are computed again. Set one of them to false."
+        )
 
 
 def check_number(
@@ -123,9 +131,9 @@ def _check_required(cfg: DictConfig) -> None:
     for name, what in REQUIRED.items():
         group, _, key = name.partition(".")
         node = cfg[group]
-        # A class of the user's own may take null, and so do teachers whose answers are kept.
+        # A class of the user's own may take null.
         target = "" if node is None else str(node.get("_target_"))
-        ours = target.startswith("lightning_distill.") and not target.startswith(KEPT)
+        ours = target.startswith("lightning_distill.") and not target.endswith(NAMELESS)
         if name in missing or (ours and key in node and node[key] is None):
             raise ValueError(f"{name} is missing: name {what}.")
     if missing:

@@ -13,8 +13,9 @@ import transformers
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from ..students.lora import check_peft
 from .run import newest_run
-from .save import check_hugging_face
+from .save import ADAPTER, check_hugging_face, merged
 from .stage import say
 
 # Runs in a fresh process that knows nothing of this package.
@@ -61,8 +62,7 @@ def export(
         raise ValueError(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
-    model = getattr(transformers, name)(config)
-    model.load_state_dict(state)
+    model = _with_weights(getattr(transformers, name)(config), state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
     model.save_pretrained(folder)
@@ -96,6 +96,19 @@ def _student_weights(path: Path) -> dict[str, torch.Tensor]:
         for name, value in weights.items()
         if name.startswith("student.")
     }
+
+
+def _with_weights(model: Any, state: dict[str, torch.Tensor], adapter: Path) -> Any:
+    """The model with these weights; where a student had adapters, with them in it."""
+    if not (adapter / "adapter_config.json").is_file():
+        model.load_state_dict(state)
+        return model
+    check_peft()
+    import peft
+
+    adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(str(adapter)))
+    adapted.load_state_dict(state)
+    return merged(adapted)
 
 
 def _difference_in_a_fresh_process(model: Any, folder: Path, name: str) -> float:

@@ -14,6 +14,7 @@ from torch import nn, Tensor
 from ..features import capture, Source
 from ..mapping import pair_layers
 from ..module import DistillationModule
+from ..submodules import submodules
 from ..teachers import CachedTeacher
 from .build import build_data, build_label_objective, build_student, build_teacher
 from .cached_teacher import teacher_weights
@@ -59,7 +60,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
 @torch.no_grad()
 def layer_shapes(model: nn.Module, forward: Any, batch: Any, role: str) -> dict[str, str]:
     """From every module's path to the shapes of what it returns on `batch`."""
-    paths = [name for name, _ in model.named_modules() if name]
+    paths = [name for name in submodules(model) if name]
     with capture(model, [Source(role, "layer", path) for path in paths]) as captured:
         forward(batch)
     return {path: _shape(captured.get(f"layer:{path}")) for path in paths}
@@ -68,7 +69,7 @@ def layer_shapes(model: nn.Module, forward: Any, batch: Any, role: str) -> dict[
 def repeated_blocks(model: nn.Module) -> list[str]:
     """The paths of the model's layers: the entries of its longest list of equal modules."""
     best: list[str] = []
-    for name, module in model.named_modules():
+    for name, module in submodules(model).items():
         if isinstance(module, nn.ModuleList | nn.Sequential) and len(module):
             kinds = {type(child) for child in module}
             if len(kinds) == 1 and len(module) > len(best):

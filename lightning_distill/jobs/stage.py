@@ -18,6 +18,7 @@ from torch import nn
 from ..callbacks import StepProfile
 from ..compilation import compile_in_place
 from ..distillation import fit
+from ..gradient_checkpointing import checkpoint_gradients
 from ..module import DistillationModule
 from ..report import Profile
 from ..teachers import CachedTeacher, CachingTeacher
@@ -87,7 +88,9 @@ def train(
     logged_before = _rows(directory / "metrics.csv") if resuming else []
     if resuming and last.is_file():
         _follow_a_move(last)
-    # A run that is older than this key goes on as it was.
+    # A run that is older than these keys goes on as it was.
+    if OmegaConf.select(cfg, "gradient_checkpointing"):
+        checkpoint_gradients(module.student)
     if OmegaConf.select(cfg, "compile"):
         compile_in_place(module.student)
         if module.teacher is not None and not isinstance(module.teacher, CachedTeacher):

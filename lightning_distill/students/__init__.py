@@ -1,7 +1,8 @@
-"""Students: fresh from a configuration, loaded, or cut from the teacher."""
+"""Students: fresh from a configuration, loaded, cut from the teacher, or with adapters."""
 
 from .from_config import from_config
 from .from_teacher import from_teacher
+from .lora import lora
 from .pretrained import pretrained
 
-__all__ = ["from_config", "from_teacher", "pretrained"]
+__all__ = ["from_config", "from_teacher", "lora", "pretrained"]

@@ -12,6 +12,7 @@ from ..cache import Answer
 from ..cache.answer import Encoding
 from ..features import capture, forward_options, matching, read, Source
 from ..head import check_head, shortened
+from ..submodules import submodules
 
 LOGITS = Source("teacher", "output", "logits")
 
@@ -113,7 +114,7 @@ def about(
         "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
         "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
         "inputs": list(input_names),
-        "modules": [name for name, _ in model.named_modules()],
+        "modules": list(submodules(model)),
         "outputs": counts_of(outputs),
         # A token's logits stand where the model returns them; nothing is moved by one.
         "shift": "none",

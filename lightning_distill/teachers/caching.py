@@ -20,6 +20,7 @@ from ..cache import (
 from ..cache.answer import signature
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
 from ..features import Source
+from ..submodules import submodules
 from .answers import about, answer_name, describe, raw_values, run, without_last_token
 from .cached import check_mask, names_of, recall_sources, row_numbers
 from .encodings import encoding_of
@@ -100,7 +101,7 @@ class CachingTeacher(nn.Module):
     @property
     def module_names(self) -> list[str]:
         """The paths within the live teacher."""
-        return [name for name, _ in self.teacher.named_modules()]
+        return list(submodules(self.teacher))
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """Run the live teacher."""

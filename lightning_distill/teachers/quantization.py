@@ -8,14 +8,15 @@ KINDS = ("int8",)
 
 
 def quantized(model: nn.Module, kind: str | None) -> nn.Module:
-    """Quantise the weights of all linear layers in place, by torchao.
+    """Quantise the weights of all linear layers but a language model's head, by torchao.
 
     `int8` keeps weights as 8-bit integers with one scale per output, and rounds what comes into a
     layer to 8 bits with one scale per token, so that padding and the other rows of a batch change
-    nothing. Embeddings, norms and biases stay as they are.
+    nothing. Embeddings, norms and biases stay as they are, and so does what makes logits of tokens,
+    which is often the embedding too and is needed whole where logits are not made.
 
     Args:
-        model: in eval mode; it cannot be trained afterwards.
+        model: in eval mode; changed in place, it cannot be trained afterwards.
         kind: `int8`, or `None`, which leaves the model alone.
 
     Raises:
@@ -27,7 +28,12 @@ def quantized(model: nn.Module, kind: str | None) -> nn.Module:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     model.requires_grad_(False)
-    quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    quantize_(
+        model,
+        Int8DynamicActivationInt8WeightConfig(),
+        filter_fn=lambda part, path: isinstance(part, nn.Linear) and part is not head,
+    )
     # For who wants to make the same teacher again.
     model.quantization = kind  # type: ignore[assignment]
     return model

@@ -287,6 +287,38 @@ def test_classes_that_are_ruled_out_give_no_nan(name, by, logits):
         assert_close(loss, expected)
 
 
+SEVEN = {
+    name: TEMPERED[name]
+    for name in ("SoftTarget", "ReverseKL", "JSD", "SkewKL", "SkewReverseKL", "TotalVariation")
+}
+SEVEN["TAID"] = lambda t: criteria.TAID(0.5, step=0.0)
+
+
+@pytest.mark.parametrize("name", SEVEN)
+@pytest.mark.parametrize("by", ["student", "teacher", "both"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ruled_out_classes_give_no_nan_however_steep_the_loss_is(name, by, dtype, logits):
+    """The largest number times what comes from above must not be infinite on its way to a 0."""
+    student, teacher = (x.to(dtype) for x in logits)
+    for x, whose in ((student, "student"), (teacher, "teacher")):
+        if by in (whose, "both"):
+            x[:, 4] = -torch.inf
+    student.requires_grad_()
+    criterion = SEVEN[name](4.0)
+    values, gradient = criterion.with_gradient()(student.detach(), teacher)
+    loss = criterion(student, teacher)
+    (found,) = torch.autograd.grad(1000 * loss, student)
+    assert found.isfinite().all() and gradient.isfinite().all()
+    assert_close(loss, values.mean())
+    if loss.isfinite():
+        assert_close(found, 1000 / len(student) * gradient, rtol=1e-4, atol=1e-4)
+    if by == "both":
+        kept = [c for c in range(10) if c != 4]
+        few = student.detach()[:, kept].requires_grad_()
+        (expected,) = torch.autograd.grad(1000 * criterion(few, teacher[:, kept]), few)
+        assert_close(found[:, kept], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("build", [*TEMPERED.values(), KnowledgeDistillation])
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_that_is_not_positive_is_refused(build, temperature):

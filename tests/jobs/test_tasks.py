@@ -372,6 +372,28 @@ def test_a_cheaper_teacher_is_the_same_one_and_what_costs_figures_is_switched_on
     assert sizes[1] < 0.6 * sizes[0]
 
 
+def test_a_student_with_adapters_is_saved_without_and_exported_from_its_checkpoint(run, tmp_path):
+    peft = pytest.importorskip("peft", reason="pip install 'lightning-distill[lora]'")
+    given = [*files(tmp_path, ["good", "bad"] * 24), *SMALL_TEACHER, "student=lora"]
+    more = ["student.of.layers=1", "student.rank=2", "gradient_checkpointing=true"]
+    folder = run(*given, *more, "baseline=false", "optimizer.lr=0.01")
+    saved = AutoModelForSequenceClassification.from_pretrained(folder / "student")
+    config = peft.PeftConfig.from_pretrained(str(folder / "student" / "adapter"))
+    assert config.r == 2 and not any("lora" in name for name in saved.state_dict())
+    run("job=export", f"job.run={folder}", f"job.to={tmp_path / 'out'}")
+    for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(value, saved.state_dict()[name])
+    # A pretrained one, whose tokenizer the data then has.
+    on = [
+        *files(tmp_path, ["good", "bad"] * 24),
+        "student=lora",
+        f"student.path={folder / 'student'}",
+    ]
+    other = run("job=finetune", *on, "student.rank=1", "student.target_modules=[query]")
+    alone = load_file(other / "student" / "adapter" / "adapter_model.safetensors")
+    assert len(alone) == 4 and {min(v.shape) for n, v in alone.items() if "lora" in n} == {1}
+
+
 def test_a_run_that_has_not_ended_is_no_model_yet(run, tmp_path, capsys):
     folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
     (folder / "report.json").unlink()
