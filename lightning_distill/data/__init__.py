@@ -6,6 +6,7 @@ from .hub import Hub
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .text import TextDataModule
 from .text_files import TextFiles
+from .token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .token_masking import TokenMasking
 
 __all__ = [
@@ -14,7 +15,11 @@ __all__ = [
     "EvenRows",
     "Hub",
     "LengthGroupedBatches",
+    "OffsetTokenizer",
     "TextDataModule",
     "TextFiles",
+    "TokenAlignment",
     "TokenMasking",
+    "TokenizedTexts",
+    "token_spans",
 ]
