@@ -37,7 +37,7 @@ def check_spans(
         )
 
 
-def span_count(*spans: Int[Tensor, "rows tokens"]) -> int:
+def span_count(*spans: Int[Tensor, "rows _"]) -> int:
     """One more than the largest number of a span, and at least 1."""
     return max([1, *(int(s.max()) + 1 for s in spans if s.numel())])
 
