@@ -16,34 +16,52 @@ def texts() -> list[str]:
     return [p for p in both.split("\n\n") if p.strip()]
 
 
-def byte_level(size: int = 400, trim_offsets: bool = False, corpus=None, **options):
+@cache
+def trained(kind: str, size: int) -> str:
+    """Once, as two trainings do not give the same tokens; a description, as tests change them."""
+    backend: Tokenizer
+    if kind == "bytes":
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    elif kind == "unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=size,
+            special_tokens=["<pad>", "<s>", "</s>", "<unk>"],
+            unk_token="<unk>",
+            show_progress=False,
+        )
+    else:
+        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=special, show_progress=False
+        )
+    backend.train_from_iterator(texts(), trainer)
+    return backend.to_str()
+
+
+def byte_level(size: int = 400, trim_offsets: bool = False):
     """A byte-level BPE, as GPT-2, Llama 3 and Qwen have."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts() if corpus is None else corpus, trainer)
+    backend = Tokenizer.from_str(trained("bytes", size))
     backend.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>", **options
+        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
 
 
 def unigram(size: int = 300, bos: bool = True):
     """A unigram model that writes spaces as a letter, as T5, Llama 2 and Gemma have."""
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size,
-        special_tokens=["<pad>", "<s>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts(), trainer)
+    backend = Tokenizer.from_str(trained("unigram", size))
     if bos:
         backend.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", 1)]
@@ -59,14 +77,7 @@ def unigram(size: int = 300, bos: bool = True):
 
 def word_pieces(size: int = 350):
     """A lower-casing WordPiece that drops spaces, as BERT has."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=special, show_progress=False
-    )
-    backend.train_from_iterator(texts(), trainer)
+    backend = Tokenizer.from_str(trained("words", size))
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
