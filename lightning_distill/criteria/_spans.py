@@ -56,8 +56,13 @@ def first_positions(
     return first.masked_fill(~there, 0), there
 
 
-def first_of_span(spans: Int[Tensor, "rows tokens"]) -> Bool[Tensor, "rows tokens"]:
-    """Which positions predict the first token of a span: as many as there are spans."""
-    first, there = first_positions(spans, span_count(spans))
-    found = torch.zeros_like(spans, dtype=torch.int64)
-    return found.scatter_add(1, first, there.long()) > 0
+def spans_of_both(
+    student_spans: Int[Tensor, "rows student_tokens"],
+    teacher_spans: Int[Tensor, "rows teacher_tokens"],
+) -> Bool[Tensor, "rows student_tokens"]:
+    """Where the student predicts the first token of a span that the teacher has too."""
+    count = span_count(student_spans, teacher_spans)
+    first, have = first_positions(student_spans, count)
+    _, given = first_positions(teacher_spans, count)
+    found = torch.zeros_like(student_spans, dtype=torch.int64)
+    return found.scatter_add(1, first, (have & given).long()) > 0

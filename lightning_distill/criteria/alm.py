@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, Number, positive, UNLABELLED
-from ._spans import check_spans, first_of_span, span_count
+from ._spans import check_spans, span_count, spans_of_both
 
 
 def alm(
@@ -75,12 +75,17 @@ class ALM(nn.Module):
     tokenizations are comparable, other f-divergences than KL, and hidden states. So a span that one
     model's tokens end within a word says a little less there than the text alone: "no", to a model
     that could have written "not" with one token, is unlikely by as much.
+    Special tokens are in no span, so the end of a text is learnt from the labels alone
+    ([`HardLabel`][]).
 
     Args:
         temperature: of the spans' probabilities; a positive number or a schedule. The loss falls as
             it grows, so the term's weight should be of its size; 1 compares plain probabilities,
             which says little of spans of many tokens. The authors' code has 100.
     """
+
+    # The classes of student and teacher need not be the same.
+    any_classes = True
 
     def __init__(self, temperature: Number = 100.0):
         super().__init__()
@@ -123,10 +128,15 @@ class ALM(nn.Module):
         return masked_mean(alm(log_q, log_p, temperature), both)
 
     def counted(
-        self, student_spans: Int[Tensor, "rows tokens"] | None = None, **others: Any
-    ) -> Bool[Tensor, "rows tokens"] | None:
-        """Over which positions the loss is a mean, as far as the student's spans tell."""
-        return None if student_spans is None else first_of_span(student_spans)
+        self,
+        student_spans: Int[Tensor, "rows student_tokens"] | None = None,
+        teacher_spans: Int[Tensor, "rows teacher_tokens"] | None = None,
+        **others: Any,
+    ) -> Bool[Tensor, "rows student_tokens"] | None:
+        """As many positions as there are spans that the loss is the mean of; `None` if unknown."""
+        if student_spans is None or teacher_spans is None:
+            return None
+        return spans_of_both(student_spans, teacher_spans)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

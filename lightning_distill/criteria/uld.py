@@ -9,7 +9,7 @@ from torch import nn, Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, Number, positive
 from ._log_probabilities import through_softmax
-from ._spans import check_spans, first_of_span, first_positions, span_count
+from ._spans import check_spans, first_positions, span_count, spans_of_both
 
 # Of sorted probabilities of both at once, in numbers: 64 MiB of float32.
 CHUNK = 16 * 2**20
@@ -94,7 +94,10 @@ class _Chunked(torch.autograd.Function):
         step = max(CHUNK // (student.shape[-1] + teacher.shape[-1]), 1)
         chunks = list(zip(of_student.split(step), of_teacher.split(step), strict=True))
         learns = ctx.needs_input_grad[0]
-        gradient = student.new_empty(len(of_student) if learns else 0, student.shape[-1])
+        # In half precision the loss is scaled after this, and what is too small here stays lost.
+        kind = torch.float32 if student.dtype == torch.float16 else student.dtype
+        size = (len(of_student) if learns else 0, student.shape[-1])
+        gradient = student.new_empty(size, dtype=kind)
         values = []
         for i, (mine, others) in enumerate(chunks):
             rows = student.index_select(0, mine), teacher.index_select(0, others)
@@ -106,14 +109,14 @@ class _Chunked(torch.autograd.Function):
                 value = uld(*rows, temperature)
             values.append(value)
         ctx.save_for_backward(gradient, of_student)
-        ctx.size = len(student)
+        ctx.size, ctx.dtype = len(student), student.dtype
         return torch.cat(values)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:  # type: ignore[override]
         gradient, of_student = ctx.saved_tensors
-        rows = (gradient * upstream.unsqueeze(-1)).to(gradient.dtype)
-        whole = gradient.new_zeros(ctx.size, gradient.shape[-1])
+        rows = (gradient * upstream.unsqueeze(-1)).to(ctx.dtype)
+        whole = rows.new_zeros(ctx.size, rows.shape[-1])
         return whole.index_copy_(0, of_student, rows), None, None, None, None
 
 
@@ -133,6 +136,9 @@ class ULD(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number or a
             schedule.
     """
+
+    # The classes of student and teacher need not be the same.
+    any_classes = True
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()
@@ -177,10 +183,15 @@ class ULD(nn.Module):
         return masked_mean(grid, both)
 
     def counted(
-        self, student_spans: Int[Tensor, "rows tokens"] | None = None, **others: Any
-    ) -> Bool[Tensor, "rows tokens"] | None:
-        """Over which positions the loss is a mean, as far as the student's spans tell."""
-        return None if student_spans is None else first_of_span(student_spans)
+        self,
+        student_spans: Int[Tensor, "rows student_tokens"] | None = None,
+        teacher_spans: Int[Tensor, "rows teacher_tokens"] | None = None,
+        **others: Any,
+    ) -> Bool[Tensor, "rows student_tokens"] | None:
+        """As many positions as there are spans that the loss is the mean of; `None` if unknown."""
+        if student_spans is None or teacher_spans is None:
+            return None
+        return spans_of_both(student_spans, teacher_spans)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

@@ -140,8 +140,8 @@ def test_what_no_longer_fits_in_the_precision_stays_finite():
 def test_it_says_over_what_it_is_a_mean():
     given = drawn(4)
     counted = ALM().counted(**{k: v for k, v in given.items() if "spans" in k})
-    expected = [len(set(row) - {-1}) for row in given["student_spans"].tolist()]
-    assert counted.sum(1).tolist() == expected
+    assert int(counted.sum()) == len(list(in_both(given))) > 0
+    assert (given["student_spans"][counted] >= 0).all()
 
 
 def test_what_does_not_go_together_is_refused(unchecked_types):

@@ -138,7 +138,24 @@ def test_it_says_over_what_it_is_a_mean():
     spans = torch.tensor([[-1, 0, 0, 1, -1], [0, 1, 1, 1, 2]])
     expected = [[False, True, False, True, False], [True, True, False, False, True]]
     assert ULD().counted(student_spans=spans, teacher_spans=spans).tolist() == expected
+    less = torch.tensor([[0, -1, -1], [1, 2, 2]])
+    expected = [[False, True, False, False, False], [False, True, False, False, True]]
+    assert ULD().counted(student_spans=spans, teacher_spans=less, labels=None).tolist() == expected
     assert ULD().counted(labels=None) is None
+
+
+def test_half_precision_keeps_gradients_that_the_scale_of_the_loss_brings_up():
+    spans = torch.zeros(1, 1, dtype=torch.long)
+    teacher = torch.zeros(1, 1, 4)
+    logits = torch.tensor([[[0.0, -18.0, -18.5, -19.0]]])
+    found = []
+    for kind in (torch.float16, torch.float32):
+        student = logits.to(kind).requires_grad_()
+        (2.0**14 * ULD()(student, teacher, spans, spans)).backward()
+        found.append(student.grad.float())
+    rare = [gradient[..., 1:] for gradient in found]
+    assert ((rare[1] != 0) & (rare[1].abs() / 2**14 < 6e-8)).all()
+    assert_close(*rare, rtol=1e-2, atol=0.0)
 
 
 def test_what_does_not_go_together_is_refused(unchecked_types):
