@@ -9,7 +9,6 @@ from torch import nn, Tensor
 
 from .batches import call_model
 from .features import read, Source
-from .features import Source
 from .submodules import unwrapped
 from .teachers.fingerprint import plain_tensors
 

@@ -25,6 +25,7 @@ CORE += [
     "labels",
     "intermediate_layers",
     "preconditions",
+    "vocabulary",
 ]
 
 

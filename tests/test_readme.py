@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import bert, loader, text_batches
+from tokenizers_of_text import byte_level, texts, unigram
 
 from lightning_distill.main import main
 
@@ -40,6 +41,8 @@ def test_the_python_examples_run_one_after_another(monkeypatch, tmp_path):
     after = names["student"].state_dict()
     assert any(not torch.equal(before[k], after[k]) for k in before)
     assert any("adapters" in name for name, _ in names["objective"].named_parameters())
+    batches = list(names["loader_of"](texts()[:9], byte_level(), unigram()))
+    assert [len(b["teacher"]["spans"]) for b in batches] == [8, 1]
 
 
 def test_the_criterion_of_ones_own(monkeypatch, tmp_path):

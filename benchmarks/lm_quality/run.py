@@ -2,8 +2,8 @@
 
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/lm_quality/run.py
 
-One teacher for each corpus; for each seed the students of all losses begin with the same weights and
-see the same batches in the same order. Losses that read few numbers of the teacher are given what a
+One teacher for each corpus; for each seed the students of all losses begin with the same weights
+and see the same batches in the same order. Losses that read few numbers of the teacher are given what a
 cache would keep: the draws for a row are the same in every epoch.
 """
 
@@ -202,8 +202,8 @@ def summary(results: dict[str, Any]) -> str:
         lines += [
             f"### {name}",
             "",
-            f"{found['tokens']:,} tokens to learn from, a vocabulary of {found['vocabulary']:,}; the "
-            f"teacher has {found['parameters'][0]:,} parameters and perplexity {teacher:.2f}, the "
+            f"{found['tokens']:,} tokens to learn from, a vocabulary of {found['vocabulary']:,}; "
+            f"the teacher has {found['parameters'][0]:,} parameters and perplexity {teacher:.2f}, the "
             f"students have {found['parameters'][1]:,}.",
             "",
             "| loss | perplexity | nats to the teacher | agreement in % |",
@@ -228,9 +228,9 @@ def summary(results: dict[str, Any]) -> str:
                 for loss in (better, worse)
             )
             if len(a) > 1:
-                p = stats.ttest_rel(a, b).pvalue
+                p, off = stats.ttest_rel(a, b).pvalue, np.mean(np.subtract(a, b))
                 lines.append(
-                    f"- {better} against {worse}: {np.mean(np.subtract(a, b)):+.4f} nats per token, "
+                    f"- {better} against {worse}: {off:+.4f} nats per token, "
                     f"paired t-test p = {p:.1g}."
                 )
         lines.append("")
@@ -279,9 +279,7 @@ def main() -> None:
             found["seeds"][str(seed)] = {
                 loss: measured(data, student.eval(), teacher) for loss, student in students.items()
             }
-        found["parameters"] = [
-            sum(p.numel() for p in m.parameters()) for m in (teacher, first)
-        ]
+        found["parameters"] = [sum(p.numel() for p in m.parameters()) for m in (teacher, first)]
         found["seconds"] = time.perf_counter() - start
         results["corpora"][name] = found
         options.results.write_text(json.dumps(results, indent=2))

@@ -6,6 +6,7 @@ capitals that takes the mean over those that count. Arguments come in the order 
 
 from ._check import masked_mean
 from .ab import AB, ab
+from .alm import ALM, alm
 from .attention_kl import attention_kl, AttentionKL
 from .attention_mse import attention_mse, AttentionMSE
 from .attention_transfer import attention_transfer, AttentionTransfer
@@ -55,11 +56,13 @@ from .srd import SRD, srd
 from .taid import TAID, taid
 from .tf_kd import tf_kd, TfKD
 from .total_variation import total_variation, TotalVariation
+from .uld import ULD, uld
 from .vid import VID, vid
 from .wsld import WSLD, wsld
 
 __all__ = [
     "AB",
+    "ALM",
     "CKA",
     "CRD",
     "CWD",
@@ -80,6 +83,7 @@ __all__ = [
     "RKD",
     "SRD",
     "TAID",
+    "ULD",
     "VID",
     "WSLD",
     "AttentionKL",
@@ -112,6 +116,7 @@ __all__ = [
     "TfKD",
     "TotalVariation",
     "ab",
+    "alm",
     "attention_kl",
     "attention_mse",
     "attention_transfer",
@@ -162,6 +167,7 @@ __all__ = [
     "taid",
     "tf_kd",
     "total_variation",
+    "uld",
     "vid",
     "wsld",
 ]

@@ -9,6 +9,7 @@ from .standard_library import StandardLibrary
 from .text import TextDataModule
 from .text_corpus import TextCorpus
 from .text_files import TextFiles
+from .token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .token_masking import TokenMasking
 
 __all__ = [
@@ -18,9 +19,13 @@ __all__ = [
     "Hub",
     "LanguageModelData",
     "LengthGroupedBatches",
+    "OffsetTokenizer",
     "StandardLibrary",
     "TextCorpus",
     "TextDataModule",
     "TextFiles",
+    "TokenAlignment",
     "TokenMasking",
+    "TokenizedTexts",
+    "token_spans",
 ]

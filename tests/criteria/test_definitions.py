@@ -76,6 +76,16 @@ def wsld(g):
     return -(g.T**2) * weight * (g.p * g.q.log()).sum(-1)
 
 
+def sorted_distance(g):
+    q, p = (x.sort(-1).values for x in (g.q, g.p))
+    return (q - p).abs().sum(-1)
+
+
+def bernoulli(g):
+    q, p = ((-g.loss(x) / g.T).exp() for x in (g.q1, g.p1))
+    return kl(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))
+
+
 def margins(x):
     return x[..., :1] - x[..., 1:]
 
@@ -110,6 +120,8 @@ LOGITS = {
         lambda g: (margins(g.s) - margins(g.t)).square().mean(-1),
     ),
     "listwise_kl": (lambda c, g: c(g.s, g.t, g.T), lambda g: g.T**2 * kl(g.p, g.q)),
+    "uld": (lambda c, g: c(g.s, g.t, g.T), sorted_distance),
+    "alm": (lambda c, g: c(-g.loss(g.q1), -g.loss(g.p1), g.T), bernoulli),
     "dkd": (lambda c, g: c(g.s, g.t, g.y, 1.0, 8.0, g.T), dkd),
     "nkd": (lambda c, g: c(g.s, g.t, g.y, 1.5, g.T), nkd),
     "wsld": (lambda c, g: c(g.s, g.t, g.y, g.T), wsld),

@@ -18,6 +18,7 @@ from lightning_distill.criteria import (
     SoftCrossEntropy,
     SoftTarget,
 )
+from lightning_distill.criteria._check import labelled
 
 
 class WithLabels(nn.Module):
@@ -36,6 +37,24 @@ class WithLabels(nn.Module):
         return self.criterion(student, teacher, labels, mask)
 
 
+class WithSpans(nn.Module):
+    """A criterion between spans, given positions that are a span each."""
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, student, teacher, mask=None):
+        if student.shape != teacher.shape:
+            raise ValueError("must have the same shape")
+        labels, counted = labelled(teacher.nan_to_num().argmax(-1), mask)
+        spans = torch.arange(student.shape[-2]).expand(labels.shape).masked_fill(~counted, -1)
+        if student.dim() == 2:
+            student, teacher, labels, spans = (x[None] for x in (student, teacher, labels, spans))
+        of_labels = [labels, labels] if isinstance(self.criterion, criteria.ALM) else []
+        return self.criterion(student, teacher, *of_labels, spans, spans)
+
+
 DIVERGENCES = [
     criteria.reverse_kl,
     criteria.jsd,
@@ -43,6 +62,7 @@ DIVERGENCES = [
     criteria.skew_reverse_kl,
     criteria.total_variation,
     criteria.listwise_kl,
+    criteria.uld,
 ]
 FUNCTIONS = [soft_target, soft_cross_entropy, logit_mse, criteria.margin_mse, *DIVERGENCES]
 # WSLD's weight stops the gradient; its own test looks at that.
@@ -66,6 +86,8 @@ TEMPERED = {
     "NKD": with_labels(criteria.NKD),
     "WSLD": with_labels(criteria.WSLD),
     "TfKD": with_labels(criteria.TfKD),
+    "ULD": lambda t: WithSpans(criteria.ULD(t)),
+    "ALM": lambda t: WithSpans(criteria.ALM(t)),
     "DIST": lambda t: criteria.DIST(temperature=t),
     "MLKD": lambda t: criteria.MLKD([t]),
 }
@@ -259,9 +281,18 @@ def test_what_is_possible_and_ruled_out_is_infinite_however_unlikely(function):
 
 
 RULED_OUT = ["SoftTarget", "SoftCrossEntropy", "ReverseKL", "JSD", "SkewKL", "SkewReverseKL"]
-RULED_OUT += ["TotalVariation", "ListwiseKL", "DIST", "MLKD", "DKD", "NKD", "WSLD"]
+RULED_OUT += ["TotalVariation", "ListwiseKL", "DIST", "MLKD", "DKD", "NKD", "WSLD", "ULD", "ALM"]
 INFINITE = {
-    "student": {"SoftTarget", "SoftCrossEntropy", "ListwiseKL", "MLKD", "DKD", "NKD", "WSLD"},
+    "student": {
+        "SoftTarget",
+        "SoftCrossEntropy",
+        "ListwiseKL",
+        "MLKD",
+        "DKD",
+        "NKD",
+        "WSLD",
+        "ALM",
+    },
     "teacher": {"ReverseKL"},
 }
 

@@ -33,9 +33,18 @@ LOGITS, VECTORS, HIDDEN = (BATCH, 10), (BATCH, 5), (BATCH, 4, 8)
 MAPS, ATTENTION = (BATCH, 3, 4, 4), (BATCH, 2, 4, 4)
 LAYERS = [(BATCH, 3, 4, 4), (BATCH, 3, 4, 4)]
 LABELS = {"labels": ROWS % 10}
+# Two spans in every row, one of several tokens.
+TOKENS = (BATCH, 4, 10)
+SPANS = {
+    f"{role}_spans": torch.tensor(row).expand(BATCH, 4)
+    for role, row in (("student", [0, 0, 1, -1]), ("teacher", [-1, 0, 1, 1]))
+}
+TEXTS = {"student_labels": ROWS[:, None].expand(BATCH, 4)}
+TEXTS["teacher_labels"] = 9 - TEXTS["student_labels"]
 # How each is built, the shape of what it compares, and what else it is given.
 WEIGHED = {
     "AB": (criteria.AB, MAPS, {}),
+    "ALM": (criteria.ALM, TOKENS, SPANS | TEXTS),
     "AttentionKL": (criteria.AttentionKL, ATTENTION, {}),
     "AttentionMSE": (criteria.AttentionMSE, ATTENTION, {}),
     "AttentionTransfer": (criteria.AttentionTransfer, MAPS, {}),
@@ -74,6 +83,7 @@ WEIGHED = {
     "TAID": (lambda: TAID(step=0.0), LOGITS, {}),
     "TfKD": (criteria.TfKD, LOGITS, LABELS),
     "TotalVariation": (criteria.TotalVariation, LOGITS, {}),
+    "ULD": (criteria.ULD, TOKENS, SPANS),
     "VID": (criteria.VID, MAPS, {}),
     "WSLD": (criteria.WSLD, LOGITS, LABELS),
 }
@@ -177,7 +187,8 @@ def test_weight_zero_is_dropping_the_sample(name):
     assert_close(case.gradients(found), case.gradients(expected))
 
 
-@pytest.mark.parametrize("name", [name for name in WEIGHED if name != "HardLabel"])
+# What has no label, or no span, is masked by that.
+@pytest.mark.parametrize("name", [n for n in WEIGHED if n not in ("HardLabel", "ALM", "ULD")])
 def test_what_is_masked_may_have_any_weight(name):
     case = Case(name).watch()
     keep = torch.tensor([True, True, False, True, False, True])
