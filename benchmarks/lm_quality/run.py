@@ -3,8 +3,8 @@
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/lm_quality/run.py
 
 One teacher for each corpus; for each seed the students of all losses begin with the same weights
-and see the same batches in the same order. Losses that read few numbers of the teacher are given what a
-cache would keep: the draws for a row are the same in every epoch.
+and see the same batches in the same order. Losses that read few numbers of the teacher are given
+what a cache would keep: the draws for a row are the same in every epoch.
 """
 
 import argparse
@@ -203,8 +203,8 @@ def summary(results: dict[str, Any]) -> str:
             f"### {name}",
             "",
             f"{found['tokens']:,} tokens to learn from, a vocabulary of {found['vocabulary']:,}; "
-            f"the teacher has {found['parameters'][0]:,} parameters and perplexity {teacher:.2f}, the "
-            f"students have {found['parameters'][1]:,}.",
+            f"the teacher has {found['parameters'][0]:,} parameters and perplexity {teacher:.2f}, "
+            f"the students have {found['parameters'][1]:,}.",
             "",
             "| loss | perplexity | nats to the teacher | agreement in % |",
             "|---|---|---|---|",

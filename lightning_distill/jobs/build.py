@@ -26,6 +26,7 @@ from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, CachingTeacher
 from ..teachers.pretrained import check_path
 from .cached_teacher import teacher_weights, tokenizer_path
+from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
 
@@ -120,7 +121,8 @@ def build_data(cfg: DictConfig) -> Any:
         paths[1] = paths[1] or tokenizer_path(cfg)
         if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
             cfg.data.tokenizer = paths[0] or paths[1]
-        if "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths):
+        two = "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths)
+        if two and not share_ids(cfg, str(cfg.data.tokenizer), paths[1]):
             cfg.data.teacher_tokenizer = paths[1]
     data = instantiate(cfg.data)
     if not isinstance(data, L.LightningDataModule):

@@ -42,6 +42,7 @@ from .check import check_number
 from .rehearse import rehearse
 from .save import save_student
 from .stage import Result, say, train
+from .vocabularies import check_vocabularies, without_common_tokens
 
 
 def distill(cfg: DictConfig) -> float:
@@ -55,9 +56,11 @@ def distill(cfg: DictConfig) -> float:
     if cfg.teacher is None:
         without_agreement(cfg)
     data = build_data(cfg)
+    without_common_tokens(cfg, data)
     metrics = build_metrics(cfg)
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)
+    check_vocabularies(data, objective)
     check_labels(data, objective)
     teacher = None
     if cfg.teacher is not None:
