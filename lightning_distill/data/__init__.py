@@ -1,17 +1,20 @@
 """Where batches come from: LightningDataModules of tokenised text, and of documents."""
 
+from .chat_files import ChatFiles
 from .docstrings import Docstrings
 from .draw import Draw
 from .hub import Hub
 from .language_model import LanguageModelData
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .standard_library import StandardLibrary
+from .streamed_rows import StreamedRows, StreamLoader
 from .text import TextDataModule
 from .text_corpus import TextCorpus
 from .text_files import TextFiles
 from .token_masking import TokenMasking
 
 __all__ = [
+    "ChatFiles",
     "Docstrings",
     "Draw",
     "EvenRows",
@@ -19,6 +22,8 @@ __all__ = [
     "LanguageModelData",
     "LengthGroupedBatches",
     "StandardLibrary",
+    "StreamLoader",
+    "StreamedRows",
     "TextCorpus",
     "TextDataModule",
     "TextFiles",
