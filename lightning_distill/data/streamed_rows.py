@@ -15,6 +15,8 @@ from .row_loader import worker_count
 
 # So much is tokenised at once: in characters, and in documents.
 CHUNK, MOST = 1_000_000, 1000
+# So many rows are laid out at once.
+SLAB = 64
 
 
 class StreamedRows(IterableDataset):
@@ -67,12 +69,30 @@ class StreamedRows(IterableDataset):
         left, made = None, 0
         for chunk, last in _chunks(_every(self.documents(self.epoch), shard, shards)):
             rows, left = self.packed(chunk, left, last)
-            for i in range(0 if rows is None else len(rows)):
-                assert rows is not None
-                row = rows[[i]]
-                row["row"] = torch.tensor([made * shards + shard])
-                made += 1
-                yield row, rows.pad
+            if rows is None:
+                continue
+            for start in range(0, len(rows), SLAB):
+                slab = rows[range(start, min(start + SLAB, len(rows)))]
+                for row in _alone(slab):
+                    row["row"] = torch.tensor([made * shards + shard])
+                    made += 1
+                    yield row, rows.pad
+
+
+def _alone(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each row of a batch, without the padding that the others need."""
+    inner = {name: _alone(value) for name, value in batch.items() if isinstance(value, Mapping)}
+    tensors = {name: value for name, value in batch.items() if name not in inner}
+    mask = tensors.get("attention_mask")
+    lengths = None if mask is None else mask.sum(dim=1).tolist()
+    for i in range(len(batch["input_ids"])):
+        end = None if lengths is None else lengths[i]
+        # Copies, for a part of a tensor keeps all of it.
+        row: dict[str, Any] = {
+            name: (value[i : i + 1] if value.dim() == 1 else value[i : i + 1, :end]).clone()
+            for name, value in tensors.items()
+        }
+        yield {**row, **{name: next(rows) for name, rows in inner.items()}}
 
 
 def _every(documents: Iterable[Any], shard: int, shards: int) -> Iterator[Any]:
