@@ -13,37 +13,37 @@ from .tokens import kept_tokens, texts_fingerprint
 WORTH_KEEPING, LONG = 2_000_000, 20_000_000
 
 
-def document_tokens(
-    texts: Sequence[str], tokenizer: Any, ends: Sequence[bool] | None = None
-) -> dict[str, Ragged]:
-    """`input_ids` of each document with the end token behind it, and the `bytes` of each token.
+def document_tokens(columns: Mapping[str, Sequence[Any]], encode: Any) -> dict[str, Ragged]:
+    """Tokens of all documents, one row for each; nothing is cut.
 
-    Nothing is cut. What looks like a special token in a text is text. From 2 MB on the result is
-    kept, see [`tokenise`][].
+    From 2 MB of text on the result is kept, see [`tokenise`][].
 
     Args:
-        texts: of the documents.
-        tokenizer: a fast one of transformers, with an end token.
-        ends: which documents get an end token; all by default.
+        columns: of the documents, each of the same length.
+        encode: makes tokens of some of them, as [`DocumentEncoder`][] does; its `about` says in
+            words what it does, and `tokenizer` by what.
     """
-    size = sum(map(len, texts))
-    made = [True] * len(texts) if ends is None else list(ends)
-    encode = DocumentEncoder(tokenizer)
-    name = texts_fingerprint([texts, [str(end) for end in made]], tokenizer, None)
+    told = [[str(value) for value in column] for column in columns.values()]
+    size = sum(len(text) for column in told for text in column)
+    name = texts_fingerprint([[encode.about], *told], encode.tokenizer, None)
     # A hundred megabytes at once would be a gigabyte of tokens.
-    per_batch = max(1, min(1000, int(10_000_000 / max(size / max(len(texts), 1), 1))))
-    columns: dict[str, list[Any]] = {"text": list(texts), "end": made}
+    per_batch = max(1, min(1000, int(10_000_000 / max(size / max(len(told[0]), 1), 1))))
+    given: dict[str, list[Any]] = {key: list(column) for key, column in columns.items()}
     return kept_tokens(
-        columns, encode, name, size >= WORTH_KEEPING, batch_size=per_batch, bar=size >= LONG
+        given, encode, name, size >= WORTH_KEEPING, batch_size=per_batch, bar=size >= LONG
     )
 
 
 class DocumentEncoder:
-    """What makes tokens of some documents.
+    """Makes tokens of some texts, with the end token behind each.
+
+    What looks like a special token in a text is text.
 
     Args:
         tokenizer: a fast one of transformers, with an end token.
     """
+
+    about = "texts"
 
     def __init__(self, tokenizer: Any):
         self.tokenizer, self.sizes = tokenizer, byte_level_sizes(tokenizer)

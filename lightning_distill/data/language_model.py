@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import datasets
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .all_splits import all_splits
 from .byte_pairs import train_byte_pairs
-from .document_tokens import document_tokens
+from .document_tokens import document_tokens, DocumentEncoder
 from .length_grouped import EvenRows, LengthGroupedBatches, PlannedBatches
 from .load_tokenizer import load_tokenizer
 from .packed_rows import following, IGNORED, PackedRows
@@ -24,6 +25,7 @@ from .ragged import Ragged
 from .row_loader import check_plan, Plan, row_loader
 from .rows import Splits
 from .shared_cuts import shared_cuts
+from .streamed_rows import StreamedRows, StreamLoader
 from .tokenizer_fingerprint import tokenizer_fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -114,19 +116,54 @@ class LanguageModelData(L.LightningDataModule):
         self.num_rows: int | None = None
         self.splits: dict[str, PackedRows] = {}
         self._documents: dict[str, int] = {}
+        self._encoders: list[Any] = []
         self._check_options()
 
     def load(self) -> dict[str, datasets.Dataset]:
         """The splits `train` and, if there are any, `validation` and `test`; column `text`."""
         raise TypeError(f"{type(self).__name__} must define `load()`.")
 
-    def texts(self, documents: datasets.Dataset) -> Iterable[str]:
-        """What a tokenizer that is trained here learns from."""
-        return documents["text"]
+    def documents(self, split: str, epoch: int | None = None) -> Iterator[dict[str, Any]]:
+        """The documents of a split, one after the other; needed for `streaming`.
 
-    def encode(self, documents: datasets.Dataset, tokenizer: Any) -> dict[str, Ragged]:
-        """`input_ids`, `bytes` and `learnt` of whole documents, see [`following`][]."""
-        return document_tokens(list(documents["text"]), tokenizer)
+        Args:
+            split: `train`, `validation` or `test`.
+            epoch: of a stream; nothing is to be held, and [`in_order_of`][] may shuffle files.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot be streamed: set data.streaming=false, or define "
+            "`documents()`."
+        )
+
+    def texts(self, documents: Iterable[dict[str, Any]]) -> Iterator[str]:
+        """What a tokenizer that is trained here learns from."""
+        return (row["text"] for row in documents)
+
+    def encoder(self, tokenizer: Any) -> Any:
+        """What makes `input_ids`, `bytes` and perhaps `learnt` of some documents."""
+        return DocumentEncoder(tokenizer)
+
+    def held_splits(
+        self, splits: Iterable[str], columns: Sequence[str]
+    ) -> dict[str, datasets.Dataset]:
+        """Those splits of `documents` that are held in memory: but for a stream, all."""
+        held = {}
+        for split in splits:
+            if split == "train" and self.streaming:
+                continue
+            rows = list(self.documents(split))
+            if rows or split == "train":
+                held[split] = datasets.Dataset.from_dict(
+                    {name: [row[name] for row in rows] for name in columns}
+                )
+        return held
+
+    def in_order_of(self, files: list[str], epoch: int | None) -> list[str]:
+        """The files in the order of an epoch, or in their own."""
+        if epoch is None:
+            return files
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(files))
+        return [files[i] for i in order]
 
     def replace(self, **changes: Any) -> "LanguageModelData":
         """The same rows under other options, such as `batch_size=8`; nothing is reread.
@@ -152,15 +189,41 @@ class LanguageModelData(L.LightningDataModule):
         if self.splits:
             return
         documents = self.load()
+        if self.streaming:
+            self.prepare_tokenizers(self.documents("train", 0))
+            if "validation" not in documents:
+                raise ValueError(
+                    "A stream has no beginning to cut validation data from: name a validation "
+                    "file (data.validation=FILE), or set data.streaming=false."
+                )
+            # Nothing is cut from the training documents, so anything may stand for them.
+            documents = {**documents, "train": documents["validation"]}
         documents = all_splits(documents, self.validation_fraction, self.seed, type(self).__name__)
-        self._prepare_tokenizers(documents["train"])
+        if self.streaming:
+            del documents["train"]
+        else:
+            self.prepare_tokenizers(documents["train"])
+        self._encoders = [self.encoder(tokenizer) for tokenizer in self._tokenizers()]
         for name, split in documents.items():
             self._documents[name] = len(split)
-            self.splits[name] = self._packed(split, name)
-        self.num_rows = len(self.splits["train"])
+            columns = {column: list(split[column]) for column in split.column_names}
+            self.splits[name] = self._packed(columns, name)
+        self.num_rows = None if self.streaming else len(self.splits["train"])
 
     def train_dataloader(self) -> Any:
         """Shuffled batches of the training rows."""
+        if self.streaming:
+            # What is held is not sent to the processes that read.
+            reader = copy.copy(self)
+            reader.splits = {}
+            stream = StreamedRows(
+                partial(reader.documents, "train"),
+                reader.streamed,
+                self.batch_size,
+                self.shuffle_rows,
+                self.seed,
+            )
+            return StreamLoader(stream, self.num_workers)
         rows = self.splits["train"]
         grouped = self.length_bucketing and not self.packing
         sampler = LengthGroupedBatches(rows.lengths, self.batch_size, self.seed, grouped=grouped)
@@ -194,6 +257,12 @@ class LanguageModelData(L.LightningDataModule):
         Raises:
             ValueError: for a split or a row that there is not.
         """
+        if self.streaming and any(split == "train" for split, _, _ in plan):
+            raise ValueError(
+                f"{type(self).__name__} streams its training rows, which have no numbers by which "
+                "they could be asked for. Set data.streaming=false, or let teacher=caching keep "
+                "the answers while a student learns."
+            )
         check_plan(plan, self.splits)
         splits = Splits(self.splits)
         return self._loader(splits, PlannedBatches(plan), num_workers)
@@ -263,7 +332,8 @@ class LanguageModelData(L.LightningDataModule):
 
     # Tokens.
 
-    def _prepare_tokenizers(self, train: datasets.Dataset) -> None:
+    def prepare_tokenizers(self, train: Iterable[dict[str, Any]]) -> None:
+        """Load them, or train one on the documents."""
         if self.tokenizer is None:
             texts = list(_first(self.texts(train), MOST_TO_LEARN_FROM))
             self.tokenizer = train_byte_pairs(texts, self.vocab_size, self.max_length)
@@ -273,65 +343,104 @@ class LanguageModelData(L.LightningDataModule):
             same = tokenizer_fingerprint(teacher) == tokenizer_fingerprint(self.tokenizer)
             self.teacher_tokenizer = None if same else teacher
 
-    def _packed(self, documents: datasets.Dataset, name: str) -> PackedRows:
-        tokenizer, teacher = self.tokenizer, self.teacher_tokenizer
-        assert isinstance(tokenizer, PreTrainedTokenizerBase)
-        if teacher is None:
-            sides = [following(self.encode(documents, tokenizer))]
-        else:
-            assert isinstance(teacher, PreTrainedTokenizerBase)
-            sides = [
-                following(tokens) for tokens in self.encode_both(documents, tokenizer, teacher)
-            ]
-        rows: Ragged
-        if self.packing and self.divisible and teacher is None:
+    def _tokenizers(self) -> list[Any]:
+        both = [self.tokenizer, self.teacher_tokenizer]
+        return [tokenizer for tokenizer in both if tokenizer is not None]
+
+    def _sides(self, columns: dict[str, list[Any]], keep: bool) -> list[dict[str, Ragged]]:
+        """What is predicted at each token of whole documents, by each tokenizer."""
+        tokenizers = self._tokenizers()
+        if "text" in columns:
+            texts, last = columns["text"], [True] * len(columns["text"])
+            if len(tokenizers) > 1:
+                texts, last, numbers = shared_cuts(texts, tokenizers, self.max_length)
+                if not self.packing:
+                    # Of every document the beginning.
+                    first = np.unique(numbers, return_index=True)[1].tolist()
+                    texts, last = [texts[i] for i in first], [last[i] for i in first]
+            columns = {"text": texts, "end": last}
+        sides = []
+        for encode in self._encoders:
+            if keep:
+                tokens = document_tokens(columns, encode)
+            else:
+                tokens = {name: Ragged.of(rows) for name, rows in encode(columns).items()}
+            sides.append(following(tokens))
+        return sides
+
+    def _rows(self, sides: list[dict[str, Ragged]], continued: bool) -> tuple[PackedRows, int]:
+        """Rows of whole documents, and how many of these have nothing to predict.
+
+        Args:
+            sides: by each tokenizer.
+            continued: a document may be continued in the next row.
+        """
+        dropped = 0
+        if continued:
             pieces, rows = cut_into_rows(sides[0]["input_ids"].offsets, self.max_length)
             sides = [{k: Ragged(v.values, pieces) for k, v in sides[0].items()}]
         else:
             sides, dropped = _cut_and_useful(sides, self.max_length)
             count = len(sides[0]["input_ids"])
-            if dropped:
-                log.warning(
-                    "%d of %d documents of the %s data have nothing to predict within %d tokens "
-                    "(data.max_length) and are left out",
-                    dropped,
-                    dropped + count,
-                    name,
-                    self.max_length,
-                )
-            lengths = np.stack([side["input_ids"].lengths for side in sides], axis=1)
-            rows = (
-                fit_into_rows(lengths, self.max_length)
-                if self.packing
-                else Ragged(np.arange(count), np.arange(count + 1))
-            )
-        if not len(rows):
+            if self.packing:
+                lengths = np.stack([side["input_ids"].lengths for side in sides], axis=1)
+                rows = fit_into_rows(lengths, self.max_length)
+            else:
+                rows = Ragged(np.arange(count), np.arange(count + 1))
+        pads = [tokenizer.pad_token_id for tokenizer in self._tokenizers()]
+        width = self.max_length if self.packing else None
+        teacher = sides[1] if len(sides) > 1 else None
+        return PackedRows(sides[0], teacher, rows, width, (pads[0], pads[-1])), dropped
+
+    @property
+    def _continued(self) -> bool:
+        return self.packing and self.divisible and self.teacher_tokenizer is None
+
+    def _packed(self, columns: dict[str, list[Any]], name: str) -> PackedRows:
+        rows, dropped = self._rows(self._sides(columns, keep=True), self._continued)
+        if not len(rows) or not rows.token_counts()[1]:
             raise ValueError(
-                f"Nothing of the {name} data is left to be predicted: {self._documents[name]} "
+                f"Nothing of the {name} data is to be predicted: {self._documents[name]} "
                 "documents, all of them empty or without an answer in the first "
                 f"{self.max_length} tokens. Bring other documents, or raise data.max_length."
             )
-        pad = [t.pad_token_id for t in (tokenizer, teacher or tokenizer)]
-        return PackedRows(
-            sides[0],
-            sides[1] if len(sides) > 1 else None,
-            rows,
-            self.max_length if self.packing else None,
-            (pad[0], pad[1]),
-        )
+        if dropped:
+            log.warning(
+                "%d of %d documents of the %s data have nothing to predict within %d tokens "
+                "(data.max_length) and are left out",
+                dropped,
+                dropped + len(rows.student["input_ids"]),
+                name,
+                self.max_length,
+            )
+        return rows
 
-    def encode_both(
-        self, documents: datasets.Dataset, tokenizer: Any, teacher: Any
-    ) -> list[dict[str, Ragged]]:
-        """What [`encode`][] gives of the same texts by two tokenizers."""
-        parts, last, numbers = shared_cuts(
-            list(documents["text"]), [tokenizer, teacher], self.max_length
-        )
-        if not self.packing:
-            # Of every document the beginning.
-            first = np.unique(numbers, return_index=True)[1].tolist()
-            parts, last = [parts[i] for i in first], [last[i] for i in first]
-        return [document_tokens(parts, each, last) for each in (tokenizer, teacher)]
+    def streamed(
+        self, columns: dict[str, list[Any]], left: dict[str, Ragged] | None, last: bool
+    ) -> tuple[PackedRows | None, dict[str, Ragged] | None]:
+        """Rows of some documents, and the tokens that do not fill one; see [`StreamedRows`][].
+
+        Args:
+            columns: of the documents.
+            left: what the call before gave back.
+            last: nothing follows, so nothing is to be given back.
+        """
+        sides = self._sides(columns, keep=False)
+        if not self._continued:
+            return self._rows(sides, False)[0], None
+        side = sides[0]
+        if left is not None:
+            side = {name: left[name].followed_by(rows) for name, rows in side.items()}
+        offsets = side["input_ids"].offsets
+        full = int(offsets[-1]) // self.max_length * self.max_length
+        over = None
+        if not last and full < offsets[-1]:
+            # From the last full row on: the rest of a document, and those behind it.
+            rest = np.append(full, offsets[offsets > full])
+            over = {k: Ragged(v.values[full:].copy(), rest - full) for k, v in side.items()}
+            kept = np.append(offsets[offsets < full], full)
+            side = {k: Ragged(v.values[:full], kept) for k, v in side.items()}
+        return (self._rows([side], True)[0] if full or last else None), over
 
     def _loader(self, rows: Any, sampler: Any, num_workers: int | None = None) -> DataLoader:
         num_workers = self.num_workers if num_workers is None else num_workers

@@ -58,6 +58,11 @@ class Ragged:
         taken.values = self.values[places]
         return taken
 
+    def followed_by(self, other: "Ragged") -> "Ragged":
+        """These rows and others after them."""
+        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        return Ragged(np.concatenate([self.values, other.values]), offsets)
+
     def padded(self, fill: int, left: bool = False, width: int = 0) -> torch.Tensor:
         """Filled up to the longest row, or further.
 

@@ -61,6 +61,18 @@ def read_table(
         )
 
 
+def rows_of(files: list[str], streaming: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of files of one kind, one after the other; see [`read_table`][]."""
+    rows = iter(read_table(files, streaming=streaming))
+    while True:
+        # Not around the whole loop: what goes wrong where a row is used is not the file's fault.
+        with readable(files):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
 @contextmanager
 def readable(files: Sequence[str]) -> Iterator[None]:
     """Say of which files it is that `datasets` cannot read something."""

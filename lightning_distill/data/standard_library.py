@@ -2,6 +2,7 @@
 
 import hashlib
 import tokenize
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -35,43 +36,48 @@ class StandardLibrary(LanguageModelData):
         self.megabytes = megabytes
 
     def load(self) -> dict[str, datasets.Dataset]:
-        """Read the sources, those with the smallest hash first, and deal them to the splits."""
-        root = stdlib_folder()
-        # By hash, so that a part of the library is a fair sample, not all that begins with "a".
-        found = sorted(
-            (_hash(name), name, path)
-            for path in stdlib_sources(root)
-            for name in [path.relative_to(root).as_posix()]
-        )
-        splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-        left = float("inf") if self.megabytes is None else self.megabytes * 1e6
-        for number, _, path in found:
-            if left <= 0:
-                break
+        """Read the sources, and deal them to the splits."""
+        return self.held_splits(("train", "validation", "test"), ("text",))
+
+    def documents(self, split: str, epoch: int | None = None) -> Iterator[dict[str, Any]]:
+        """The modules of a split, one after the other."""
+        for path in self.in_order_of(self._paths()[split], epoch):
             try:
                 with tokenize.open(path) as source:
                     text = source.read()
             except (OSError, SyntaxError, UnicodeDecodeError):
+                # A test of Python's own, such as lib2to3's bad encodings.
                 continue
-            if not text.strip():
+            if text.strip():
+                yield {"text": text}
+
+    def _paths(self) -> dict[str, list[str]]:
+        root = stdlib_folder()
+        # By hash, so that a part of the library is a fair sample, not all that begins with "a".
+        found = sorted(
+            (int.from_bytes(hashlib.sha256(name.encode()).digest()), name)
+            for name in (path.relative_to(root).as_posix() for path in stdlib_sources(root))
+        )
+        splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+        left = float("inf") if self.megabytes is None else self.megabytes * 1e6
+        for number, name in found:
+            path = root / name
+            size = path.stat().st_size
+            if size == 0:
                 continue
-            left -= len(text.encode())
-            # Another part of the hash than that which orders them.
+            # The last digits, which have nothing to do with the order.
             share = number % 100
             split = "test" if share < 10 else "validation" if share < 15 else "train"
-            splits[split].append(text)
+            splits[split].append(str(path))
+            left -= size
+            if left <= 0:
+                break
         if not all(splits.values()):
-            counts = ", ".join(f"{len(texts)} for {split}" for split, texts in splits.items())
+            counts = ", ".join(f"{len(paths)} for {split}" for split, paths in splits.items())
             raise RuntimeError(
                 f"Expected the standard library's sources (.py files) in {root}, found too few "
                 f"({counts}): this Python carries its library as a zip or without sources, or "
                 "data.megabytes is too small. Use a Python installed with its sources, or choose "
                 "texts of your own with data=text_corpus."
             )
-        return {
-            split: datasets.Dataset.from_dict({"text": texts}) for split, texts in splits.items()
-        }
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest())
+        return splits

@@ -3,14 +3,14 @@
 import gzip
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from itertools import count, groupby
+from itertools import groupby
 from typing import Any
 
 import datasets
 
 from .find_files import Files, find_files
 from .language_model import LanguageModelData
-from .read_table import read_table, readable, READERS, suffix
+from .read_table import READERS, rows_of, suffix
 
 DOCUMENTS = ("file", "line", "paragraph")
 
@@ -53,30 +53,21 @@ class TextCorpus(LanguageModelData):
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Read every file that was named."""
-        return {
-            split: datasets.Dataset.from_dict({"text": list(self.read(split))})
-            for split, files in self.files.items()
-            if files is not None
-        }
+        return self.held_splits(self.files, ("text",))
 
-    def read(self, split: str, streaming: bool = False) -> Iterator[str]:
+    def documents(self, split: str, epoch: int | None = None) -> Iterator[dict[str, Any]]:
         """The documents of a split, one after the other."""
         given = self.files[split]
-        assert given is not None
-        found = False
+        if given is None:
+            return
         files = find_files(split, given, folders=True)
-        for kind, group in groupby(files, lambda f: suffix(f) if suffix(f) in READERS else ""):
-            if kind:
-                texts = table_texts(list(group), self.text, split, streaming)
+        for file in self.in_order_of(files, epoch):
+            if suffix(file) in READERS:
+                texts = table_texts(file, self.text, split, streaming=epoch is not None)
             else:
-                texts = (t for file in group for t in file_texts(file, self.document))
+                texts = file_texts(file, self.document)
             for text in texts:
-                found = True
-                yield text
-        if not found:
-            raise ValueError(
-                f"There is no text in {', '.join(files[:4])} (data.{split}): only empty lines."
-            )
+                yield {"text": text}
 
 
 def file_texts(file: str, document: str = "file") -> Iterator[str]:
@@ -111,33 +102,25 @@ def file_texts(file: str, document: str = "file") -> Iterator[str]:
         ) from error
 
 
-def table_texts(
-    files: list[str], column: str, split: str, streaming: bool = False
-) -> Iterator[str]:
-    """The texts of a column of tables of one kind.
+def table_texts(file: str, column: str, split: str, streaming: bool = False) -> Iterator[str]:
+    """The texts of a column of a table; empty ones are left out.
 
     Raises:
         ValueError: if there is no such column, or it holds something else than text.
     """
-    rows = iter(read_table(files, streaming=streaming))
-    for number in count():
-        # Not around the whole loop: what goes wrong where the text is used is not the file's fault.
-        with readable(files):
-            row = next(rows, None)
-        if row is None:
-            return
+    for number, row in enumerate(rows_of([file], streaming)):
         if column not in row:
             near = get_close_matches(column, row, n=1)
             hint = f" Did you mean data.text={near[0]}?" if near else ""
             raise ValueError(
-                f"The {split} data has no column {column!r} (data.text); it has "
+                f"{file} (data.{split}) has no column {column!r} (data.text); it has "
                 f"{', '.join(row)}.{hint}"
             )
         text = row[column]
         if not isinstance(text, str):
             raise ValueError(
-                f"Column {column!r} of the {split} data must hold text, but row {number} holds "
-                f"{text!r} ({type(text).__name__})."
+                f"Column {column!r} of {file} (data.{split}) must hold text, but row {number} "
+                f"holds {text!r} ({type(text).__name__})."
             )
         if text.strip():
             yield text

@@ -43,7 +43,7 @@ def special_ids(tokenizer: Any) -> list[int]:
     return sorted({*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)})
 
 
-def sizes_by_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+def sizes_by_offsets(text: str, offsets: Sequence[tuple[int, int]] | np.ndarray) -> np.ndarray:
     """Bytes of every token by the characters that it was made of, shape (tokens,).
 
     A character that several tokens share is counted with the first of them. What no token covers,
