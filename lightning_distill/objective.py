@@ -204,6 +204,9 @@ def _count(term: Any, values: Mapping[Source, Any]) -> int:
     read = {name: values.get(inputs[name]) for name in names if name in inputs}
     counted = None
     labels, mask = read.get("labels"), read.get("mask")
+    if isinstance(mask, Tensor) and getattr(getattr(term, "criterion", None), "by_mask", False):
+        # Labels do not narrow what it is a mean over.
+        labels = None
     if isinstance(labels, Tensor):
         counted = labels != -100
         if labels.is_floating_point():

@@ -87,6 +87,9 @@ class FusedLinearDivergence(nn.Module):
         Large-Vocabulary Language Models*, 2024, https://arxiv.org/abs/2411.09009.
     """
 
+    # Where there is a mask, it alone says over which tokens the divergence is a mean.
+    by_mask = True
+
     def __init__(
         self,
         criterion: nn.Module | None = None,
