@@ -16,6 +16,7 @@ UNLABELLED = -100
 
 
 def check_batch(batch: Any) -> None:
+    """Refuse a batch without `input_ids` and `labels` of shape `(rows, tokens)`."""
     shapes = {}
     for name in ("input_ids", "labels"):
         value = batch.get(name) if isinstance(batch, Mapping) else None
@@ -28,7 +29,7 @@ def check_batch(batch: Any) -> None:
         )
 
 
-def prompts(batch: Any, prompt_tokens: int | None = None) -> list[Int[Tensor, " tokens"]]:
+def prompts(batch: Any, prompt_tokens: int | None = None) -> list[Int[Tensor, " _"]]:
     """The prompt of every row, without padding, on the CPU.
 
     Args:
@@ -73,7 +74,7 @@ def prompts(batch: Any, prompt_tokens: int | None = None) -> list[Int[Tensor, " 
 
 def generate(
     model: Any,
-    prompts: Sequence[Int[Tensor, " tokens"]],
+    prompts: Sequence[Int[Tensor, " _"]],
     config: GenerationConfig,
     vocabulary: int,
     device: torch.device,

@@ -375,8 +375,13 @@ class OnPolicyDistillationModule(DistillationModule):
         if self._trainer is None:
             return
         # Shares of batches are the epoch's; the others are there in some steps only.
-        options = {"on_step": not on_epoch, "on_epoch": on_epoch, "sync_dist": on_epoch}
-        self.log_dict({f"train/{n}": v for n, v in values.items()}, batch_size=rows, **options)
+        self.log_dict(
+            {f"train/{name}": value for name, value in values.items()},
+            on_step=not on_epoch,
+            on_epoch=on_epoch,
+            sync_dist=on_epoch,
+            batch_size=rows,
+        )
 
 
 def _with_mask(batch: Any) -> Any:
