@@ -175,10 +175,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
+    # A compiled model would be compiled anew for caches of every length.
+    compiled = model._compiled_call_impl
     model.eval()
+    model._compiled_call_impl = None
     try:
         yield
     finally:
+        model._compiled_call_impl = compiled
         for module, mode in modes.items():
             module.training = mode
 
