@@ -101,7 +101,8 @@ def generate(
             generation_config=config,
             logits_processor=LogitsProcessorList([_Known(vocabulary)]),
         )
-    # Autocast keeps the weights that it converted, and these would stay without a gradient.
+    # Autocast keeps the weights that it converted; in older versions of torch these would stay
+    # without a gradient.
     torch.clear_autocast_cache()
     texts = []
     for prompt, completion in zip(prompts, whole[:, ids.shape[1] :].cpu(), strict=True):
@@ -158,18 +159,20 @@ class _Known(LogitsProcessor):
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers from a seed, on the CPU and one other device; they then go on as before."""
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-        return
-    module = torch.get_device_module(device)
-    index = module.current_device() if device.index is None else device.index
-    with torch.random.fork_rng(devices=[index], device_type=device.type):
+    """Random numbers from a seed, on the CPU and this device; they then go on as before."""
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        if device.type == "cpu":
+            yield
+            return
+        # Not by fork_rng, which knows only devices that have numbers.
+        module: Any = torch.get_device_module(device)
+        state = module.get_rng_state()
         module.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            module.set_rng_state(state)
 
 
 @contextmanager

@@ -204,7 +204,8 @@ class OnPolicyDistillationModule(DistillationModule):
             check: also demand that each term is finite and gives the student a gradient.
         """
         check_batch(batch)
-        if self._writers:
+        # Nothing is generated in validation and tests.
+        if check and self._writers:
             self._check_ends()
             prompts(batch, self.prompt_tokens)
             if self._longest_prompt() < 1:

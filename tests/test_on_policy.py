@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -21,7 +22,7 @@ from lightning_distill import (
     Term,
 )
 from lightning_distill.criteria import FusedLinearDivergence, HardLabel, JSD, ReverseKL, SoftTarget
-from lightning_distill.generation import batch_of, prompts
+from lightning_distill.generation import batch_of, prompts, seeded
 from lightning_distill.replay_buffer import ReplayBuffer, Text
 from lightning_distill.teachers import CachingTeacher
 
@@ -265,6 +266,22 @@ def test_modes_and_the_stream_of_random_numbers_are_left_alone():
     assert torch.equal(again.training_batch(batch())["input_ids"], found["input_ids"])
     following = [again.training_batch(batch())["input_ids"].tolist() for _ in range(3)]
     assert found["input_ids"].tolist() not in following
+
+
+def test_the_stream_of_another_device_is_left_alone_too(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    device = SimpleNamespace(
+        get_rng_state=generator.get_state,
+        set_rng_state=generator.set_state,
+        manual_seed=generator.manual_seed,
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda _: device)
+    expected = torch.rand(2, generator=torch.Generator().manual_seed(3))
+    for _ in range(2):
+        with seeded(8, torch.device("meta")):
+            drawn = torch.rand(2, generator=generator)
+        assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(8)))
+    assert torch.equal(torch.rand(2, generator=generator), expected)
 
 
 def test_a_compiled_student_generates_uncompiled(unchecked_types):
@@ -650,6 +667,7 @@ def test_batches_without_prompts_are_refused_before_the_first_step(tmp_path, giv
 
 def test_packed_batches_are_fine_where_nothing_is_generated(tmp_path):
     fit(tmp_path, module(student_fraction=0), [PACKED])
+    trainer(tmp_path).validate(module(), loader([PACKED]), verbose=False)
 
 
 class Mute(nn.Module):
