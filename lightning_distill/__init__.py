@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .metrics import Agreement
     from .module import DistillationModule
     from .objective import Objective, Term
+    from .on_policy import OnPolicyDistillationModule
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "DistillationModule",
     "IntermediateLayers",
     "Objective",
+    "OnPolicyDistillationModule",
     "Term",
     "distill",
 ]
@@ -30,6 +32,7 @@ _HOMES = {
     "DistillationModule": "module",
     "IntermediateLayers": "intermediate_layers",
     "Objective": "objective",
+    "OnPolicyDistillationModule": "on_policy",
     "Term": "objective",
     "distill": "distillation",
 }
