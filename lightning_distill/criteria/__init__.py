@@ -19,6 +19,7 @@ from .dist import DIST, dist
 from .dkd import DKD, dkd
 from .fsp import FSP, fsp
 from .ft import FT, ft
+from .fused_linear_cross_entropy import fused_linear_cross_entropy, FusedLinearCrossEntropy
 from .fused_linear_divergence import fused_linear_divergence, FusedLinearDivergence
 from .hard_label import hard_label, HardLabel
 from .hint import Hint, hint
@@ -88,6 +89,7 @@ __all__ = [
     "ClassSubset",
     "CorrelationCongruence",
     "CosineHidden",
+    "FusedLinearCrossEntropy",
     "FusedLinearDivergence",
     "HardLabel",
     "Hint",
@@ -125,6 +127,7 @@ __all__ = [
     "dkd",
     "fsp",
     "ft",
+    "fused_linear_cross_entropy",
     "fused_linear_divergence",
     "hard_label",
     "hint",
