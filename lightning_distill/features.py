@@ -12,6 +12,7 @@ read by forward hooks that exist only while the model runs under [`capture`][].
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
     student.head:lm_head                    weight and bias of a linear head, with what follows it
+    teacher.sparse:logits                   the largest or the drawn ones, as a cache keeps them
     batch.attention_mask                    from the batch
 """
 
@@ -30,6 +31,8 @@ from torch import nn, Tensor
 from .head import head_of
 
 ROLES = ("student", "teacher", "batch")
+# Kinds that are read from what the model returns.
+OUTPUTS = ("output", "sparse")
 Item = int | str | tuple[int | None, int | None]  # a tuple is a slice
 
 
@@ -40,8 +43,10 @@ class Source:
     Attributes:
         role: `student`, `teacher` or `batch`.
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
-            submodule returns), `layer_input` (what it is given) or `head` (a
-            [`Head`][lightning_distill.head.Head], and no tensor).
+            submodule returns), `layer_input` (what it is given), `head` (a
+            [`Head`][lightning_distill.head.Head], and no tensor) or `sparse` (an output of the
+            teacher; from a cache a dict of the fields that it keeps, with the settings of their
+            encoding, and from a live teacher the whole tensor, for the criterion to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
             between them; `""` is the whole model.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
@@ -69,7 +74,7 @@ class Source:
                 "student.layer:encoder.layer.0, batch.labels."
             )
         kind = "output"
-        for prefix in ("layer", "layer_input", "head"):
+        for prefix in ("layer", "layer_input", "head", "sparse"):
             if rest.startswith(f"{prefix}:"):
                 kind, rest = prefix, rest[len(prefix) + 1 :]
         if kind != "output" and role == "batch":
@@ -81,6 +86,10 @@ class Source:
         several = "*" in name or "," in name
         if kind == "head" and (not name or several or item is not None):
             raise ValueError(f"Source {text!r} must name one head, as in {role}.head:lm_head.")
+        if kind == "sparse" and (role != "teacher" or not name or several or item is not None):
+            raise ValueError(
+                f"Source {text!r} must name one output of the teacher, as in teacher.sparse:logits."
+            )
         if kind == "output" and (not name or several):
             raise ValueError(
                 f"Source {text!r} names no tensor; patterns are for layers, "
@@ -167,7 +176,7 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     """Refuse paths that the model does not have, before it runs."""
     names = [name for name, _ in model.named_modules()]
     for source in sources:
-        if source.kind == "output":
+        if source.kind in OUTPUTS:
             continue
         for name in map(str.strip, source.name.split(",")):
             if not matching(name, names):
@@ -219,7 +228,7 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
 
         return hook
 
-    wanted = {(s.kind, s.name) for s in sources if s.kind != "output"}
+    wanted = {(s.kind, s.name) for s in sources if s.kind not in OUTPUTS}
     modules = dict(model.named_modules()) if wanted else {}
     hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
     for kind, path in hooked:
@@ -315,7 +324,7 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     """
     if source.optional and (not isinstance(outputs, Mapping) or source.name not in outputs):
         return None
-    if source.kind == "output":
+    if source.kind in OUTPUTS:
         value = outputs
         for part in source.name.split("."):
             value = entry(value, part, source)

@@ -21,7 +21,7 @@ from .batches import (
     model_inputs,
     take_rows,
 )
-from .features import check_layers, read, Source
+from .features import check_layers, OUTPUTS, read, Source
 from .labels import label_order, reordered
 from .metrics import update
 from .objective import Objective
@@ -503,7 +503,7 @@ class DistillationModule(L.LightningModule):
             outputs, values = run(model, forward, batch, sources, heads)
         if role == "teacher" and self._label_order is not None:
             outputs = reordered(outputs, self._label_order)
-            ordered = [s for s in sources if s.kind == "output" and s.name == "logits"]
+            ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
             values |= {source: read(source, outputs, {}) for source in ordered}
         return outputs, values
 
