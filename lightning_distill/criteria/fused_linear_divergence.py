@@ -80,6 +80,9 @@ class FusedLinearDivergence(nn.Module):
         Large-Vocabulary Language Models*, 2024, https://arxiv.org/abs/2411.09009.
     """
 
+    # Padding has no label, so that a term needs no mask beside its labels.
+    masked_by_labels = True
+
     def __init__(
         self,
         criterion: nn.Module | None = None,

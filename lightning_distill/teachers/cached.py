@@ -231,15 +231,15 @@ def _outputs(rows: Rows, head: Callable[[str, torch.device], Head]) -> Outputs:
     store = rows.store
     if "logits" in store.answers:
         return Outputs({"logits": lambda: rows.values(["logits"])["logits"]})
-    for path in store.head_names:
-        name = f"layer_input:{path}"
-        if name in store.answers:
-            return Outputs({"logits": lambda: _logits(rows, name, head(path, rows.device))})
-    return Outputs({})
+    paths = [path for path in store.head_names if f"layer_input:{path}" in store.answers]
+    if not paths:
+        return Outputs({})
+    return Outputs({"logits": lambda: _logits(rows, paths[0], head(paths[0], rows.device))})
 
 
-def _logits(rows: Rows, name: str, head: Head) -> Tensor:
-    return head(rows.values([name])[name].to(head.weight.dtype)).float()
+def _logits(rows: Rows, path: str, head: Head) -> Tensor:
+    (hidden,) = rows.values([f"layer_input:{path}"]).values()
+    return head(hidden.to(head.weight.dtype)).float()
 
 
 def _with_stand_ins(
