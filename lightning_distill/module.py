@@ -282,6 +282,8 @@ class DistillationModule(L.LightningModule):
             self._keep_task_gradient(losses)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
+        said = {f"train/{name}": value for name, value in self.objective.logged().items()}
+        self.log_dict(said, batch_size=size, sync_dist=True)
         return loss
 
     def on_train_epoch_end(self) -> None:

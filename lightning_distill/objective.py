@@ -48,6 +48,9 @@ class Term(nn.Module):
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
 
+    A criterion with more to say than its value has a method `logged`, which returns scalars by name
+    of its last call; they are logged as `train/TERM_NAME`.
+
     A criterion with parts of its own to train has a method `prepare`, with the arguments of
     `forward`, which builds them for the sizes that it is shown; each pair of layers gets its own.
 
@@ -349,6 +352,16 @@ class Objective(nn.Module):
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    def logged(self) -> dict[str, Tensor]:
+        """What criteria with a method `logged` say beside their value, as `TERM_WHAT`."""
+        criteria = {n: getattr(term, "criterion", None) for n, term in self.terms.items()}
+        return {
+            f"{name}_{what}": value
+            for name, criterion in criteria.items()
+            if hasattr(criterion, "logged")
+            for what, value in criterion.logged().items()  # type: ignore[union-attr]
+        }
 
     def minimised(
         self, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]

@@ -23,6 +23,15 @@ def gradients(loss, *inputs):
     return torch.autograd.grad(loss, [x for x in inputs if x is not None])
 
 
+def encoded(codec, logits):
+    """What a source `teacher.sparse:logits` reads of a cache with this encoding."""
+    flat = logits.detach().flatten(0, -2)
+    ids = torch.arange(2 * len(flat)).reshape(-1, 2)
+    fields = codec.encode(flat, ids).items()
+    fields = {name: value.reshape(*logits.shape[:-1], -1) for name, value in fields}
+    return {**codec.settings(), "vocabulary": logits.shape[-1], **fields}
+
+
 class Allocations(TorchDispatchMode):
     """The sizes of all tensors that operations return, and how many rows products take."""
 

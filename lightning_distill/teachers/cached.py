@@ -68,7 +68,7 @@ class CachedTeacher(nn.Module):
 
     def recall(
         self, module: Any, batch: Any, sources: Sequence[Source], keep: bool = False
-    ) -> tuple[MutableMapping[str, Tensor], dict[Source, Any]]:
+    ) -> tuple[Any, dict[Source, Any]]:
         """What `module` would get if it ran the teacher on `batch`: outputs, and each source.
 
         Logits among the outputs are read, or made of hidden states, where they are asked for.
@@ -156,8 +156,10 @@ class Rows:
         return value.to(self.device, non_blocking=True)
 
 
-class Outputs(MutableMapping[str, Tensor]):
+class Outputs(MutableMapping):  # type: ignore[type-arg]
     """What a model returned, of which each entry is made where it is asked for."""
+
+    # Of no named types: who checks them looks at an entry, which then is made.
 
     def __init__(self, made: Mapping[str, Callable[[], Tensor]]):
         self._made, self._found = dict(made), dict[str, Tensor]()
