@@ -71,11 +71,13 @@ def counted_rows(batch: Any) -> Tensor | None:
 
 
 def take_rows(value: Any, rows: Tensor | None) -> Any:
-    """Those rows of a tensor, or of each in a list, that count."""
+    """Those rows of a tensor, or of each in a list or dict, that count."""
     if rows is None or value is None:
         return value
     if isinstance(value, list):
         return [take_rows(v, rows) for v in value]
+    if isinstance(value, Mapping):
+        return {name: take_rows(v, rows) for name, v in value.items()}
     if not isinstance(value, Tensor):
         return value
     return value[rows] if value.dim() and value.shape[0] == rows.shape[0] else value

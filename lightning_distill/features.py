@@ -12,6 +12,7 @@ read by forward hooks that exist only while the model runs under [`capture`][].
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
     student.head:lm_head                    weight and bias of a linear head, with what follows it
+    teacher.sparse:logits                   the largest or the drawn ones, as a cache keeps them
     batch.attention_mask                    from the batch; None where rows are packed
 
 Paths are those of the model without adapters: `lm_head`, and not `base_model.model.lm_head`, where
@@ -34,6 +35,8 @@ from .head import head_of
 from .submodules import submodules, unwrapped, WRAPPED
 
 ROLES = ("student", "teacher", "batch")
+# Kinds that are read from what the model returns.
+OUTPUTS = ("output", "sparse")
 Item = int | str | tuple[int | None, int | None]  # a tuple is a slice
 
 
@@ -44,8 +47,10 @@ class Source:
     Attributes:
         role: `student`, `teacher` or `batch`.
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
-            submodule returns), `layer_input` (what it is given) or `head` (a
-            [`Head`][lightning_distill.head.Head], and no tensor).
+            submodule returns), `layer_input` (what it is given), `head` (a
+            [`Head`][lightning_distill.head.Head], and no tensor) or `sparse` (an output of the
+            teacher; from a cache a dict of the fields that it keeps, with the settings of their
+            encoding, and from a live teacher the whole tensor, for the criterion to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
             between them; `""` is the whole model.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
@@ -73,7 +78,7 @@ class Source:
                 "student.layer:encoder.layer.0, batch.labels."
             )
         kind = "output"
-        for prefix in ("layer", "layer_input", "head"):
+        for prefix in ("layer", "layer_input", "head", "sparse"):
             if rest.startswith(f"{prefix}:"):
                 kind, rest = prefix, rest[len(prefix) + 1 :]
         if kind != "output" and role == "batch":
@@ -85,6 +90,10 @@ class Source:
         several = "*" in name or "," in name
         if kind == "head" and (not name or several or item is not None):
             raise ValueError(f"Source {text!r} must name one head, as in {role}.head:lm_head.")
+        if kind == "sparse" and (role != "teacher" or not name or several or item is not None):
+            raise ValueError(
+                f"Source {text!r} must name one output of the teacher, as in teacher.sparse:logits."
+            )
         if kind == "output" and (not name or several):
             raise ValueError(
                 f"Source {text!r} names no tensor; patterns are for layers, "
@@ -171,7 +180,7 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     """Refuse paths that the model does not have, before it runs."""
     names = list(submodules(model))
     for source in sources:
-        if source.kind == "output":
+        if source.kind in OUTPUTS:
             continue
         for name in map(str.strip, source.name.split(",")):
             if not matching(name, names):
@@ -226,7 +235,7 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
 
         return hook
 
-    wanted = {(s.kind, s.name) for s in sources if s.kind != "output"}
+    wanted = {(s.kind, s.name) for s in sources if s.kind not in OUTPUTS}
     modules = submodules(model) if wanted else {}
     hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
     for kind, path in hooked:
@@ -323,7 +332,7 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     absent = not isinstance(outputs, Mapping) or source.name not in outputs
     if absent and (source.optional or _is_mask_of_packed(source, outputs)):
         return None
-    if source.kind == "output":
+    if source.kind in OUTPUTS:
         value = outputs
         for part in source.name.split("."):
             value = entry(value, part, source)

@@ -22,7 +22,7 @@ from .batches import (
     model_inputs,
     take_rows,
 )
-from .features import check_layers, read, Source
+from .features import check_layers, OUTPUTS, read, Source
 from .labels import label_order, reordered
 from .metrics import check_pairs, Samples, teacher_batch
 from .objective import Objective
@@ -298,6 +298,8 @@ class DistillationModule(L.LightningModule):
             self._keep_task_gradient(losses)
         self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
         self.log_dict(logged, batch_size=size)
+        said = {f"train/{name}": value for name, value in self.objective.logged().items()}
+        self.log_dict(said, batch_size=size, sync_dist=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -540,7 +542,7 @@ class DistillationModule(L.LightningModule):
             outputs, values = run(model, forward, batch, sources, heads)
         if role == "teacher" and self._label_order is not None:
             outputs = reordered(outputs, self._label_order)
-            ordered = [s for s in sources if s.kind == "output" and s.name == "logits"]
+            ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
             values |= {source: read(source, outputs, {}) for source in ordered}
         return outputs, values
 

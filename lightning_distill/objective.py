@@ -49,6 +49,9 @@ class Term(nn.Module):
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
 
+    A criterion with more to say than its value has a method `logged`, which returns scalars by name
+    of its last call; they are logged as `train/TERM_NAME`.
+
     A criterion with parts of its own to train has a method `prepare`, with the arguments of
     `forward`, which builds them for the sizes that it is shown; each pair of layers gets its own.
 
@@ -205,11 +208,11 @@ def _count(term: Any, values: Mapping[Source, Any], rows: int | None = None) -> 
     found = {name: values.get(inputs[name]) for name in names if name in inputs}
     labels, mask, weight = (found.get(name) for name in names)
     criterion: Any = getattr(term, "criterion", None)
-    if hasattr(criterion, "counted"):
-        # Which labels count where, it knows best: they may be the input's own tokens.
-        counted = criterion.counted(labels=labels, mask=mask)
-    else:
-        counted = _counted(labels, mask)
+    if isinstance(labels, Tensor) and getattr(criterion, "shift_labels", False):
+        labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=-100)
+    # Of what makes its own logits, a mask alone says which tokens are compared.
+    by_mask = isinstance(mask, Tensor) and hasattr(criterion, "label_weight")
+    counted = _counted(None if by_mask else labels, mask)
     if isinstance(weight, Tensor) and weight.dim():
         # A mean by weights is a mean over their sum, where the criterion divides by that.
         heavy = weight.float() if getattr(criterion, "normalize", True) else (weight != 0).float()
@@ -379,6 +382,16 @@ class Objective(nn.Module):
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in scaled.items()]).sum()
         return {"loss": total, **scaled}
+
+    def logged(self) -> dict[str, Tensor]:
+        """What criteria with a method `logged` say beside their value, as `TERM_WHAT`."""
+        criteria = {n: getattr(term, "criterion", None) for n, term in self.terms.items()}
+        return {
+            f"{name}_{what}": value
+            for name, criterion in criteria.items()
+            if hasattr(criterion, "logged")
+            for what, value in criterion.logged().items()  # type: ignore[union-attr]
+        }
 
     def minimised(
         self, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]

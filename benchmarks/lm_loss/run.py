@@ -36,7 +36,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from lightning_distill.criteria import FusedLinearDivergence, SoftTarget
-from lightning_distill.criteria._fused_linear import compute, Side, Work
+from lightning_distill.criteria._fused_linear import compute, Side, TeacherLogits, Work
 
 TOKENS, VOCABULARY = 1024, 50257
 LIGER = find_spec("liger_kernel") is not None
@@ -97,7 +97,8 @@ class Products(torch.autograd.Function):
     def forward(ctx, hidden, weight, ht, teacher_weight):
         student = Side(hidden.detach(), weight.detach(), None, 1.0, None)
         teacher = Side(ht, teacher_weight.detach(), None, 1.0, None)
-        work = Work(student, teacher, copied, None, 0.0, 36 * 2**20, True, True, False, len(weight))
+        target = TeacherLogits(teacher, copied)
+        work = Work(student, target, None, 0.0, 36 * 2**20, True, True, False, len(weight))
         found = compute(work)
         ctx.gradients = found.hidden, found.weight
         return found.values.sum()

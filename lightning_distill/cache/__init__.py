@@ -2,7 +2,8 @@
 
 from .answer import Answer
 from .full import Full
-from .row_id import row_ids, row_lengths
+from .heads import write_heads
+from .row_id import row_ids, row_lengths, token_count
 from .sampled import Sampled
 from .shard import DamagedCacheError
 from .shard_writer import ShardWriter
@@ -19,5 +20,7 @@ __all__ = [
     "TopK",
     "row_ids",
     "row_lengths",
+    "token_count",
+    "write_heads",
     "write_manifest",
 ]

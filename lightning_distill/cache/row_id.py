@@ -22,12 +22,33 @@ PER_TOKEN = (
 
 
 def row_lengths(inputs: Any) -> list[int] | None:
-    """How many tokens of each row there are before the padding; `None` without attention mask."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if not isinstance(mask, Tensor) or mask.dim() != 2:
-        return None
+    """How many tokens of each row there are before the padding; `None` if that is not known.
+
+    Packed rows, which have positions and no attention mask, are full.
+    """
+    mask = _mask(inputs)
+    if mask is None:
+        tokens = token_count(inputs)
+        return None if tokens is None else [tokens] * len(inputs["input_ids"])
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return ((mask != 0) * places).amax(dim=1).tolist() if mask.shape[1] else [0] * len(mask)
+
+
+def token_count(inputs: Any) -> int | None:
+    """How many tokens a row of the batch has, padding included; `None` if that is not known."""
+    mask = _mask(inputs)
+    if mask is not None:
+        return mask.shape[1]
+    named = inputs if isinstance(inputs, Mapping) else {}
+    ids, positions = named.get("input_ids"), named.get("position_ids")
+    if isinstance(ids, Tensor) and isinstance(positions, Tensor) and ids.dim() == 2:
+        return ids.shape[1] if positions.shape == ids.shape else None
+    return None
+
+
+def _mask(inputs: Any) -> Tensor | None:
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
 def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
@@ -63,8 +84,10 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
                 f"The teacher's inputs must have one entry per row, but {name} has {len(tensor)} "
                 f"and another {rows}."
             )
-    lengths = row_lengths(inputs)
-    tokens = 0 if lengths is None else inputs["attention_mask"].shape[1]
+    mask = _mask(inputs)
+    # Without a mask there is no padding: all bytes count.
+    lengths = None if mask is None else row_lengths(inputs)
+    tokens = 0 if mask is None else mask.shape[1]
     same = "".join(f"{name} {others[name]!r}\n" for name in sorted(others)).encode()
     digests = [blake2b(same, digest_size=16) for _ in range(rows)]
     for name in sorted(tensors):

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from ..head import Head
 from .answer import Answer, signature
+from .heads import read_heads
 from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard
 from .shard_writer import row_checksums
 
@@ -62,7 +64,11 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def write_manifest(
-    folder: Path, about: Mapping[str, Any], answers: Sequence[Answer], shards: Sequence[Any]
+    folder: Path,
+    about: Mapping[str, Any],
+    answers: Sequence[Answer],
+    shards: Sequence[Any],
+    heads: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a folder of shards a cache: index its rows, and say what it is.
 
@@ -71,6 +77,7 @@ def write_manifest(
         about: of teacher, tokenizer and data, as plain values.
         answers: what each row has.
         shards: the facts of each, in order.
+        heads: the facts of the teacher's heads, if there are any.
 
     Raises:
         ValueError: for a shard of another teacher, or of other answers.
@@ -107,6 +114,7 @@ def write_manifest(
         "rows": len(columns[0]),
         "index": index,
         "shards": list(shards),
+        **({} if heads is None else {"heads": dict(heads)}),
     }
     write_json(folder / MANIFEST, manifest)
 
@@ -167,6 +175,8 @@ class AnswerStore:
         self.about: dict[str, Any] = manifest["about"]
         self.answers = {a["name"]: Answer.from_settings(a) for a in manifest["answers"]}
         self.shards: list[dict[str, Any]] = manifest["shards"]
+        self._head_facts: dict[str, Any] | None = manifest.get("heads")
+        self._heads: dict[str, Head] | None = None
         teacher = fingerprint_of(self.about)
         self._marks = {name: answer.mark(teacher) for name, answer in self.answers.items()}
         self._index_facts = manifest["index"]
@@ -187,7 +197,29 @@ class AnswerStore:
     @property
     def bytes(self) -> int:
         """Of all files but the manifest."""
-        return sum(facts["bytes"] for facts in [*self.shards, self._index_facts])
+        return sum(facts["bytes"] for facts in self._files())
+
+    def _files(self) -> list[dict[str, Any]]:
+        heads = [] if self._head_facts is None else [self._head_facts]
+        return [*self.shards, self._index_facts, *heads]
+
+    @property
+    def head_names(self) -> list[str]:
+        """The paths of the heads that are kept."""
+        return [] if self._head_facts is None else sorted(self._head_facts["heads"])
+
+    def heads(self) -> dict[str, Head]:
+        """The teacher's heads by their paths, in memory.
+
+        Raises:
+            DamagedCacheError: if they are not what was written.
+        """
+        if self._heads is None and self._head_facts is not None:
+            try:
+                self._heads = read_heads(self.folder, self._head_facts)
+            except DamagedCacheError as error:
+                raise DamagedCacheError(f"{error} {AGAIN}") from error
+        return self._heads or {}
 
     def find(self, ids: Int64[np.ndarray, "rows 2"]) -> Int64[np.ndarray, " rows"]:
         """Where each row is, for `read`; -1 where it is not in the cache."""
@@ -228,6 +260,24 @@ class AnswerStore:
         Raises:
             DamagedCacheError: if a row is not what was written.
         """
+        found, counts = self.read_encoded(ids, places, names)
+        values = {}
+        for name, fields in found.items():
+            answer = self.answers[name]
+            values[name] = answer.encoding.decode(fields, answer.shape)
+        return values, counts
+
+    def read_encoded(
+        self,
+        ids: Int64[np.ndarray, "rows 2"],
+        places: Int64[np.ndarray, " rows"],
+        names: Sequence[str],
+    ) -> tuple[dict[str, dict[str, Tensor]], list[int]]:
+        """As `read`, but of each answer the fields that its encoding wrote.
+
+        Raises:
+            DamagedCacheError: if a row is not what was written.
+        """
         shards, rows = places >> 32, places & 0xFFFFFFFF
         order = np.argsort(shards, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
@@ -254,7 +304,7 @@ class AnswerStore:
                     into = parts[name].setdefault(field, [None] * len(ids))
                     for i, piece in zip(group, pieces, strict=True):
                         into[i] = piece
-        values = {}
+        values: dict[str, dict[str, Tensor]] = {}
         for name in names:
             answer = self.answers[name]
             fields = {
@@ -265,7 +315,7 @@ class AnswerStore:
                 # No rows were asked for.
                 none = torch.zeros(0, *answer.shape), torch.zeros(0, 2, dtype=torch.long)
                 fields = answer.encoding.encode(*none)
-            values[name] = answer.encoding.decode(fields, answer.shape)
+            values[name] = fields
         return values, counts.tolist()
 
     def _fields(
@@ -317,7 +367,7 @@ class AnswerStore:
         """The names of all files that are missing, or of which the SHA-256 is not as written."""
         return [
             facts["file"]
-            for facts in [*self.shards, self._index_facts]
+            for facts in self._files()
             if not (path := self.folder / facts["file"]).is_file()
             or sha256_of(path) != facts["sha256"]
         ]

@@ -20,7 +20,10 @@ from .dist import DIST, dist
 from .dkd import DKD, dkd
 from .fsp import FSP, fsp
 from .ft import FT, ft
+from .fused_linear_cross_entropy import fused_linear_cross_entropy, FusedLinearCrossEntropy
 from .fused_linear_divergence import fused_linear_divergence, FusedLinearDivergence
+from .fused_linear_sampled import fused_linear_sampled, FusedLinearSampled
+from .fused_linear_top_k import fused_linear_top_k, FusedLinearTopK
 from .hard_label import hard_label, HardLabel
 from .hint import Hint, hint
 from .ickd import ICKD, ickd
@@ -92,7 +95,10 @@ __all__ = [
     "ClassSubset",
     "CorrelationCongruence",
     "CosineHidden",
+    "FusedLinearCrossEntropy",
     "FusedLinearDivergence",
+    "FusedLinearSampled",
+    "FusedLinearTopK",
     "HardLabel",
     "Hint",
     "KnowledgeDistillation",
@@ -130,7 +136,10 @@ __all__ = [
     "dkd",
     "fsp",
     "ft",
+    "fused_linear_cross_entropy",
     "fused_linear_divergence",
+    "fused_linear_sampled",
+    "fused_linear_top_k",
     "hard_label",
     "hint",
     "ickd",

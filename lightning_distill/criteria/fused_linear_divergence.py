@@ -1,23 +1,22 @@
 """Fused linear divergence: two language models compared without their logits in memory."""
 
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import (
-    check_positive,
-    in_full_precision,
-    masked_mean,
-    mean_of,
-    sum_over_ranks,
-    without_autocast,
+from ._check import check_positive, masked_mean, mean_of
+from ._fused_linear import (
+    check_settings,
+    mean_over_chunks,
+    parts,
+    refuse_weights,
+    side_of,
+    TeacherLogits,
+    tokens_that_count,
+    whole_logits,
 )
-from ._fused_linear import FusedLinear, MIB, Side, Work
-from ._weighing import in_force
 from .hard_label import hard_label, UNLABELLED
 from .soft_target import SoftTarget
 
@@ -43,14 +42,8 @@ def _logits(
     student: Tensor, teacher: Tensor, student_head: Any, teacher_head: Any, shared: int | None
 ) -> list[Tensor]:
     shared = _shared_vocab(student_head, teacher_head, shared)
-    found = []
-    for hidden, head in ((student, student_head), (teacher, teacher_head)):
-        weight, bias, scale, softcap = _parts(head)
-        logits = F.linear(hidden, weight[:shared], None if bias is None else bias[:shared])
-        (logits,) = in_full_precision(logits)
-        logits = logits * scale
-        found.append(logits if softcap is None else softcap * torch.tanh(logits / softcap))
-    return found
+    both = (student, student_head), (teacher, teacher_head)
+    return [whole_logits(hidden, head, shared) for hidden, head in both]
 
 
 class FusedLinearDivergence(nn.Module):
@@ -87,6 +80,9 @@ class FusedLinearDivergence(nn.Module):
         Large-Vocabulary Language Models*, 2024, https://arxiv.org/abs/2411.09009.
     """
 
+    # Padding has no label, so that a term needs no mask beside its labels.
+    masked_by_labels = True
+
     def __init__(
         self,
         criterion: nn.Module | None = None,
@@ -106,14 +102,7 @@ class FusedLinearDivergence(nn.Module):
             )
         if hasattr(criterion, "temperature"):
             check_positive("temperature", criterion.temperature)  # type: ignore[arg-type]
-        if isinstance(label_weight, bool) or not 0 <= label_weight < math.inf:
-            raise ValueError(
-                f"`label_weight` must be finite and not negative, got {label_weight!r}."
-            )
-        if chunk_mb is not None:
-            check_positive("chunk_mb", chunk_mb)
-        if shared_vocab is not None and shared_vocab < 1:
-            raise ValueError(f"`shared_vocab` must be at least 1, got {shared_vocab}.")
+        check_settings(label_weight, shared_vocab, chunk_mb)
         self.criterion, self.label_weight = criterion, float(label_weight)
         self.shared_vocab, self.shift_labels = shared_vocab, shift_labels
         self.chunk_mb, self.fused = chunk_mb, fused
@@ -143,29 +132,11 @@ class FusedLinearDivergence(nn.Module):
             ValueError: for tensors that do not fit, and within [`SampleWeighted`][], as the values
                 of tokens are summed while they are found.
         """
-        if in_force() is not None:
-            raise ValueError(
-                "FusedLinearDivergence cannot be weighed by sample: it sums over the tokens while "
-                "it computes them. Use the criterion itself on the logits."
-            )
+        refuse_weights(self, "the criterion itself")
         _check_hidden(student, teacher)
-        if self.label_weight and labels is None:
-            raise ValueError(
-                f"`label_weight` is {self.label_weight:.4g} and there are no labels: add "
-                "labels=batch.labels to the term's inputs, or set `label_weight` to 0."
-            )
-        if labels is not None:
-            if labels.shape != student.shape[:-1]:
-                raise ValueError(
-                    f"`labels` must have one entry per token, shape {tuple(student.shape[:-1])}, "
-                    f"got {tuple(labels.shape)}."
-                )
-            labels = _shifted(labels) if self.shift_labels else labels
-        counted = _counted(student, mask, labels)
-        if not self.label_weight:
-            labels = None
-        elif labels is not None:
-            labels = labels.masked_fill(~counted, UNLABELLED)
+        counted, labels = tokens_that_count(
+            student, mask, labels, self.label_weight, self.shift_labels
+        )
         if not self.fused:
             logits = _logits(student, teacher, student_head, teacher_head, self.shared_vocab)
             loss = self.criterion(logits[0], logits[1].detach(), counted)
@@ -173,61 +144,23 @@ class FusedLinearDivergence(nn.Module):
                 cross_entropy = masked_mean(hard_label(logits[0], labels), labels != UNLABELLED)
                 loss = loss + self.label_weight * cross_entropy
             return loss  # type: ignore[no-any-return]
-        return self._fused(student, teacher.detach(), student_head, teacher_head, counted, labels)
-
-    def counted(self, labels: Tensor | None = None, mask: Tensor | None = None) -> Tensor | None:
-        """Which tokens count, of the shape of what is given; `None` if nothing says it."""
-        if mask is not None:
-            return mask != 0
-        if labels is None:
-            return None
-        return (_shifted(labels) if self.shift_labels else labels) != UNLABELLED
-
-    def _fused(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        student_head: Any,
-        teacher_head: Any,
-        counted: Tensor,
-        labels: Tensor | None,
-    ) -> Tensor:
+        teacher = teacher.detach()
         shared = _shared_vocab(student_head, teacher_head, self.shared_vocab)
-        if not counted.all():
-            student, teacher = student[counted], teacher[counted]
-            labels = None if labels is None else labels[counted]
-        student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
-        labels = None if labels is None else labels.flatten()
-        count = torch.tensor(len(student), device=student.device)
-        label_weight: Tensor | float = self.label_weight
-        if labels is not None:
-            # The sum is divided by the number of tokens, this part of it by that of labels.
-            both = sum_over_ranks(torch.stack([count, (labels != UNLABELLED).sum()]))
-            label_weight = label_weight * both[0] / both[1].clamp(min=1)
-        weight, bias, _, _ = _parts(student_head)
-        learns = [
-            torch.is_grad_enabled() and x is not None and x.requires_grad
-            for x in (student, weight, bias)
-        ]
-        device = student.device.type
-        chunk_mb = self.chunk_mb or (36 if device == "cpu" else 1024)
-        lower = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        with without_autocast(student):
-            work = Work(
-                student=_side("student", student, student_head, shared, lower),
-                teacher=_side("teacher", teacher, teacher_head, shared, lower),
-                divergence=self.criterion.with_gradient(),  # type: ignore[operator]
-                labels=labels,
-                label_weight=label_weight,
-                chunk_bytes=int(chunk_mb * MIB),
-                hidden=learns[0],
-                weight=learns[1],
-                bias=learns[2],
-                vocabulary=len(weight),
-            )
-            total, values = FusedLinear.apply(student, weight, bias, work)
-            loss = mean_of(total, count)
+        loss, values = mean_over_chunks(
+            student,
+            student_head,
+            shared,
+            counted,
+            lambda select, lower: TeacherLogits(
+                side_of("teacher", select(teacher), teacher_head, shared, lower),
+                self.criterion.with_gradient(),  # type: ignore[operator]
+            ),
+            labels,
+            self.label_weight,
+            self.chunk_mb,
+        )
         if hasattr(self.criterion, "follow"):
+            count = torch.tensor(len(values), device=values.device)
             self.criterion.follow(mean_of(values.sum(), count))
         return loss
 
@@ -247,62 +180,11 @@ def _check_hidden(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def _counted(student: Tensor, mask: Tensor | None, labels: Tensor | None) -> Tensor:
-    if mask is not None:
-        if mask.shape != student.shape[:-1]:
-            raise ValueError(
-                f"`mask` must have one entry per token, shape {tuple(student.shape[:-1])}, got "
-                f"{tuple(mask.shape)}."
-            )
-        return mask != 0
-    if labels is not None:
-        return labels != UNLABELLED
-    return torch.ones(student.shape[:-1], dtype=torch.bool, device=student.device)
-
-
-def _shifted(labels: Tensor) -> Tensor:
-    return F.pad(labels[..., 1:], (0, 1), value=UNLABELLED)
-
-
-def _parts(head: Any) -> tuple[Tensor, Tensor | None, float, float | None]:
-    """Weight, bias, scale and softcap of a head."""
-    weight = getattr(head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise ValueError(
-            "A head must have a `weight` of shape (vocabulary, width), as an nn.Linear has, got "
-            f"{type(head).__name__}"
-            + (f" with shape {tuple(weight.shape)}." if isinstance(weight, Tensor) else ".")
-        )
-    scale, softcap = getattr(head, "scale", None), getattr(head, "softcap", None)
-    return weight, getattr(head, "bias", None), 1.0 if scale is None else float(scale), softcap
-
-
 def _shared_vocab(student_head: Any, teacher_head: Any, shared: int | None) -> int:
-    sizes = [len(_parts(head)[0]) for head in (student_head, teacher_head)]
+    sizes = [len(parts(head)[0]) for head in (student_head, teacher_head)]
     if shared is not None and shared > min(sizes):
         raise ValueError(
             f"`shared_vocab` is {shared}, and the heads have {sizes[0]} (student) and {sizes[1]} "
             "(teacher) rows; leave it null to compare all that both have."
         )
     return min(sizes) if shared is None else shared
-
-
-def _side(role: str, hidden: Tensor, head: Any, shared: int, lower: torch.dtype | None) -> Side:
-    weight, bias, scale, softcap = _parts(head)
-    if hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"The {role}'s hidden states are {hidden.shape[-1]} wide and its head takes "
-            f"{weight.shape[1]}. Are they what the head is given ({role}.layer_input:PATH)?"
-        )
-    tensors = [hidden.detach(), weight.detach()[:shared]]
-    tensors += [] if bias is None else [bias.detach()[:shared]]
-    if lower is not None and all(t.dtype != torch.float64 for t in tensors):
-        tensors = [t.to(lower) for t in tensors]
-    kinds = {t.dtype for t in tensors}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"The {role}'s hidden states and head must have one type, got "
-            f"{', '.join(sorted(map(str, kinds)))}. Convert one, or use autocast."
-        )
-    hidden, weight = tensors[:2]
-    return Side(hidden, weight, None if bias is None else tensors[2], scale, softcap)

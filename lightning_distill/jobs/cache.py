@@ -32,15 +32,25 @@ from ..cache import (
     row_lengths,
     Sampled,
     ShardWriter,
+    token_count,
+    write_heads,
     write_manifest,
 )
 from ..cache.answer import signature
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
 from ..features import Source
+from ..head import Head, head_of
 from ..module import DistillationModule
 from ..teachers import CachedTeacher, CachingTeacher, fingerprint
-from ..teachers.answers import about, describe, raw_values, run, without_last_token
+from ..teachers.answers import (
+    about,
+    describe,
+    kept_heads,
+    raw_values,
+    run,
+    without_last_token,
+)
 from ..teachers.cached import recall
 from ..teachers.encodings import encoding_of
 from .build import (
@@ -80,8 +90,10 @@ def cache(
 ) -> float | None:
     """Write what `cfg.teacher` answers to every row, or compare what was written with it.
 
-    Written are its logits, and what the terms of `cfg.criteria` read of it. Given again, the
-    command goes on where it was killed. Several ranks (`trainer=ddp`) write files side by side.
+    Written are its logits, and what the terms of `cfg.criteria` read of it. Where they read a head
+    and what it is given, as FusedLinearDivergence does, the head is written once and logits are
+    not. Given again, the command goes on where it was killed. Several ranks (`trainer=ddp`) write
+    files side by side.
 
     Args:
         cfg: the run's configuration.
@@ -142,7 +154,8 @@ def cache(
     trainer.predict(writer)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        _finish(where, plan, writer.shard_count, time.perf_counter() - start)
+        heads = _heads(module, sources)
+        _finish(where, plan, writer.shard_count, time.perf_counter() - start, heads)
     trainer.strategy.barrier()
     return None
 
@@ -178,6 +191,13 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     return module, data, objective.sources("teacher")
 
 
+def _heads(module: DistillationModule, sources: Sequence[Source]) -> dict[str, Head]:
+    """The teacher's heads that the terms read, by their paths."""
+    assert module.teacher is not None
+    names = sorted({source.name for source in sources if source.kind == "head"})
+    return {name: head_of(module.teacher, name) for name in names}
+
+
 def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:
     if folder is not None:
         return Path(folder)
@@ -207,17 +227,16 @@ def _plan(
     teacher = module.teacher
     assert teacher is not None
     batch = next(iter(data.rows_dataloader(batches[-1:])))
+    how = _how(sources)
     module.eval()
     with torch.no_grad():
-        outputs, found = run(teacher, module.teacher_forward, batch, sources)
+        outputs, found = run(teacher, module.teacher_forward, batch, sources, how)
         values = raw_values(sources, outputs, found)
         shorter = None
         if (cut := without_last_token(batch)) is not None:
-            other, tensors = run(teacher, module.teacher_forward, cut, sources)
+            other, tensors = run(teacher, module.teacher_forward, cut, sources, how)
             shorter = raw_values(sources, other, tensors)
-    inputs = module.teacher_inputs(batch)
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    tokens = mask.shape[1] if isinstance(mask, Tensor) else None
+    tokens = token_count(module.teacher_inputs(batch))
     answers = describe(values, shorter, tokens, encoding)
     lengths = [n for each in data.row_lengths().values() for n in each]
     per_row = _bytes_per_row(answers, values, sum(lengths) / max(len(lengths), 1))
@@ -234,10 +253,16 @@ def _plan(
             "batch_size": max((len(rows) for _, rows, _ in batches), default=0),
             "rows_per_shard": max(1, min(MOST_ROWS, int(shard_mb * 2**20 / per_row))),
             "bytes_per_row": per_row,
+            **({"heads": list(heads)} if (heads := _heads(module, sources)) else {}),
             "versions": {n: version(n) for n in ("lightning-distill", "torch", "transformers")},
         },
         "answers": [answer.settings() for answer in answers],
     }
+
+
+def _how(sources: Sequence[Source]) -> str:
+    """Whether the teacher is to make logits: not where they follow from what is kept."""
+    return "skipped" if kept_heads(sources) else "whole"
 
 
 def _bytes_per_row(answers: Sequence[Answer], values: Mapping[str, Tensor], tokens: float) -> int:
@@ -379,7 +404,8 @@ class CacheWriter(L.LightningModule):
         teacher = self.module.teacher
         assert teacher is not None
         teacher.eval()
-        outputs, values = run(teacher, self.module.teacher_forward, batch, self.sources)
+        how = _how(self.sources)
+        outputs, values = run(teacher, self.module.teacher_forward, batch, self.sources, how)
         inputs = self.module.teacher_inputs(batch)
         ids = row_ids(inputs)
         found = raw_values(self.sources, outputs, values)
@@ -436,7 +462,13 @@ def _shards(batches: Sequence[Batch], rows_per_shard: int) -> Iterator[list[Batc
         yield group
 
 
-def _finish(folder: Path, plan: dict[str, Any], count: int, seconds: float) -> None:
+def _finish(
+    folder: Path,
+    plan: dict[str, Any],
+    count: int,
+    seconds: float,
+    heads: Mapping[str, Head] | None = None,
+) -> None:
     answers = [Answer.from_settings(a) for a in plan["answers"]]
     of = signature(plan["about"]["teacher"]["fingerprint"], answers)
     facts = [written(folder, number, of) for number in range(count)]
@@ -446,10 +478,11 @@ def _finish(folder: Path, plan: dict[str, Any], count: int, seconds: float) -> N
             f"{len(missing)} of {count} files were not written ({', '.join(missing[:3])}). Give "
             "the same command again."
         )
-    write_manifest(folder, plan["about"], answers, facts)
+    write_manifest(folder, plan["about"], answers, facts, write_heads(folder, heads or {}))
     store = AnswerStore(folder)
     rows = plan["about"]["rows"]
-    kept = ", ".join(f"{a.name} ({a.encoding.settings()['kind']})" for a in answers)
+    names = [f"{a.name} ({a.encoding.settings()['kind']})" for a in answers]
+    kept = ", ".join([*names, *(f"head:{path} (once)" for path in store.head_names)])
     say("Kept", f"{kept}: {decimal(store.bytes)}, {store.bytes / max(rows, 1):.0f} bytes a row")
     say(
         "Written",
@@ -493,7 +526,7 @@ def _verify(
     module.eval()
     with torch.no_grad():
         for batch in data.rows_dataloader(batches):
-            outputs, values = run(teacher, module.teacher_forward, batch, sources)
+            outputs, values = run(teacher, module.teacher_forward, batch, sources, _how(sources))
             live = raw_values(sources, outputs, values)
             inputs = module.teacher_inputs(batch)
             kept = recall(store, inputs, list(store.answers), batch.get("row"))
@@ -524,8 +557,9 @@ def _verify(
 
 
 def _sources_of(store: AnswerStore, module: DistillationModule) -> list[Source]:
-    """A source for each answer but the logits, which are always read."""
-    return [Source.parse(f"teacher.{name}") for name in store.answers if name != "logits"]
+    """A source for each answer, and for each head."""
+    names = [*store.answers, *(f"head:{path}" for path in store.head_names)]
+    return [Source.parse(f"teacher.{name}") for name in names]
 
 
 def _comparable(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from ..cache import Answer
+from ..cache import Answer, token_count
 from ..cache.answer import Encoding
-from ..features import capture, forward_options, matching, read, Source
+from ..features import capture, forward_options, matching, OUTPUTS, read, Source
 from ..head import check_head, shortened
 from ..submodules import submodules
 
@@ -50,9 +50,19 @@ def run(
 
 
 def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:
-    if source.kind == "output":
+    if source.kind in OUTPUTS:
         return source.name not in ("hidden_states", "attentions")
     return source.kind == "layer" and any(matching(source.name, [h.name, ""]) for h in heads)
+
+
+def kept_heads(sources: Iterable[Source]) -> list[str]:
+    """Paths of heads from which the logits follow, with what they are given, and are not read."""
+    sources = list(sources)
+    heads = [source for source in sources if source.kind == "head"]
+    if any(_reads_logits(source, heads) for source in sources):
+        return []
+    given = {source.name for source in sources if source.kind == "layer_input"}
+    return [head.name for head in heads if head.name in given]
 
 
 def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
@@ -73,6 +83,8 @@ def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
                 f"{source} is out of range: there are {count}, numbered 0 to {count - 1}."
             )
         source = replace(source, item=source.item % count)
+    if source.kind == "sparse":
+        source = replace(source, kind="output")
     return str(replace(source, process=None)).partition(".")[2]
 
 
@@ -126,12 +138,16 @@ def raw_values(
 ) -> dict[str, Tensor]:
     """The tensors of sources of one tensor each, and the logits, by the names in a cache.
 
+    Heads are no tensors, and kept elsewhere; logits that follow from one are not needed.
+
     Raises:
         ValueError: for a source whose tensor is made of something that is none.
     """
-    counts = counts_of(outputs)
+    sources, counts = list(sources), counts_of(outputs)
     found: dict[str, Tensor] = {}
     for source in sources:
+        if source.kind == "head":
+            continue
         if source.is_many:
             raise ValueError(f"{source} stands for several tensors; name each.")
         value = values[source]
@@ -141,7 +157,7 @@ def raw_values(
                 "tensors that the teacher returns. Use a live teacher."
             )
         found[answer_name(source, counts)] = value
-    if "logits" not in found:
+    if "logits" not in found and not kept_heads(sources):
         # A model without a head has none; metrics on the teacher are not asked for then.
         with suppress(ValueError):
             found["logits"] = read(LOGITS, outputs, {})
@@ -159,7 +175,7 @@ def describe(
     Args:
         values: the teacher's tensors for a batch.
         shorter: those for the same batch without its last token; `None` if it has one or none.
-        tokens: of a row of the batch; `None` without attention mask.
+        tokens: of a row of the batch; `None` if that is not known.
         encodings: from a name to how it is written.
 
     Raises:
@@ -187,20 +203,19 @@ def describe(
 
 
 def without_last_token(batch: Any) -> Any:
-    """The batch with one token less in each tensor that has as many as the attention mask.
+    """The batch with one token less in each tensor that has as many as a row has.
 
-    `None` if there is no mask, or nothing would be left.
+    `None` if that is not known, or nothing would be left.
     """
     if not isinstance(batch, Mapping):
         return None
-    mask = batch.get("attention_mask")
     own = batch.get("teacher")
     if isinstance(own, Mapping):
         cut = without_last_token(own)
         return None if cut is None else {**batch, "teacher": cut}
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] < 2:
+    tokens = token_count(batch)
+    if tokens is None or tokens < 2:
         return None
-    tokens = mask.shape[1]
 
     def cut_one(value: Any) -> Any:
         if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == tokens:

@@ -1,6 +1,6 @@
 """A teacher that is not there: its answers are read from disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 
-from ..cache import AnswerStore, row_ids
+from ..cache import AnswerStore, row_ids, Sampled, token_count, TopK
 from ..features import Source
-from .answers import answer_name, padded, singles
+from ..head import Head
+from .answers import answer_name, LOGITS, padded, singles
 
 WHY = (
     "The cache knows exactly the inputs that it was made with: was it made from these texts, with "
@@ -46,21 +47,37 @@ class CachedTeacher(nn.Module):
         names = self.about["labels"]
         labels = None if names is None else {int(k): v for k, v in names.items()}
         self.config = SimpleNamespace(id2label=labels)
+        self._heads: dict[str, Head] = {}
 
     def forward(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """The logits of these rows, (rows, classes) or (rows, tokens, classes), in float32."""
         given: Any = args or inputs
-        return {"logits": recall(self.store, given, ["logits"])["logits"]}
+        outputs = _outputs(Rows(self.store, given), self.head)
+        if "logits" not in outputs:
+            raise ValueError(_not_kept(self.store, LOGITS))
+        return {"logits": outputs["logits"]}
+
+    def head(self, path: str, device: torch.device) -> Head:
+        """A head of the teacher, on a device; read from disk once."""
+        head = self._heads.get(path) or self.store.heads()[path]
+        if head.weight.device != device:
+            bias = None if head.bias is None else head.bias.to(device)
+            head = Head(head.weight.to(device), bias, head.scale, head.softcap)
+        self._heads[path] = head
+        return head
 
     def recall(
         self, module: Any, batch: Any, sources: Sequence[Source], keep: bool = False
-    ) -> tuple[dict[str, Tensor], dict[Source, Any]]:
+    ) -> tuple[Any, dict[Source, Any]]:
         """What `module` would get if it ran the teacher on `batch`: outputs, and each source.
+
+        Logits among the outputs are read, or made of hidden states, where they are asked for.
 
         Raises:
             ValueError: if a row or a source is not in the cache, and why that may be.
         """
-        return recall_sources(self.store, module.teacher_inputs(batch), sources, row_numbers(batch))
+        inputs = module.teacher_inputs(batch)
+        return recall_sources(self.store, inputs, sources, self.head, row_numbers(batch))
 
     def check(self, terms: Mapping[str, Any]) -> None:
         """Refuse terms that ask for what is not in the cache, or would compare its padding.
@@ -91,44 +108,140 @@ def recall(
     Raises:
         ValueError: if a row is not there.
     """
-    ids = row_ids(inputs)
-    places = store.find(ids)
-    missing = np.flatnonzero(places < 0)
-    if len(missing):
-        which = "" if numbers is None else f" (the first is row {int(numbers[int(missing[0])])})"
-        raise ValueError(
-            f"{len(missing)} of the {len(ids)} rows of this batch are not in the cache "
-            f"{store.folder}{which}. {WHY}"
-        )
-    values, lengths = store.read(ids, places, names)
-    device = _device(inputs)
-    found = {}
-    for name, value in values.items():
-        if store.answers[name].per_token:
-            value = padded(value, lengths, inputs["attention_mask"].shape[1])
-        found[name] = value.to(device, non_blocking=True)
-    return found
+    return Rows(store, inputs, numbers).values(names)
+
+
+class Rows:
+    """The rows of a batch in a cache.
+
+    Args:
+        store: that holds them.
+        inputs: the teacher's.
+        numbers: of the rows in the data, for an error.
+
+    Raises:
+        ValueError: if a row is not there.
+    """
+
+    def __init__(self, store: AnswerStore, inputs: Any, numbers: Tensor | None = None):
+        self.store, self.ids = store, row_ids(inputs)
+        self.places = store.find(self.ids)
+        self.device, self.tokens = _device(inputs), token_count(inputs)
+        missing = np.flatnonzero(self.places < 0)
+        if len(missing):
+            which = (
+                "" if numbers is None else f" (the first is row {int(numbers[int(missing[0])])})"
+            )
+            raise ValueError(
+                f"{len(missing)} of the {len(self.ids)} rows of this batch are not in the cache "
+                f"{store.folder}{which}. {WHY}"
+            )
+
+    def values(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Answers by name, on the inputs' device, padded as they are."""
+        found, lengths = self.store.read(self.ids, self.places, names)
+        return {name: self._placed(name, value, lengths) for name, value in found.items()}
+
+    def encoded(self, name: str) -> dict[str, Any]:
+        """The fields that the encoding of an answer wrote, with its settings and `vocabulary`."""
+        found, lengths = self.store.read_encoded(self.ids, self.places, [name])
+        answer = self.store.answers[name]
+        fields = {f: self._placed(name, v, lengths) for f, v in found[name].items()}
+        return {**answer.encoding.settings(), "vocabulary": answer.shape[-1], **fields}
+
+    def _placed(self, name: str, value: Tensor, lengths: Sequence[int]) -> Tensor:
+        if self.store.answers[name].per_token:
+            assert self.tokens is not None
+            value = padded(value, lengths, self.tokens)
+        return value.to(self.device, non_blocking=True)
+
+
+class Outputs(MutableMapping):  # type: ignore[type-arg]
+    """What a model returned, of which each entry is made where it is asked for."""
+
+    # Of no named types: who checks them looks at an entry, which then is made.
+
+    def __init__(self, made: Mapping[str, Callable[[], Tensor]]):
+        self._made, self._found = dict(made), dict[str, Tensor]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._found:
+            with torch.no_grad():
+                self._found[name] = self._made[name]()
+        return self._found[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._made[name], self._found[name] = lambda: value, value
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+        self._found.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 def recall_sources(
-    store: AnswerStore, inputs: Any, sources: Sequence[Source], numbers: Tensor | None = None
-) -> tuple[dict[str, Tensor], dict[Source, Any]]:
-    """Outputs and the tensor of each source, as a live teacher gives them."""
+    store: AnswerStore,
+    inputs: Any,
+    sources: Sequence[Source],
+    head: Callable[[str, torch.device], Head],
+    numbers: Tensor | None = None,
+) -> tuple[Outputs, dict[Source, Any]]:
+    """Outputs and the tensor of each source, as a live teacher gives them.
+
+    Args:
+        store: that holds the rows.
+        inputs: the teacher's.
+        sources: of the teacher.
+        head: from a path and a device to the teacher's head.
+        numbers: of the rows in the data, for an error.
+    """
+    rows = Rows(store, inputs, numbers)
     of_teacher = store.about["teacher"]
-    wanted = {source: names_of(source, of_teacher) for source in sources}
+    heads = {source: head(source.name, rows.device) for source in sources if source.kind == "head"}
+    wanted = {source: names_of(source, of_teacher) for source in sources if source not in heads}
     for source, names in wanted.items():
         if not source.is_many and names[0] not in store.answers:
             raise ValueError(_not_kept(store, source))
-    asked = {"logits", *(n for names in wanted.values() for n in names)}
-    found = recall(store, inputs, sorted(asked & store.answers.keys()), numbers)
-    values: dict[Source, Any] = {}
+    asked = {n for s, names in wanted.items() if s.kind != "sparse" for n in names}
+    found = rows.values(sorted(asked & store.answers.keys()))
+    values: dict[Source, Any] = dict(heads)
+    types = {s.name: h.weight.dtype for s, h in heads.items()}
     for source, own in wanted.items():
-        if source.is_many:
+        if source.kind == "sparse":
+            values[source] = rows.encoded(own[0])
+        elif source.is_many:
             values[source] = _with_stand_ins(store, source, own, found)
         else:
             value = found[own[0]]
+            if source.kind == "layer_input" and source.name in types:
+                # A head takes what it was given by the live teacher.
+                value = value.to(types[source.name])
             values[source] = value if source.process is None else source.process(value)
-    return {n: v for n, v in found.items() if n == "logits"}, values
+    return _outputs(rows, head), values
+
+
+def _outputs(rows: Rows, head: Callable[[str, torch.device], Head]) -> Outputs:
+    """The logits, as they were kept or as they follow from a head."""
+    store = rows.store
+    if "logits" in store.answers:
+        return Outputs({"logits": lambda: rows.values(["logits"])["logits"]})
+    paths = [path for path in store.head_names if f"layer_input:{path}" in store.answers]
+    if not paths:
+        return Outputs({})
+    return Outputs({"logits": lambda: _logits(rows, paths[0], head(paths[0], rows.device))})
+
+
+def _logits(rows: Rows, path: str, head: Head) -> Tensor:
+    (hidden,) = rows.values([f"layer_input:{path}"]).values()
+    return head(hidden.to(head.weight.dtype)).float()
 
 
 def _with_stand_ins(
@@ -143,13 +256,33 @@ def _with_stand_ins(
 
 def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
     """Refuse a source that is not in the cache, or that needs a mask and has none."""
+    if source.kind == "head":
+        if source.name not in store.head_names:
+            raise ValueError(f"Term {name!r}: {_not_kept(store, source)}")
+        return
     of_teacher = store.about["teacher"]
     names = names_of(source, of_teacher)
     kept = [store.answers[n] for n in names if n in store.answers]
     if not kept or (len(kept) < len(names) and not source.is_many):
         raise ValueError(f"Term {name!r}: {_not_kept(store, source)}")
+    if source.kind == "sparse":
+        _check_encoding(store, names[0], name, term)
     if any(answer.per_token for answer in kept) and not store.about.get("one_length"):
         check_mask(source, name, term)
+
+
+def _check_encoding(store: AnswerStore, kept: str, name: str, term: Any) -> None:
+    """Refuse a term that reads the largest logits or drawn classes where others were written."""
+    encoding = store.answers[kept].encoding
+    kinds = {TopK: "top_k", Sampled: "sampled"}
+    wanted = getattr(getattr(term, "criterion", None), "encoding", None)
+    found = kinds.get(type(encoding), "full")
+    if found == "full" or wanted not in (None, found):
+        raise ValueError(
+            f"Term {name!r} reads teacher.{kept} as {wanted or 'top_k or sampled'}, and the cache "
+            f"{store.folder} keeps it as {found}. Make one with lightning-distill job=cache "
+            f"job.logits={wanted or 'top_k'}, or choose a criterion for what is there."
+        )
 
 
 def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:
@@ -160,6 +293,9 @@ def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:
 
 def check_mask(source: Source, name: str, term: Any) -> None:
     """Refuse a term that reads answers per token and is not told which are padding."""
+    by_labels = getattr(getattr(term, "criterion", None), "masked_by_labels", False)
+    if by_labels and "labels" in term.inputs:
+        return
     if not any("mask" in s.name for s in term.sources() if s.role == "batch"):
         raise ValueError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
@@ -171,8 +307,9 @@ def check_mask(source: Source, name: str, term: Any) -> None:
 def _not_kept(store: AnswerStore, source: Source) -> str:
     near = get_close_matches(str(source).partition(".")[2], store.answers, n=1)
     hint = f" Nearest: {near[0]}." if near else ""
+    kept = [*store.answers, *(f"head:{path}" for path in store.head_names)]
     return (
-        f"{source} is not in the cache {store.folder}, which has {', '.join(store.answers)}.{hint} "
+        f"{source} is not in the cache {store.folder}, which has {', '.join(kept)}.{hint} "
         "Make one with the same criteria: lightning-distill job=cache criteria=[...]."
     )
 

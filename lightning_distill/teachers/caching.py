@@ -15,14 +15,25 @@ from ..cache import (
     row_ids,
     row_lengths,
     ShardWriter,
+    token_count,
+    write_heads,
     write_manifest,
 )
 from ..cache.answer import signature
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
 from ..features import Source
+from ..head import Head, head_of
 from ..submodules import submodules
-from .answers import about, answer_name, describe, raw_values, run, without_last_token
-from .cached import check_mask, names_of, recall_sources, row_numbers
+from .answers import (
+    about,
+    answer_name,
+    describe,
+    kept_heads,
+    raw_values,
+    run,
+    without_last_token,
+)
+from .cached import check_mask, names_of, Outputs, recall_sources, row_numbers
 from .encodings import encoding_of
 from .fingerprint import fingerprint
 
@@ -132,11 +143,22 @@ class CachingTeacher(nn.Module):
             if keep:
                 self._check_masks(module, inputs)
             if set(raw_names(sources, self.store)) <= set(self.store.answers):
-                return recall_sources(self.store, inputs, sources, row_numbers(batch))
-        outputs, values = run(self.teacher, module.teacher_forward, batch, sources)
+                return recall_sources(self.store, inputs, sources, self.head, row_numbers(batch))
+        heads = kept_heads(sources)
+        # Logits follow from what is kept; that they do is seen when the first batch is tried.
+        how = "whole" if not heads else "skipped" if keep else "checked"
+        outputs, values = run(self.teacher, module.teacher_forward, batch, sources, how)
         if keep and self._keeping and not known:
             self._keep(module, batch, inputs, ids, sources, outputs, values)
+        if heads:
+            given = next(s for s in sources if s.kind == "layer_input" and s.name == heads[0])
+            head = head_of(self.teacher, heads[0])
+            return Outputs({"logits": lambda: head(values[given])}), values
         return outputs, values
+
+    def head(self, path: str, device: Any) -> Head:
+        """A head of the live teacher."""
+        return head_of(self.teacher, path)
 
     # Writing.
 
@@ -224,7 +246,7 @@ class CachingTeacher(nn.Module):
         lengths = row_lengths(inputs)
         if self._masks_checked or self.plan is None or lengths is None:
             return
-        if min(lengths, default=0) == inputs["attention_mask"].shape[1]:
+        if min(lengths, default=0) == token_count(inputs):
             return
         self._masks_checked = True
         of_teacher = self.plan["about"]["teacher"]
@@ -245,17 +267,17 @@ class CachingTeacher(nn.Module):
     ) -> None:
         shorter = None
         if (cut := without_last_token(batch)) is not None:
-            other, tensors = run(self.teacher, module.teacher_forward, cut, sources)
+            how = "skipped" if kept_heads(sources) else "whole"
+            other, tensors = run(self.teacher, module.teacher_forward, cut, sources, how)
             shorter = raw_values(sources, other, tensors)
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        tokens = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        answers = describe(found, shorter, tokens, self.encoding)
+        answers = describe(found, shorter, token_count(inputs), self.encoding)
         self.plan = {
             "about": {
                 "teacher": about(self.teacher, outputs, self.input_names, self.fingerprint),
                 **({} if self.preprocessing is None else {"preprocessing": self.preprocessing}),
             },
             "answers": [answer.settings() for answer in answers],
+            "heads": sorted({source.name for source in sources if source.kind == "head"}),
         }
         write_json(self.folder / PLAN, self.plan)
 
@@ -317,7 +339,9 @@ class CachingTeacher(nn.Module):
             path.unlink()
             path.with_suffix(".json").unlink(missing_ok=True)
         if self.store is None or shards != self.store.shards:
-            write_manifest(self.folder, plan["about"], answers, shards)
+            own = {path: head_of(self.teacher, path) for path in plan.get("heads", [])}
+            heads = write_heads(self.folder, own)
+            write_manifest(self.folder, plan["about"], answers, shards, heads)
 
     def _reopen(self) -> None:
         if not (self.folder / MANIFEST).is_file():
@@ -339,4 +363,5 @@ def live(teacher: nn.Module) -> nn.Module:
 
 def raw_names(sources: Sequence[Source], store: AnswerStore) -> list[str]:
     """The names that sources of one tensor have in a cache."""
-    return [answer_name(source, store.about["teacher"]["outputs"]) for source in sources]
+    outputs = store.about["teacher"]["outputs"]
+    return [answer_name(source, outputs) for source in sources if source.kind != "head"]

@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
+from heads import Allocations, gradients, Head
 from hypothesis import given, settings, strategies as st
 from processes import in_two_processes
 from torch import multiprocessing as mp, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lightning_distill import criteria
 from lightning_distill.criteria import (
@@ -73,26 +72,9 @@ DIVERGENCES = {
 }
 
 
-class Head(nn.Linear):
-    """A head with whatever the models have: scale and softcap beside weight and bias."""
-
-    def __init__(self, width, vocabulary, bias=False, scale=None, softcap=None):
-        super().__init__(width, vocabulary, bias, dtype=torch.float64)
-        self.scale, self.softcap = scale, softcap
-        nn.init.normal_(self.weight)
-
-    def forward(self, hidden):
-        z = super().forward(hidden) * (self.scale or 1.0)
-        return self.softcap * (z / self.softcap).tanh() if self.softcap else z
-
-
 def draw(*tokens, widths=(8, 6)):
     student, teacher = (torch.randn(*tokens, w, dtype=torch.float64) for w in widths)
     return student.requires_grad_(), teacher
-
-
-def gradients(loss, *inputs):
-    return torch.autograd.grad(loss, [x for x in inputs if x is not None])
 
 
 def naive(plain, T, student, teacher, heads, mask, labels, label_weight):
@@ -238,22 +220,6 @@ def test_gradcheck(name):
     weight, bias = ours.weight.detach().clone(), ours.bias.detach().clone()
     del ours._parameters["weight"], ours._parameters["bias"]
     assert torch.autograd.gradcheck(loss, (student, weight.requires_grad_(), bias.requires_grad_()))
-
-
-class Allocations(TorchDispatchMode):
-    """The sizes of all tensors that operations return, and how many rows products take."""
-
-    def __init__(self):
-        super().__init__()
-        self.largest, self.rows = 0, []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
-        self.largest = max([self.largest, *sizes])
-        if function.overloadpacket.__name__ in ("mm", "addmm", "addmm_"):
-            self.rows += [len(args[-2])]
-        return found
 
 
 def test_no_logits_are_ever_whole():
