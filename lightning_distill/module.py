@@ -376,7 +376,11 @@ class DistillationModule(L.LightningModule):
         self, stage: str, batch: Any, rows: Tensor | None, student: Any, teacher: Any
     ) -> None:
         predicted = take_rows(self.predictions(student), rows)
-        of_teacher = None if teacher is None else take_rows(self.predictions(teacher), rows)
+        metrics = self._metrics(stage).values()
+        compared = bool(metrics) if stage == "test" else any(map(_needs_teacher, metrics))
+        of_teacher = None
+        if compared and teacher is not None:
+            of_teacher = take_rows(self.predictions(teacher), rows)
         labels = take_rows(labels_of(batch), rows)
         for name, metric in self._metrics(stage).items():
             if not _needs_teacher(metric):
@@ -519,13 +523,16 @@ class DistillationModule(L.LightningModule):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
 
     def _check_predictions(self, student: Any, teacher: Any) -> None:
+        if not self._compares_logits():
+            # They are not made for this alone.
+            return
         shapes = []
         for outputs in (student, teacher):
             try:
                 shapes.append(tuple(self.predictions(outputs).shape))
             except ValueError:
                 return
-        if shapes[0][1:] != shapes[1][1:] and self._compares_logits():
+        if shapes[0][1:] != shapes[1][1:]:
             raise ValueError(
                 f"student and teacher predict different classes: their logits have shapes "
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
