@@ -568,6 +568,9 @@ class DistillationModule(L.LightningModule):
         check_pairs(batch, predicted, self._metrics("val"))
 
     def _check_predictions(self, student: Any, teacher: Any) -> None:
+        if not self._compares_logits():
+            # They are not made for this alone.
+            return
         try:
             predicted, of_teacher = self.predictions(student), self.predictions(teacher)
         except ValueError:
@@ -576,7 +579,7 @@ class DistillationModule(L.LightningModule):
         # Heads of language models are padded to different sizes; criteria say themselves if they
         # do not go with that.
         of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
-        if shapes[0][1:] != shapes[1][1:] and not of_tokens and self._compares_logits():
+        if shapes[0][1:] != shapes[1][1:] and not of_tokens:
             raise ValueError(
                 f"student and teacher predict different classes: their logits have shapes "
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."

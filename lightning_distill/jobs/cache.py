@@ -51,7 +51,7 @@ from ..teachers.answers import (
     run,
     without_last_token,
 )
-from ..teachers.cached import recall
+from ..teachers.cached import check_encodings, recall
 from ..teachers.encodings import encoding_of
 from .build import (
     build_data,
@@ -130,6 +130,8 @@ def cache(
     cfg.mode = None
     without_agreement(cfg)
     module, data, sources = _teacher_and_sources(cfg)
+    terms = dict(module.objective.terms.items())
+    check_encodings(terms, encoding, "this job", "job.")
     where = _folder(cfg, folder, mode)
     if mode == "verify":
         return _verify(cfg, module, data, where, rows, tolerance)

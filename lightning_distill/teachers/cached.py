@@ -11,6 +11,7 @@ import torch
 from torch import nn, Tensor
 
 from ..cache import AnswerStore, row_ids, Sampled, token_count, TopK
+from ..cache.answer import Encoding
 from ..features import Source
 from ..head import Head
 from .answers import answer_name, LOGITS, padded, singles
@@ -89,6 +90,8 @@ class CachedTeacher(nn.Module):
             for source in term.sources():
                 if source.role == "teacher":
                     check_source(self.store, source, name, term)
+        answers, where = self.store.answers, f"the cache {self.store.folder}"
+        check_encodings(terms, lambda name: answers[name].encoding, where, "job.")
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.about['class']}, {len(self.store):,} rows in {self.store.folder}"
@@ -265,24 +268,38 @@ def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> No
     kept = [store.answers[n] for n in names if n in store.answers]
     if not kept or (len(kept) < len(names) and not source.is_many):
         raise ValueError(f"Term {name!r}: {_not_kept(store, source)}")
-    if source.kind == "sparse":
-        _check_encoding(store, names[0], name, term)
     if any(answer.per_token for answer in kept) and not store.about.get("one_length"):
         check_mask(source, name, term)
 
 
-def _check_encoding(store: AnswerStore, kept: str, name: str, term: Any) -> None:
-    """Refuse a term that reads the largest logits or drawn classes where others were written."""
-    encoding = store.answers[kept].encoding
+def check_encodings(
+    terms: Mapping[str, Any], encoding: Callable[[str], Encoding], where: str, advice: str
+) -> None:
+    """Refuse terms that read the largest logits or drawn classes where others are kept.
+
+    Args:
+        terms: those of an objective.
+        encoding: from the name of an answer to how it is written.
+        where: what keeps them, for an error.
+        advice: what stands before the name of a setting.
+    """
     kinds = {TopK: "top_k", Sampled: "sampled"}
-    wanted = getattr(getattr(term, "criterion", None), "encoding", None)
-    found = kinds.get(type(encoding), "full")
-    if found == "full" or wanted not in (None, found):
-        raise ValueError(
-            f"Term {name!r} reads teacher.{kept} as {wanted or 'top_k or sampled'}, and the cache "
-            f"{store.folder} keeps it as {found}. Make one with lightning-distill job=cache "
-            f"job.logits={wanted or 'top_k'}, or choose a criterion for what is there."
-        )
+    for name, term in terms.items():
+        for source in (s for s in term.sources() if s.kind == "sparse"):
+            kept = encoding(source.name)
+            found, criterion = kinds.get(type(kept), "full"), getattr(term, "criterion", None)
+            wanted = getattr(criterion, "encoding", found if found != "full" else "top_k")
+            # A criterion with a temperature reads what was kept at that.
+            own = getattr(kept, "temperature", 1.0)
+            at = getattr(criterion, "temperature", own)
+            if found != wanted or own != at:
+                raise ValueError(
+                    f"Term {name!r} reads teacher.{source.name} as {wanted} at temperature "
+                    f"{at:.4g}, and {where} keeps {found}"
+                    + (f" at {own:.4g}" if found != "full" else "")
+                    + f". Keep what it reads, with {advice}logits={wanted} "
+                    f"{advice}temperature={at:.4g}, or choose a criterion for what is there."
+                )
 
 
 def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:

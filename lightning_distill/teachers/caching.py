@@ -33,7 +33,7 @@ from .answers import (
     run,
     without_last_token,
 )
-from .cached import check_mask, names_of, Outputs, recall_sources, row_numbers
+from .cached import check_encodings, check_mask, names_of, Outputs, recall_sources, row_numbers
 from .encodings import encoding_of
 from .fingerprint import fingerprint
 
@@ -119,7 +119,12 @@ class CachingTeacher(nn.Module):
         return self.teacher(*args, **inputs)
 
     def check(self, terms: Mapping[str, Any]) -> None:
-        """The live teacher has all that any term may ask for."""
+        """The live teacher has all that any term may ask for; what is kept of it must be that too.
+
+        Args:
+            terms: those of an objective.
+        """
+        check_encodings(terms, self.encoding, "this teacher", "teacher.")
 
     def recall(
         self, module: Any, batch: Any, sources: Sequence[Source], keep: bool = False

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lightning_distill.cache import row_ids, row_lengths
+from lightning_distill.cache import row_ids, row_lengths, token_count
 
 # A row without a token that counts has no padding either: the test below is for it.
 TEXTS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=5)
@@ -158,3 +158,24 @@ def test_rows_without_a_token_that_counts_are_told_apart_by_all_they_hold():
     batch = {"input_ids": torch.tensor([[3, 4], [3, 5]]), "attention_mask": torch.zeros(2, 2)}
     first, second = row_ids(batch)
     assert (first != second).any()
+
+
+def test_packed_rows_are_full_and_known_by_tokens_and_positions():
+    ids = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 6]])
+    positions = torch.tensor([[0, 1, 0, 1], [0, 1, 2, 0]])
+    packed = {"input_ids": ids, "position_ids": positions}
+    assert row_lengths(packed) == [4, 4] and token_count(packed) == 4
+    first, second = row_ids(packed)
+    # Where the texts meet decides what the teacher sees.
+    assert (first != second).any()
+    assert (first == row_ids({k: v[:1] for k, v in packed.items()})[0]).all()
+    # What stands at the end counts: nothing says that it is padding.
+    longer = {k: torch.nn.functional.pad(v, (0, 1)) for k, v in packed.items()}
+    assert row_lengths(longer) == [5, 5]
+    assert (row_ids(longer) != row_ids(packed)).any(axis=1).all()
+    # With a mask it is that which says so.
+    masked = inputs([[1, 2, 3], [4]], position_ids=torch.arange(3).expand(2, -1))
+    assert row_lengths(masked) == [3, 1] and token_count(masked) == 3
+    # Positions of another shape belong to something else.
+    assert row_lengths(packed | {"position_ids": positions[:, :2]}) is None
+    assert token_count({"input_ids": ids}) is None and token_count(ids) is None

@@ -126,7 +126,7 @@ class Losses(L.Callback):
 
 def trained(folder, teacher, packed=False, **more):
     module, losses = module_of(teacher, **more), Losses()
-    loop = trainer(folder, max_epochs=3, callbacks=[losses])
+    loop = trainer(folder, max_epochs=2, callbacks=[losses])
     loop.fit(module, datamodule=Data(packed))
     return losses.found, module.student.lm_head.weight.detach()
 
@@ -215,9 +215,12 @@ def test_fewer_bits_are_near(tmp_path, dtype, bound):
 
 def test_verify_compares_hidden_states_and_notices_a_damaged_head(tmp_path):
     folder = tmp_path / "kept"
-    written(folder, model())
+    written(folder, model(), hidden_dtype="bfloat16")
     cfg = OmegaConf.create({"seed": 0})
-    data = Data()
+    data, ran = Data(), Ran(teacher := model())
+    off = _verify(cfg, module_of(teacher), data, folder, 8, 0.01)
+    # Against the live teacher, rounded alike; its logits are not made.
+    assert off < 1e-2 and ran.logits == 0
     content = bytearray((folder / "heads.safetensors").read_bytes())
     content[-3] ^= 1
     (folder / "heads.safetensors").write_bytes(bytes(content))

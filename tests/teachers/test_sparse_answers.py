@@ -142,15 +142,26 @@ def test_what_the_cache_keeps_otherwise_is_refused_before_the_first_step(tmp_pat
         return CachedTeacher(tmp_path / name)
 
     cases = {
-        ("full", ()): r"reads teacher.logits as top_k, and the cache .* keeps it as full.*=top_k",
-        ("sampled", ()): r"as top_k, and the cache .* keeps it as sampled.*job.logits=top_k",
-        ("top_k", ("temperature",)): r"keeps top_k at temperature 3, .* compares at 1.*=1, or set",
+        ("full", ()): r"reads teacher.logits as top_k at temperature 1, and the cache .* keeps full"
+        r"\. Keep what it reads, with job.logits=top_k job.temperature=1",
+        ("sampled", ()): r"as top_k at temperature 1, and the cache .* keeps sampled at 1",
+        (
+            "top_k",
+            ("temperature",),
+        ): r"as top_k at temperature 1, and the cache .* keeps top_k at 3",
     }
     for (logits, hot), words in cases.items():
         options = {"logits": logits, "k": 4, "draws": 4} | dict.fromkeys(hot, 3.0)
         module = module_of(kept(logits, **options), FusedLinearTopK())
         with pytest.raises(ValueError, match=words):
             module.prepare(batches()[0])
+
+
+def test_a_teacher_that_would_keep_them_otherwise_is_refused_too(tmp_path):
+    keeping = CachingTeacher(teacher(), tmp_path / "kept", logits="top_k", temperature=2.0)
+    words = r"'sparse' reads .* as sampled at temperature 1, and this teacher keeps top_k at 2\. "
+    with pytest.raises(ValueError, match=words + r".* teacher.logits=sampled teacher.temperat"):
+        module_of(keeping, FusedLinearSampled()).prepare(batches()[0])
 
 
 class Masked(nn.Module):
