@@ -32,7 +32,7 @@ def uld(
 
     References:
         Boizard et al., *Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss
-        for LLMs*, 2024, https://arxiv.org/abs/2402.12030, section 3.
+        for LLMs*, 2024, https://arxiv.org/abs/2402.12030.
     """
     _check(student, teacher)
     check_positive("temperature", temperature)
