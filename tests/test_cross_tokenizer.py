@@ -65,7 +65,7 @@ def test_a_student_of_another_tokenizer_comes_nearer(name, tokenizers, batches, 
         Objective({name: TERMS[name]()}),
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=3e-3),
     )
-    run = trainer(tmp_path, max_epochs=8)
+    run = trainer(tmp_path, max_epochs=5)
     before = run.validate(module, loader(batches), verbose=False)[0][f"val/{name}"]
     run.fit(module, loader(batches))
     after = run.validate(module, loader(batches), verbose=False)[0][f"val/{name}"]
@@ -102,5 +102,5 @@ def test_it_learns_what_the_teacher_finds_likely_and_not_only_that_it_is_sure(
         Objective({"alm": TERMS["alm"]()}),
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2),
     )
-    trainer(tmp_path, max_epochs=10).fit(module, loader(batches))
+    trainer(tmp_path, max_epochs=6).fit(module, loader(batches))
     assert correlation(student) > before + 0.1

@@ -36,7 +36,7 @@ def alm(
 
     References:
         Minixhofer, Vulić and Ponti, *Universal Cross-Tokenizer Distillation via Approximate
-        Likelihood Matching*, 2025, https://arxiv.org/abs/2503.20083, section 3.
+        Likelihood Matching*, 2025, https://arxiv.org/abs/2503.20083.
     """
     if student.shape != teacher.shape:
         raise ValueError(

@@ -11,8 +11,8 @@ from ._check import check_positive, in_full_precision, masked_mean, Number, posi
 from ._log_probabilities import through_softmax
 from ._spans import check_spans, first_positions, span_count, spans_of_both
 
-# Of sorted probabilities of both at once, in numbers: 64 MiB of float32.
-CHUNK = 16 * 2**20
+# Of probabilities of both at once, in numbers: 16 MiB of float32, and as much a few times more.
+CHUNK = 4 * 2**20
 
 
 def uld(
@@ -32,7 +32,7 @@ def uld(
 
     References:
         Boizard et al., *Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss
-        for LLMs*, 2024, https://arxiv.org/abs/2402.12030, section 3.
+        for LLMs*, 2024, https://arxiv.org/abs/2402.12030.
     """
     _check(student, teacher)
     check_positive("temperature", temperature)

@@ -123,16 +123,18 @@ def token_spans(
         return [], []
     sides = [_flat(texts, side) for side in (student, teacher)]
     written = _written(texts)
-    # A place is cut if no token of either side goes across it.
-    cuts = np.unique(np.concatenate([np.append(s.start, s.end) for s in sides]))
-    across = np.zeros(len(cuts), dtype=bool)
+    # A place where a token begins or ends is cut if no token of either side goes across it.
+    is_cut = np.zeros(len(written), dtype=bool)
+    for side in sides:
+        is_cut[side.start] = is_cut[side.end] = True
     for side in sides:
         wide = side.end > side.start
-        began = np.searchsorted(np.sort(side.start[wide]), cuts, side="left")
-        ended = np.searchsorted(np.sort(side.end[wide]), cuts, side="right")
-        across |= began > ended
-    cuts = cuts[~across]
-    regions = [np.searchsorted(cuts, side.start, side="right") - 1 for side in sides]
+        began, ended = (
+            np.bincount(x[wide], minlength=len(written)).cumsum() for x in (side.start, side.end)
+        )
+        is_cut[1:] &= began[:-1] == ended[1:]
+    cuts = np.flatnonzero(is_cut)
+    regions = [is_cut.cumsum()[side.start] - 1 for side in sides]
     comparable = np.ones(len(cuts), dtype=bool)
     extents = []
     for side, region in zip(sides, regions, strict=True):
