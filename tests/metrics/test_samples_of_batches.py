@@ -5,8 +5,6 @@ import copy
 import naive
 import pytest
 import torch
-import torch.multiprocessing as mp
-from processes import in_two_processes
 from tiny import loader, trainer
 from torch import nn
 from torchmetrics import Metric
@@ -172,44 +170,6 @@ def test_without_labels_what_is_no_padding_is_compared():
         samples.feed(metric)
     assert int(metric.total) == int(batch["attention_mask"].sum())
     assert float(metric.compute()) == 1
-
-
-# Unequal parts: 48 tokens and 25, one batch of the second rank without any.
-PARTS = [[0], [1, 2, 3]]
-
-
-def _fed(batches, numbers):
-    made = module(gpt2(50, seed=1), gpt2(57, seed=2)).eval()
-    with torch.no_grad():
-        for batch in (batches[i] for i in numbers):
-            _, student, teacher = made._values(batch, with_teacher=True)
-            rows = batch["row"] >= 0
-            made._update_metrics("test", batch, rows, student, teacher)
-    return made
-
-
-def _computed(made) -> dict[str, float]:
-    found = {name: float(m.compute()) for name, m in made.metrics["test"].items()}
-    own = {n: m for n, m in made.metrics["teacher"].items() if not hasattr(m, "needs_teacher")}
-    return found | {f"teacher_{name}": float(m.compute()) for name, m in own.items()}
-
-
-def _worker(rank, store, results):
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    results[rank] = _computed(_fed(language_batches(), PARTS[rank]))
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_compute_what_one_does(tmp_path):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        in_two_processes(_worker, (str(tmp_path / "store"), results))
-        found = dict(results)
-    one = _computed(_fed(language_batches(), range(4)))
-    assert found[0] == found[1]
-    assert set(one) == set(expected(gpt2(50, seed=1), gpt2(57, seed=2), language_batches()))
-    for name, value in one.items():
-        assert found[0][name] == pytest.approx(value, rel=1e-6), name
 
 
 def with_own_tokens(batches: list[dict], labels: bool) -> list[dict]:
