@@ -210,9 +210,14 @@ def _count(term: Any, values: Mapping[Source, Any], rows: int | None = None) -> 
     criterion: Any = getattr(term, "criterion", None)
     if isinstance(labels, Tensor) and getattr(criterion, "shift_labels", False):
         labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=-100)
-    # Of what makes its own logits, a mask alone says which tokens are compared.
-    by_mask = isinstance(mask, Tensor) and hasattr(criterion, "label_weight")
-    counted = _counted(None if by_mask else labels, mask)
+    if hasattr(criterion, "counted"):
+        # It is a mean over something else than rows or tokens, such as spans of text.
+        given = {n: values[source] for n, source in inputs.items() if source.role == "batch"}
+        counted = criterion.counted(**given)
+    else:
+        # Of what makes its own logits, a mask alone says which tokens are compared.
+        by_mask = isinstance(mask, Tensor) and hasattr(criterion, "label_weight")
+        counted = _counted(None if by_mask else labels, mask)
     if isinstance(weight, Tensor) and weight.dim():
         # A mean by weights is a mean over their sum, where the criterion divides by that.
         heavy = weight.float() if getattr(criterion, "normalize", True) else (weight != 0).float()
@@ -365,8 +370,9 @@ class Objective(nn.Module):
         found = {}
         for name, term in self.terms.items():
             # What else is in the batch, such as texts of other rows, says nothing of a count.
-            known = getattr(term, "inputs", {}).keys() & {"labels", "mask", "weight"}
-            found[name] = _count(term, values if known else {}, rows)
+            says = getattr(term, "inputs", {}).keys() & {"labels", "mask", "weight"}
+            says = says or hasattr(getattr(term, "criterion", None), "counted")
+            found[name] = _count(term, values if says else {}, rows)
         return found
 
     def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:

@@ -13,7 +13,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.accumulation import Lookahead
-from lightning_distill.criteria import FusedLinearDivergence, HardLabel, SampleWeighted, SoftTarget
+from lightning_distill.criteria import (
+    FusedLinearDivergence,
+    HardLabel,
+    SampleWeighted,
+    SoftTarget,
+    ULD,
+)
 
 # Rows of 2 to 12 tokens, of which prompts do not count: 1 to 20 counted tokens in a batch.
 BATCHES = [
@@ -269,3 +275,17 @@ def test_two_ranks_with_uneven_tokens_and_accumulation_are_one_batch(tmp_path):
         student = models()[0]
         student.load_state_dict(torch.load(tmp_path / f"{rank}.pt"))
         assert off(student, expected) < 1e-6
+
+
+def test_spans_are_counted_where_models_have_different_tokenizers():
+    spans = torch.tensor([[0, 1, -1, 2], [0, 0, -1, -1]])
+    others = torch.tensor([[0, 1, 2], [-1, 0, -1]])
+    inputs = {
+        **LOGITS,
+        "student_spans": "batch.spans",
+        "teacher_spans": "batch.teacher[spans]",
+    }
+    found = Objective({"uld": Term(ULD(), inputs)}).batch_counts(
+        {"input_ids": torch.zeros(2, 4), "spans": spans, "teacher": {"spans": others}}
+    )
+    assert found["uld"] == 4

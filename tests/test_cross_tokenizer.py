@@ -22,7 +22,7 @@ def gpt2(tokenizer, width, seed):
 
 SPANS = {"student_spans": "batch.spans", "teacher_spans": "batch.teacher[spans]"}
 LABELS = {"student_labels": "batch.labels", "teacher_labels": "batch.teacher[labels]"}
-LOGITS = {"student": "student.layer:lm_head", "teacher": "teacher.layer:lm_head"}
+LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
 TERMS = {
     "uld": lambda: Term(ULD(), {**LOGITS, **SPANS}),
     "alm": lambda: Term(ALM(), {**LOGITS, **LABELS, **SPANS}, weight=100.0),
