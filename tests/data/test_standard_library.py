@@ -49,7 +49,7 @@ def test_so_many_megabytes_are_read_and_they_are_the_same_ones():
 
 
 def test_documents_are_the_sources_as_they_are(tmp_path):
-    data = StandardLibrary(megabytes=1, vocab_size=300, max_length=64)
+    data = StandardLibrary(megabytes=0.6, vocab_size=300, max_length=64)
     data.setup()
     found = data.load()
     for split, files in data._paths().items():
