@@ -74,7 +74,7 @@ class ChatEncoder:
             sizes[np.isin(own, self.special)] = 0
             ids.append(own)
             bytes_.append(sizes.astype(np.int32))
-            learnt.append(mask)
+            learnt.append(mask.astype(np.int8))
         return {"input_ids": ids, "bytes": bytes_, "learnt": learnt}
 
     def _written(self, messages: list[dict[str, Any]], number: Any, invite: bool = False) -> str:

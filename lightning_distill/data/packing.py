@@ -38,7 +38,7 @@ def fit_into_rows(lengths: np.ndarray, width: int) -> Ragged:
     Returns:
         The numbers of each row's documents, in order.
     """
-    sides = lengths.reshape(len(lengths), -1)
+    sides = lengths[:, None] if lengths.ndim == 1 else lengths
     longest = sides.max(axis=1, initial=0)
     if len(longest) and longest.max() > width:
         raise ValueError(

@@ -61,13 +61,19 @@ class TextCorpus(LanguageModelData):
         if given is None:
             return
         files = find_files(split, given, folders=True)
+        found = False
         for file in self.in_order_of(files, epoch):
             if suffix(file) in READERS:
                 texts = table_texts(file, self.text, split, streaming=epoch is not None)
             else:
                 texts = file_texts(file, self.document)
             for text in texts:
+                found = True
                 yield {"text": text}
+        if not found:
+            raise ValueError(
+                f"There is no text in {', '.join(files[:4])} (data.{split}): only empty lines."
+            )
 
 
 def file_texts(file: str, document: str = "file") -> Iterator[str]:

@@ -1,11 +1,13 @@
 """Rows of language models against plain loops over documents."""
 
 import itertools
+import logging
+import unicodedata
 
 import datasets
 import pytest
 import torch
-from tokenizers import models, normalizers, pre_tokenizers, Tokenizer, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, Tokenizer, trainers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -14,8 +16,9 @@ from transformers import (
     Qwen2Config,
 )
 
+from lightning_distill.data import document_tokens
 from lightning_distill.data.byte_pairs import train_byte_pairs
-from lightning_distill.data.language_model import LanguageModelData
+from lightning_distill.data.language_model import _checked, LanguageModelData
 from lightning_distill.data.word_pieces import train_word_pieces
 
 TEXTS = [
@@ -202,8 +205,6 @@ def normalising():
     inner = Tokenizer(models.BPE())
     inner.normalizer = normalizers.NFC()
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    from tokenizers import decoders
-
     inner.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
@@ -246,3 +247,183 @@ def test_bytes_of_characters_that_are_split_are_those_of_each_token(bpe):
             left = left[len(own) :]
         assert left == b"" and sizes[-2:] == [0, 0]
     assert split
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_gives_each_row_once_and_an_epoch_has_its_own_order(bpe, packing, workers):
+    data = made(tokenizer=bpe, packing=packing, num_workers=workers)
+    loader = data.train_dataloader()
+    first = [batch["row"].tolist() for batch in loader]
+    assert sorted(row for rows in first for row in rows) == list(range(data.num_rows))
+    loader.sampler.set_epoch(1)
+    assert [batch["row"].tolist() for batch in loader] != first
+    # A batch is the rows of a plan.
+    loader.sampler.set_epoch(0)
+    plan = [("train", rows, None) for rows in first]
+    for ours, theirs in zip(loader, data.rows_dataloader(plan), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_repeats_that_even_out_ranks_are_marked(bpe, monkeypatch):
+    data = made(tokenizer=bpe, packing=False)
+    seen, steps = [], set()
+    for rank in (0, 1):
+        loader = data.test_dataloader()
+        loader.sampler.rank, loader.sampler.num_replicas = rank, 2
+        batches = list(loader)
+        steps.add(len(batches))
+        seen += torch.cat([batch["row"] for batch in batches]).tolist()
+    assert len(steps) == 1
+    # Three rows over two ranks.
+    assert sorted(seen) == [-1, 0, 1, 2]
+
+
+def test_the_same_options_give_the_same_data_and_others_do_not(bpe):
+    options = {"tokenizer": bpe, "validation": None, "validation_fraction": 0.3}
+    one, again = made(**options), made(**options)
+    assert one.fingerprint() == again.fingerprint()
+    for change in ({"seed": 1}, {"max_length": 8}, {"packing": False}, {"train": TEXTS[1:]}):
+        other = made(**options | change)
+        assert other.fingerprint() != one.fingerprint()
+    assert made(tokenizer=bpe, max_length=8).preprocessing() != one.preprocessing()
+    assert one.preprocessing() == made(tokenizer=bpe, train=TEXTS[:4]).preprocessing()
+
+
+def test_validation_documents_are_cut_from_the_training_documents_once(bpe):
+    data = made(tokenizer=bpe, validation=None, validation_fraction=0.25, packing=False)
+    rows = [r["input_ids"][0].tolist() for s in ("train", "validation") for r in in_order(data, s)]
+    assert sorted(rows) == sorted(ids[:16] for ids, _ in plain(TEXTS, bpe))
+    assert data.counts()["train documents"] == 6 and data.counts()["validation documents"] == 2
+
+
+def test_counts_are_those_of_tokens_and_of_what_is_predicted(bpe):
+    counts = made(tokenizer=bpe).counts()
+    documents = plain(TEXTS, bpe)
+    tokens = sum(len(ids) for ids, _ in documents)
+    assert counts["train tokens"] == tokens
+    assert counts["predicted train tokens"] == tokens - len(documents)
+    assert counts["train rows"] == -(-tokens // 16)
+
+
+def test_other_options_for_the_same_rows(bpe):
+    data = made(tokenizer=bpe)
+    # What a job that knows of classification asks for.
+    other = data.replace(
+        batch_size=5, drop_unlabelled=True, labelled_rows=None, augmentation=None, views=None
+    )
+    assert len(next(iter(other.train_dataloader()))["row"]) == 5
+    assert len(next(iter(data.train_dataloader()))["row"]) == 2
+    assert other.splits is data.splits
+    with pytest.raises(ValueError, match="`replace` changes .*batch_size.*, got max_length"):
+        data.replace(max_length=3)
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        data.replace(batch_size=0)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_teacher_of_another_tokenizer_reads_the_same_texts(bpe, packing):
+    teacher = word_pieces()
+    data = made(tokenizer=bpe, teacher_tokenizer=teacher, packing=packing, max_length=24)
+    rows = in_order(data)
+    for row in rows:
+        other = row["teacher"]
+        assert other.keys() >= {"input_ids", "labels", "label_bytes"}
+        assert row["input_ids"].shape[1] <= 24 and other["input_ids"].shape[1] <= 24
+        ours = bpe.decode(row["input_ids"][0], skip_special_tokens=True)
+        theirs = teacher.decode(other["input_ids"][0], skip_special_tokens=True)
+        assert squeezed(ours) == squeezed(theirs)
+    whole = "".join(bpe.decode(r["input_ids"][0], skip_special_tokens=True) for r in rows)
+    if packing:
+        # Whole texts, in another order, and nothing of them lost.
+        assert sorted(squeezed(whole)) == sorted(squeezed("".join(TEXTS)))
+    else:
+        assert len(rows) == len(TEXTS)
+        assert all(
+            text.startswith(bpe.decode(row["input_ids"][0], skip_special_tokens=True))
+            for text, row in zip(TEXTS, rows, strict=True)
+        )
+    # The end is learnt where a document ends, not where it is cut.
+    ends = sum(int((row["labels"] == bpe.eos_token_id).sum()) for row in rows)
+    assert ends == (len(TEXTS) if packing else sum(len(i) <= 24 for i, _ in plain(TEXTS, bpe)))
+
+
+def squeezed(text):
+    """What a tokenizer that lowers cases and drops accents and spaces leaves."""
+    kept = unicodedata.normalize("NFD", text.lower().replace("[unk]", "").replace("[sep]", ""))
+    kept = kept.replace("##", "")
+    return "".join(c for c in kept if c.isascii() and not c.isspace())
+
+
+def test_a_teacher_of_the_same_tokenizer_has_no_tensors_of_its_own(bpe):
+    data = made(tokenizer=bpe, teacher_tokenizer=bpe)
+    assert data.teacher_tokenizer is None and "teacher" not in in_order(data)[0]
+
+
+def test_a_tokenizer_is_trained_where_there_is_none():
+    data = made(vocab_size=300)
+    assert len(data.tokenizer) == 300
+    for text in TEXTS:
+        assert data.tokenizer.decode(data.tokenizer(text)["input_ids"]) == text
+
+
+def test_tokens_are_kept_and_found_again(bpe, tmp_path, monkeypatch):
+    monkeypatch.setattr(document_tokens, "WORTH_KEEPING", 10)
+    first = made(tokenizer=bpe)
+    assert list((tmp_path / "cache" / "tokens").glob("*.arrow"))
+
+    def never(self, batch):
+        raise AssertionError("tokenised anew")
+
+    monkeypatch.setattr(document_tokens.DocumentEncoder, "__call__", never)
+    assert made(tokenizer=bpe).fingerprint() == first.fingerprint()
+    with pytest.raises(AssertionError, match="tokenised anew"):
+        made(tokenizer=bpe, train=TEXTS[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_length": 1}, "`max_length` must be at least 2, got 1"),
+        ({"batch_size": True}, "`batch_size` must be a whole number, got True"),
+        ({"validation_fraction": 1}, "`validation_fraction` lies between 0 and 1, got 1"),
+        ({"shuffle_rows": 0}, "`shuffle_rows` must be at least 1, got 0"),
+        ({"vocab_size": 100}, "`vocab_size` is 100, but there are 256 bytes"),
+        ({"train": []}, "The train data has no rows"),
+        (
+            {"train": [" "] * 3, "packing": False, "vocab_size": 300, "tokenizer": "words"},
+            "Nothing of the train data",
+        ),
+        ({"tokenizer": "./nowhere"}, "There is no tokenizer in ./nowhere"),
+        ({"tokenizer": "no end"}, "data.tokenizer has no end token.*set tokenizer.eos_token"),
+    ],
+)
+def test_options_that_cannot_be(options, words):
+    known = {"words": word_level(), "no end": word_level()}
+    known["no end"].eos_token = None
+    if options.get("tokenizer") in known:
+        options = options | {"tokenizer": known[options["tokenizer"]]}
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        made(**options)
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_lie_is_refused(bpe):
+    class Slow:
+        is_fast = False
+        pad_token_id = eos_token_id = 0
+
+    with pytest.raises(ValueError, match="data.tokenizer is a Slow, .*Take a fast one"):
+        _checked(Slow(), "tokenizer")
+
+
+def test_documents_without_anything_to_predict_are_left_out_and_counted(bpe, caplog):
+    with caplog.at_level(logging.WARNING):
+        data = made(tokenizer=word_level(), train=["fox fox", " ", ""], packing=False)
+    assert data.num_rows == 1
+    assert "2 of 3 documents of the train data have nothing to predict within 16" in caplog.text
+
+
+def test_a_class_that_loads_nothing_says_so():
+    with pytest.raises(TypeError, match=r"LanguageModelData must define `load\(\)`"):
+        LanguageModelData().setup()
