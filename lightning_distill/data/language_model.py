@@ -26,6 +26,7 @@ from .row_loader import check_plan, Plan, row_loader
 from .rows import Splits
 from .shared_cuts import shared_cuts
 from .streamed_rows import StreamedRows, StreamLoader
+from .token_alignment import spans_of_documents
 from .tokenizer_fingerprint import tokenizer_fingerprint
 
 log = logging.getLogger("lightning_distill")
@@ -44,7 +45,9 @@ class LanguageModelData(L.LightningDataModule):
     FOLLOWS each position, so that `logits[i]` belongs to `labels[i]`, and -100 where nothing is to
     be predicted; `label_bytes`, how many bytes of text the label stands for, for bits per byte.
     `row`, shape (rows,), is the row's number in its split, -1 for a repeat that only evens out the
-    ranks. If the teacher has another tokenizer, `teacher` holds its tensors of the same texts.
+    ranks. If the teacher has another tokenizer, `teacher` holds its tensors of the same texts, and
+    both sides have `spans`, which say for each position which stretch of text the token is of that
+    it predicts, see [`token_spans`][]; conversations have none.
 
     With `packing` a row holds several documents. There are `position_ids`, which begin at 0 with
     each document, and no `attention_mask`: of these transformers makes a mask by which no token
@@ -366,6 +369,10 @@ class LanguageModelData(L.LightningDataModule):
             else:
                 tokens = {name: Ragged.of(rows) for name, rows in encode(columns).items()}
             sides.append(following(tokens))
+        if len(sides) > 1 and "text" in columns:
+            spans = spans_of_documents(columns["text"], sides, tokenizers)
+            for side, own in zip(sides, spans, strict=True):
+                side["spans"] = own
         return sides
 
     def _rows(self, sides: list[dict[str, Ragged]], continued: bool) -> tuple[PackedRows, int]:

@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 from .ragged import Ragged
 
 IGNORED = -100
+# What padding holds; the pad token's id is its tokenizer's.
+FILL = {"labels": IGNORED, "spans": -1}
 
 
 def following(
@@ -41,6 +43,13 @@ def following(
     }
 
 
+def _counts(spans: Ragged) -> np.ndarray:
+    """How many spans each piece has; they are numbered from 0."""
+    highest = np.full(len(spans), -1, dtype=np.int64)
+    np.maximum.at(highest, np.repeat(np.arange(len(spans)), spans.lengths), spans.values)
+    return highest + 1
+
+
 class PackedRows(Dataset):
     """Rows that each hold pieces of documents; indexed by a list of row numbers, it gives a batch.
 
@@ -63,6 +72,8 @@ class PackedRows(Dataset):
         pad: tuple[int, int],
     ):
         self.student, self.teacher, self.rows = student, teacher, rows
+        # How many spans each piece has, by which those of a row are numbered on.
+        self._spans = _counts(student["spans"]) if "spans" in student else None
         self.width, self.pad = width, pad
 
     def __len__(self) -> int:
@@ -93,13 +104,13 @@ class PackedRows(Dataset):
         # How many tokens the pieces of a row have together.
         per_row = np.diff(begins[pieces.offsets])
         width = self.width or 0
-        fill = {"input_ids": pad, "labels": IGNORED}
-        batch = {
-            name: Ragged.split(tokens.take(pieces.values).values, per_row).padded(
-                fill.get(name, 0), width=width
-            )
-            for name, tokens in side.items()
-        }
+        batch = {}
+        for name, tokens in side.items():
+            values = tokens.take(pieces.values).values
+            if name == "spans":
+                values = self._numbered_on(values, pieces, lengths)
+            fill = {"input_ids": pad, **FILL}.get(name, 0)
+            batch[name] = Ragged.split(values, per_row).padded(fill, width=width)
         if self.width is None:
             ones = Ragged.split(np.ones(begins[-1], dtype=np.int64), per_row)
             batch["attention_mask"] = ones.padded(0)
@@ -108,6 +119,13 @@ class PackedRows(Dataset):
             # Each token of the padding is a document of its own, at position 0.
             batch["position_ids"] = Ragged.split(positions, per_row).padded(0, width=width)
         return batch
+
+    def _numbered_on(self, spans: np.ndarray, pieces: Ragged, lengths: np.ndarray) -> np.ndarray:
+        assert self._spans is not None
+        counts = self._spans[pieces.values]
+        before = np.concatenate([[0], np.cumsum(counts)])
+        in_row = before[:-1] - np.repeat(before[pieces.offsets[:-1]], pieces.lengths)
+        return np.where(spans >= 0, spans + np.repeat(in_row, lengths), spans)
 
     def token_counts(self) -> tuple[int, int, int]:
         """How many tokens there are, how many are predicted, and the bytes of those."""

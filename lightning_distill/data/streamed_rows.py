@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, get_worker_info, IterableDataset
 
 from .length_grouped import rank_and_world
-from .packed_rows import IGNORED, PackedRows
+from .packed_rows import FILL, PackedRows
 from .row_loader import worker_count
 
 # So much is tokenised at once: in characters, and in documents.
@@ -144,7 +144,7 @@ def joined(rows: list[dict[str, Any]], pad: tuple[int, int]) -> dict[str, Any]:
         rows: as [`PackedRows`][] gives them.
         pad: the ids of the student's and of the teacher's pad token.
     """
-    fill = {"input_ids": pad[0], "labels": IGNORED}
+    fill = {"input_ids": pad[0], **FILL}
     batch: dict[str, Any] = {}
     for name, value in rows[0].items():
         if isinstance(value, Mapping):

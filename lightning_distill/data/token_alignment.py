@@ -6,7 +6,7 @@ one token on either side.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+
+from .ragged import Ragged
 
 UNLABELLED = -100
 NO_SPAN = -1
@@ -159,6 +161,37 @@ def token_spans(
         rows = np.split(of_token, np.cumsum(side.lengths)[:-1])
         found.append([np.append(row[1:], NO_SPAN)[: len(row)].astype(np.int64) for row in rows])
     return found[0], found[1]
+
+
+def spans_of_documents(
+    texts: Sequence[str], sides: Sequence[Mapping[str, Ragged]], tokenizers: Sequence[Any]
+) -> list[Ragged]:
+    """[`token_spans`][] of texts that are tokenised already, of the student and of the teacher.
+
+    A text of which the tokens are not those that its tokenizer gives here has no spans.
+
+    Args:
+        texts: one per row.
+        sides: `input_ids` and `labels` by each tokenizer; an end token may stand behind a row.
+        tokenizers: fast ones of transformers.
+    """
+    found = []
+    for side, tokenizer in zip(sides, tokenizers, strict=True):
+        aligned = OffsetTokenizer(tokenizer)
+        # What looks like a special token in a document is text.
+        aligned.backend.encode_special_tokens = True
+        made = aligned(texts)
+        for i, (text, own) in enumerate(zip(texts, side["input_ids"], strict=True)):
+            if len(own) == len(made.ids[i]) + 1:
+                made.ids[i] = np.append(made.ids[i], own[-1])
+                made.offsets[i] = np.append(made.offsets[i], [[len(text)] * 2], axis=0)
+                made.special[i] = np.append(made.special[i], True)
+            if not np.array_equal(made.ids[i], own):
+                made.offsets[i] = np.full((len(own), 2), len(text))
+                made.special[i] = np.ones(len(own), dtype=bool)
+            made.labels[i] = side["labels"][i]
+        found.append(made)
+    return [Ragged.of(rows) for rows in token_spans(texts, *found)]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import datasets
 import pytest
 import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, Tokenizer, trainers
+from tokenizers_of_text import byte_level
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -347,6 +348,44 @@ def test_a_teacher_of_another_tokenizer_reads_the_same_texts(bpe, packing):
     # The end is learnt where a document ends, not where it is cut.
     ends = sum(int((row["labels"] == bpe.eos_token_id).sum()) for row in rows)
     assert ends == (len(TEXTS) if packing else sum(len(i) <= 24 for i, _ in plain(TEXTS, bpe)))
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_spans_are_of_the_same_text_on_both_sides(packing):
+    ours, theirs = byte_level(), byte_level(300)
+    data = made(
+        tokenizer=ours, teacher_tokenizer=theirs, packing=packing, max_length=24, batch_size=2
+    )
+    (batch,) = data.rows_dataloader([("train", range(data.num_rows), None)])
+    seen = 0
+    for row in range(data.num_rows):
+        of_span = [{}, {}]
+        for texts, side in zip(of_span, (batch, batch["teacher"]), strict=True):
+            for span, label in zip(
+                side["spans"][row].tolist(), side["labels"][row].tolist(), strict=True
+            ):
+                if span >= 0:
+                    texts.setdefault(span, []).append(label)
+        assert of_span[0].keys() == of_span[1].keys()
+        # Numbered on from piece to piece of a row, so that none is met twice.
+        assert sorted(of_span[0]) == list(range(len(of_span[0])))
+        for span, ids in of_span[0].items():
+            written = "".join(ours.convert_ids_to_tokens(ids))
+            assert written == "".join(theirs.convert_ids_to_tokens(of_span[1][span]))
+        seen += len(of_span[0])
+    # All that is predicted but the ends is in a span, but for first tokens of unequal length.
+    predicted = int(((batch["labels"] >= 0) & (batch["labels"] != ours.eos_token_id)).sum())
+    assert seen > 0.2 * predicted
+    padded = batch["spans"][batch["labels"] == -100]
+    assert (padded == -1).all()
+
+
+def test_a_text_that_holds_a_special_token_has_spans_too():
+    ours, theirs = byte_level(), byte_level(300)
+    texts = ["a text with <|endoftext|> in it"]
+    data = made(train=texts, tokenizer=ours, teacher_tokenizer=theirs)
+    (batch,) = data.rows_dataloader([("train", [0], None)])
+    assert (batch["spans"] >= 0).sum() > 5
 
 
 def squeezed(text):
