@@ -101,20 +101,18 @@ class TeacherLogits(Target):
 
 
 class Labels(Target):
-    """The label of each token, -100 where there is none: cross-entropy."""
+    """The label of each token, which all have: cross-entropy."""
 
     def __init__(self, labels: Int[Tensor, " tokens"]):
         self.labels = labels
 
     def compare(self, logits: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Their cross-entropy; both are 0 without a label."""
+        """Their cross-entropy."""
         labels = self.labels[start : start + len(logits)].long().unsqueeze(-1)
-        labelled = labels != UNLABELLED
-        chosen = labels.clamp(min=0)
         log_sum, gradient = log_sum_and_softmax(logits)
-        values = (log_sum - logits.gather(-1, chosen).squeeze(-1)).where(labelled.squeeze(-1), 0.0)
-        one = torch.ones_like(chosen, dtype=gradient.dtype)
-        return values, gradient.scatter_add_(-1, chosen, -one).mul_(labelled)
+        one = torch.ones_like(labels, dtype=gradient.dtype)
+        values = log_sum - logits.gather(-1, labels).squeeze(-1)
+        return values, gradient.scatter_add_(-1, labels, -one)
 
 
 def log_sum_and_softmax(

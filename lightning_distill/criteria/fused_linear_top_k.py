@@ -216,6 +216,7 @@ class _TopK(Target):
         # Of the tail by itself, in which nothing is lost as Q comes near 1.
         log_rest, gradient = log_sum_and_softmax(others)
         if inside is not None:
+            # Where none is left the tail is all of both, and nothing is off.
             largest = largest.masked_fill(~inside, -torch.inf)
         total = torch.logaddexp(largest.logsumexp(-1), log_rest)
         log_q, log_rest = largest - total.unsqueeze(-1), log_rest - total
@@ -224,9 +225,6 @@ class _TopK(Target):
         values, off = _kl(of_p, of_q), of_q.exp() - of_p.exp()
         # 1 - Q less 1 - P is spread over the tail as the student spreads it.
         gradient = gradient.mul_(off[..., -1:]).scatter_add_(-1, classes, off[..., :-1])
-        if inside is not None:
-            some = inside.any(-1)
-            values, gradient = values.where(some, 0.0), gradient.mul_(some.unsqueeze(-1))
         if self.temperature != 1:
             values, gradient = values * self.temperature**2, gradient.mul_(self.temperature)
         return values, gradient
