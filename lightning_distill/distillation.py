@@ -12,14 +12,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torchmetrics import Metric
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .callbacks import FiniteLoss
 from .criteria import FusedLinearDivergence, HardLabel, SoftTarget
-from .head import head_of
+from .head import linear_head
 from .module import DistillationModule
 from .objective import Objective, Term
-from .submodules import submodules, unwrapped
 
 log = logging.getLogger("lightning_distill")
 
@@ -156,7 +154,7 @@ def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) ->
             f'{name}. Wrap a criterion: {{"mine": Term({name}(...), {{"student": "student.logits", '
             '"teacher": "teacher.logits"})}.'
         )
-    heads = _linear_head(student), _linear_head(teacher)
+    heads = linear_head(student), linear_head(teacher)
     if None not in heads:
         fused = {
             "student": f"student.layer_input:{heads[0]}",
@@ -176,23 +174,6 @@ def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) ->
             "soft_target": Term(SoftTarget(temperature=2.0), inputs),
         }
     )
-
-
-def _linear_head(model: nn.Module | None) -> str | None:
-    """The path of a causal language model's head; `None` of others, and if it is not linear."""
-    if model is None:
-        return None
-    inner = unwrapped(model)
-    if type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        return None
-    head = inner.get_output_embeddings()
-    path = next((path for path, part in submodules(inner).items() if part is head), None)
-    if path is not None:
-        try:
-            head_of(model, path)
-        except ValueError:
-            return None
-    return path
 
 
 def _metrics(metrics: Any) -> Mapping[str, Metric] | None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import nn, Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .submodules import submodules, unwrapped
 
@@ -84,6 +85,23 @@ def trained_part(module: nn.Module) -> nn.Module:
     if module.disable_adapters or not active:
         return module.original_module  # type: ignore[return-value]
     return copies[active[0]]
+
+
+def linear_head(model: nn.Module | None) -> str | None:
+    """The path of a causal language model's head; `None` of others, and if it is not linear."""
+    if model is None:
+        return None
+    inner: Any = unwrapped(model)
+    if type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return None
+    head = inner.get_output_embeddings()
+    path = next((path for path, part in submodules(inner).items() if part is head), None)
+    if path is not None:
+        try:
+            head_of(model, path)
+        except ValueError:
+            return None
+    return path
 
 
 @contextmanager

@@ -394,6 +394,7 @@ class DistillationModule(L.LightningModule):
         metrics = self._metrics(stage)
         if not metrics:
             return
+        batch = self._with_labels_that_follow(batch)
         predicted, of_teacher = self.predictions(student), None
         if teacher is not None and any(map(_needs_teacher, metrics.values())):
             check_pairs(batch, predicted, metrics)
@@ -407,6 +408,14 @@ class DistillationModule(L.LightningModule):
             for samples in Samples.of(own, taught, None, rows, metrics.values()):
                 for metric in metrics.values():
                     samples.feed(metric)
+
+    def _with_labels_that_follow(self, batch: Any) -> Any:
+        """The batch with labels where they are predicted, if the objective moves them there."""
+        criteria = (getattr(term, "criterion", None) for term in self.objective.terms.values())
+        labels = labels_of(batch)
+        if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
+            return batch
+        return {**batch, "labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
 
     def _teacher_metrics(
         self, stage: str, batch: Any, student: Any, teacher: Any

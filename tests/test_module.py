@@ -26,6 +26,7 @@ from transformers import (
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
 from lightning_distill.callbacks import FiniteLoss
 from lightning_distill.criteria import (
+    FusedLinearCrossEntropy,
     FusedLinearDivergence,
     HardLabel,
     Hint,
@@ -33,6 +34,7 @@ from lightning_distill.criteria import (
     SoftTarget,
     TAID,
 )
+from lightning_distill.metrics import Perplexity
 from lightning_distill.teachers.fingerprint import fingerprint
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -812,3 +814,25 @@ def test_a_model_that_sees_what_follows_is_refused():
     )
     with pytest.raises(ValueError, match="teacher .BertLMHeadModel. sees the tokens that follow"):
         DistillationModule(gpt2(1, 8), seeing, objective).prepare(batch)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_metrics_are_given_the_label_that_a_position_predicts(tmp_path, shift):
+    batch = token_batch([6, 9], [1, 3], seed=0)
+    given = _standing(batch) if shift else batch
+    inputs = {
+        "student": "student.layer_input:lm_head",
+        "student_head": "student.head:lm_head",
+        "labels": "batch.labels",
+    }
+    objective = Objective({"lm": Term(FusedLinearCrossEntropy(shift_labels=shift), inputs)})
+    student = gpt2(1, 8)
+    module = DistillationModule(student, None, objective, Perplexity())
+    found = trainer(tmp_path).validate(module, loader([given]), verbose=False)[0]
+    logits = student(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    labels = batch["labels"]
+    if shift:
+        labels = nn.functional.pad(_standing(batch)["labels"][:, 1:], (0, 1), value=-100)
+    expected = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+    assert_close(torch.tensor(found["val/perplexity"]), expected.exp())
+    assert_close(torch.tensor(found["val/lm"]), expected)

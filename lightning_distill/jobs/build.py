@@ -19,6 +19,7 @@ from .. import criteria
 from ..batches import check_largest_id, longest_input
 from ..data.rows import UNLABELLED
 from ..features import Source
+from ..head import linear_head
 from ..labels import label_order
 from ..module import DistillationModule
 from ..objective import Objective, Term
@@ -266,18 +267,27 @@ def build_objective(cfg: DictConfig) -> Objective:
     return Objective(terms, balance)
 
 
-def build_label_objective(cfg: DictConfig) -> Objective:
-    """The terms of `cfg.criteria` that read no teacher, or plain hard labels if there are none."""
+def build_label_objective(cfg: DictConfig, model: nn.Module) -> Objective:
+    """The terms of `cfg.criteria` that read no teacher, or plain labels if there are none.
+
+    Args:
+        cfg: the run's configuration.
+        model: which will learn from them.
+    """
     terms = {
         name: term
         for name, term in _terms(cfg).items()
         if term.active and all(source.role != "teacher" for source in term.sources())
     }
-    return Objective(terms or {"hard_label": label_term(cfg.task)})
+    return Objective(terms or {"hard_label": label_term(cfg.task, model)})
 
 
-def label_term(task: str | None, label_smoothing: float = 0.0) -> Term:
-    """What a model learns of labels alone."""
+def label_term(task: str | None, model: nn.Module, label_smoothing: float = 0.0) -> Term:
+    """What a model learns of labels alone; a language model without making its logits."""
+    head = linear_head(model) if task == "language_modelling" and not label_smoothing else None
+    if head is not None:
+        fused = {"student": f"student.layer_input:{head}", "student_head": f"student.head:{head}"}
+        return Term(criteria.FusedLinearCrossEntropy(), {**fused, "labels": "batch.labels"})
     inputs = {"student": "student.logits", "labels": "batch.labels"}
     return Term(criteria.HardLabel(label_kind(task), label_smoothing), inputs)
 

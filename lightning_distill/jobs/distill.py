@@ -73,7 +73,8 @@ def distill(cfg: DictConfig) -> float:
     if alone and labelled_rows(data) == 0:
         alone, facts = False, {"student alone": "not trained, for no training row has a label"}
     if alone:
-        rehearse(cfg, on_labels(data), student, None, build_label_objective(cfg), metrics)
+        labels_only = build_label_objective(cfg, student)
+        rehearse(cfg, on_labels(data), student, None, labels_only, metrics)
     else:
         rehearse(cfg, data, student, teacher, build_objective(cfg), metrics, with_objective=False)
     save_student(student, data, directory / "student", with_weights=False)
@@ -88,7 +89,7 @@ def distill(cfg: DictConfig) -> float:
     baseline_module, baseline = None, None
     if alone:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
-        labels_only = build_label_objective(cfg)
+        labels_only = build_label_objective(cfg, untrained)
         baseline_module = DistillationModule(
             untrained, teacher, labels_only, metrics, **optimization(cfg)
         )
@@ -105,6 +106,9 @@ def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
 
     Equally many validations, because the best of many checkpoints is better than of few.
     """
+    if getattr(data, "streaming", False):
+        # Nobody knows how many batches an epoch has; it ends where it did.
+        return {"max_steps": result.steps, "max_epochs": max(result.epochs, 1)}
     accumulated = cfg.trainer.accumulate_grad_batches
     per_epoch = math.ceil(len(data.train_dataloader()) / accumulated)
     return {

@@ -59,7 +59,7 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     check_lengths(data, model=model)
     if order is not None:
         model.register_forward_hook(lambda _, __, outputs: reordered(outputs, order))
-    module = DistillationModule(model, None, build_label_objective(cfg), metrics)
+    module = DistillationModule(model, None, build_label_objective(cfg, model), metrics)
     trainer = build_trainer(cfg, Path(str(cfg.output_dir)), logger=False, callbacks=[])
     L.seed_everything(cfg.seed, verbose=False)
     trainer.test(module, datamodule=data, verbose=False)

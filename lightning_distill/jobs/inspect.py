@@ -37,7 +37,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
     if isinstance(teacher, CachedTeacher):
         teacher = teacher_weights(teacher, cfg)
     student = build_student(cfg, data, teacher)
-    module = DistillationModule(student, teacher, build_label_objective(cfg)).eval()
+    module = DistillationModule(student, teacher, build_label_objective(cfg, student)).eval()
     batch = next(iter(data.train_dataloader()))
     shapes = {
         "student": layer_shapes(student, module.student_forward, batch, "student"),

@@ -117,7 +117,7 @@ def trained_teacher(
     module = DistillationModule(
         teacher,
         None,
-        Objective({"hard_label": label_term(cfg.task, label_smoothing)}),
+        Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)}),
         metrics,
         **optimization(stage),
     )
