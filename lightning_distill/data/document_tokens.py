@@ -10,7 +10,7 @@ from .token_bytes import byte_level_sizes, sizes_by_offsets
 from .tokens import kept_tokens, texts_fingerprint
 
 # In characters: less is tokenised in a second; of more than that, one is told how far it is.
-WORTH_KEEPING, LONG = 2_000_000, 20_000_000
+WORTH_KEEPING, LONG = 2_000_000, 5_000_000
 
 
 def document_tokens(columns: Mapping[str, Sequence[Any]], encode: Any) -> dict[str, Ragged]:
