@@ -209,6 +209,11 @@ def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:
 
 
 def _refuse_unkeyed(data: Any) -> None:
+    if getattr(data, "streaming", False):
+        raise ValueError(
+            "A stream reads its rows anew in each epoch and does not number them, so none could be "
+            "found again in a cache. Set data.streaming=false, or use a live teacher."
+        )
     if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
         raise ValueError(
             "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
