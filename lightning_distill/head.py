@@ -138,6 +138,7 @@ def check_head(head: Head, name: str, hidden: Any, logits: Any) -> None:
         logits: what the model returned, of the last position alone.
     """
     with torch.no_grad():
+        logits = logits.detach()
         expected = head(hidden[..., -1:, :])
         same = expected.shape == logits.shape
         off = float((expected - logits).abs().max()) if same else float("inf")

@@ -14,7 +14,7 @@ def lora_student(
     data: Any,
     of: Any = None,
     path: str | None = None,
-    auto_class: str = "AutoModelForSequenceClassification",
+    auto_class: str | None = None,
     attn_implementation: str | None = None,
     teacher: nn.Module | None = None,
     **options: Any,

@@ -9,6 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+# Columns in which any table can be measured.
+WIDEST = 1000
+
 
 @dataclass
 class Row:
@@ -140,14 +143,14 @@ class Comparison:
         """Print the table and what it says."""
         heads, cells = self._cells()
         title = f"On {self.facts.get('test rows', 'the')} test rows"
-        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for head in heads:
-            # Narrow heads, and names on one line, so that it fits into 80 columns.
-            narrow = head.replace(" ", "\n")
-            table.add_column(narrow, justify="right" if head else "left", no_wrap=not head)
-        for cells_of_row in cells:
-            table.add_row(*cells_of_row)
         console = Console()
+        # Narrow heads, so that it fits into 80 columns.
+        narrow = [head.replace(" ", "\n") for head in heads]
+        table = _table(title, narrow, cells)
+        if Console(width=WIDEST).measure(table).maximum > console.width:
+            # A line for each figure, a column for each model.
+            heads, *cells = [list(line) for line in zip(heads, *cells, strict=True)]
+            table = _table(title, heads, cells)
         console.print(table)
         for sentence in self.verdict():
             console.print(sentence, highlight=False)
@@ -164,3 +167,13 @@ class Comparison:
         (directory / "report.json").write_text(
             json.dumps({**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2)
         )
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in heads:
+        # Names stay on one line.
+        table.add_column(head, justify="right" if head else "left", no_wrap=not head)
+    for cells in rows:
+        table.add_row(*cells)
+    return table

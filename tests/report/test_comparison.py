@@ -101,3 +101,31 @@ def test_the_table_fits_into_eighty_columns(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "parameters" in shown and "agreement" in shown
     assert "…" not in shown
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_metrics_that_do_not_fit_side_by_side_are_lines(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    made = compared(0.85, teacher=0.9)
+    for i, each in enumerate((made.student, made.teacher, made.baseline)):
+        more = {"bits_per_byte": 4.75 + i, "forward_kl": 0.15 + i}
+        each.metrics = {**each.metrics, **more}
+    del made.teacher.metrics["forward_kl"]
+    made.show()
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    lines = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
+    if columns == 200:
+        assert lines["student distilled"].split()[-5:] == [
+            "0.8500",
+            "4.7500",
+            "0.1500",
+            "0.9500",
+            "75%",
+        ]
+        return
+    # The teacher stands first, and the student last.
+    assert lines["bits_per_byte"].split()[1:] == ["5.7500", "6.7500", "4.7500"]
+    assert lines["forward_kl"].split()[1:] == ["2.1500", "0.1500"]
+    assert lines["parameters"].split()[1:] == ["1,234,567"] * 3
+    assert lines["gap closed"].split() == ["gap", "closed", "75%"]
