@@ -39,6 +39,8 @@ from lightning_distill.metrics import ForwardKL, Perplexity
 from lightning_distill.students import from_config
 
 K, DRAWS = 4, 12
+# Characters to test on at most, some 70,000 tokens.
+TESTED = 200_000
 HERE = Path(__file__).parent
 CORPORA = {
     "tiny-shakespeare": ("tinyshakespeare/input.txt", None),
@@ -56,7 +58,7 @@ def corpus(folder: Path, name: str, scratch: Path, options: Any) -> TextCorpus:
     else:
         held = (folder / test).read_text()
     (scratch / "train.txt").write_text(text[: options.characters])
-    (scratch / "test.txt").write_text(held[: options.characters // 5])
+    (scratch / "test.txt").write_text(held[: min(options.characters // 5, TESTED)])
     data = TextCorpus(
         train=str(scratch / "train.txt"),
         validation=str(scratch / "test.txt"),
@@ -258,6 +260,9 @@ def main() -> None:
         "options": {k: v for k, v in vars(options).items() if k != "results"},
         "corpora": {},
     }
+    if options.results.is_file():
+        # Corpora may be run one by one.
+        results["corpora"] = json.loads(options.results.read_text())["corpora"]
     for name in options.corpora:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
@@ -282,6 +287,7 @@ def main() -> None:
         found["parameters"] = [sum(p.numel() for p in m.parameters()) for m in (teacher, first)]
         found["seconds"] = time.perf_counter() - start
         results["corpora"][name] = found
+        results["corpora"] = {n: results["corpora"][n] for n in CORPORA if n in results["corpora"]}
         options.results.write_text(json.dumps(results, indent=2))
         print(summary({"corpora": {name: found}}))
 

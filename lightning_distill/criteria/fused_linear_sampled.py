@@ -20,6 +20,9 @@ from ._fused_linear import (
 from ._sparse_answer import check_answer, shared_classes, SparseAnswer, within
 from .hard_label import hard_label, UNLABELLED
 
+# Logits of a live teacher that are copied at once.
+TILE = 2**22
+
 
 def fused_linear_sampled(
     student: Float[Tensor, "... width"],
@@ -200,10 +203,11 @@ def _drawn(
         counts = teacher["counts"].masked_fill(~inside, 0).float()
         return classes, counts / counts.sum(-1, keepdim=True).clamp(min=1)
     logits = teacher.detach()[..., :shared]
-    classes = logits.new_empty(*logits.shape[:-1], draws, dtype=torch.long)
-    for i in range(len(logits)):
-        # A row at a time, as no logits are to be copied whole.
-        (own,) = in_full_precision(logits[i])
-        p = (own / temperature).softmax(-1)
-        classes[i] = torch.multinomial(p.reshape(-1, shared), draws, True).reshape(classes[i].shape)
+    # Some tokens at a time, as no logits are to be copied whole.
+    parts = logits.reshape(-1, shared).split(max(TILE // shared, 1))
+    drawn = [
+        torch.multinomial((in_full_precision(own)[0] / temperature).softmax(-1), draws, True)
+        for own in parts
+    ]
+    classes = torch.cat(drawn).reshape(*logits.shape[:-1], draws)
     return classes, torch.full(classes.shape, 1 / draws, device=classes.device)
