@@ -42,7 +42,9 @@ class Accumulation:
     Lightning takes the mean over `accumulate_grad_batches` batches, in which a token of a batch of
     few counts more than one of a batch of many. Here the value of term $t$ on batch $k$ is
     multiplied by $K n_{kt} / \sum_j n_{jt}$, where $n$ is how much of the batches of all processes
-    counts in that term. For that the batches of a step are looked at before the first is used.
+    counts in that term. A cross-entropy within a
+    term (`label_weight`) is weighed by its own count. For that the batches of a step are looked at
+    before the first is used.
 
     Args:
         anew: batches are made anew by `training_batch`, as of the student's own texts, and count as
@@ -55,8 +57,14 @@ class Accumulation:
         self._batches: list[Any] = []
         self._factors = Tensor()
 
+    def begin(self) -> None:
+        """Forget the batches of a run before, which may have stopped within a step."""
+        self._first, self._batches = -1, []
+
     def take(self, module: Any, batch: Any, batch_idx: int) -> tuple[Any, Tensor | None]:
         """The batch to train on, and a factor for each term; `None` where all are 1.
+
+        Factors have shape (2, terms): of the terms, and of the cross-entropy within each.
 
         Args:
             module: the [`DistillationModule`][] in training.
@@ -80,17 +88,20 @@ class Accumulation:
         self._first = batch_idx
         if following is None:
             self._batches = [module.training_batch(batch)]
-            self._factors = torch.ones(1, len(module.objective.terms))
+            self._factors = torch.ones(1, 2, len(module.objective.terms))
             return
         batches = [batch, *following]
         if self._anew:
             on_device = [batch, *(_moved(module, b) for b in following)]
             batches = [module.training_batch(b) for b in on_device]
         counts = [
-            torch.stack([c.to(module.device) for c in module.objective.batch_counts(b).values()])
+            count.to(module.device)
             for b in batches
+            for of_labels in (False, True)
+            for count in module.objective.batch_counts(b, of_labels).values()
         ]
-        counted = module.trainer.strategy.reduce(torch.stack(counts), reduce_op="sum")
+        counted = torch.stack(counts).view(len(batches), 2, -1)
+        counted = module.trainer.strategy.reduce(counted, reduce_op="sum")
         total = counted.sum(dim=0)
         # A term that counts nothing is 0, whatever it is multiplied by.
         self._factors = torch.where(total > 0, together * counted / total, 1.0)

@@ -265,6 +265,7 @@ class DistillationModule(L.LightningModule):
             self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
+        self._accumulation.begin()
 
     def on_validation_start(self) -> None:
         """Put the teacher on the module's device."""
@@ -279,7 +280,10 @@ class DistillationModule(L.LightningModule):
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
         batch, factors = self._accumulation.take(self, batch, batch_idx)
         values, _, _ = self._values(batch, heads="skipped")
-        with self._section("objective"):
+        shares = (
+            None if factors is None else factors[1] / factors[0].masked_fill(factors[0] == 0, 1)
+        )
+        with self._section("objective"), self.objective.sharing(shares):
             losses = self.objective(values)
         # Each rank holds its share of every term: the mean over the ranks is the value.
         found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
@@ -288,7 +292,7 @@ class DistillationModule(L.LightningModule):
         logged: dict[str, Any] = {f"train/{n}": v for n, v in zip(losses, found, strict=True)}
         size = batch_size(batch)
         if factors is not None:
-            losses = self.objective.scaled(losses, factors.to(found))
+            losses = self.objective.scaled(losses, factors[0].to(found))
         with self._section("objective"):
             loss = self.objective.minimised(losses, self._parameters_by_name())
         if self.objective.balance is not None:

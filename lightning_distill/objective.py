@@ -3,7 +3,8 @@
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -201,8 +202,13 @@ class Term(nn.Module):
         return f"{inputs}{weight}"
 
 
-def _count(term: Any, values: Mapping[Source, Any], rows: int | None = None) -> Tensor:
-    """How much counts in a term: its labels, mask and weight, or rows if it reads none."""
+def _count(
+    term: Any, values: Mapping[Source, Any], rows: int | None = None, of_labels: bool = False
+) -> Tensor:
+    """How much counts in a term: its labels, mask and weight, or rows if it reads none.
+
+    With `of_labels`, in the cross-entropy that a term has within itself (`label_weight`).
+    """
     inputs = getattr(term, "inputs", {})
     names = ("labels", "mask", "weight")
     found = {name: values.get(inputs[name]) for name in names if name in inputs}
@@ -217,6 +223,7 @@ def _count(term: Any, values: Mapping[Source, Any], rows: int | None = None) -> 
     else:
         # Of what makes its own logits, a mask alone says which tokens are compared.
         by_mask = isinstance(mask, Tensor) and hasattr(criterion, "label_weight")
+        by_mask = by_mask and not (of_labels and criterion.label_weight)
         counted = _counted(None if by_mask else labels, mask)
     if isinstance(weight, Tensor) and weight.dim():
         # A mean by weights is a mean over their sum, where the criterion divides by that.
@@ -363,8 +370,14 @@ class Objective(nn.Module):
         """Over how many samples or tokens each term's value on these tensors is a mean."""
         return {name: _count(term, values) for name, term in self.terms.items()}
 
-    def batch_counts(self, batch: Any) -> dict[str, Tensor]:
-        """The same for a batch that no model has seen; rows for terms that read nothing of it."""
+    def batch_counts(self, batch: Any, of_labels: bool = False) -> dict[str, Tensor]:
+        """The same for a batch that no model has seen; rows for terms that read nothing of it.
+
+        Args:
+            batch: as the objective's terms will read it.
+            of_labels: of terms that have a cross-entropy within (`label_weight`), what counts in
+                that.
+        """
         values = {source: read(source, batch, {}) for source in self.sources("batch")}
         rows = batch_size(batch)
         found = {}
@@ -372,7 +385,7 @@ class Objective(nn.Module):
             # What else is in the batch, such as texts of other rows, says nothing of a count.
             says = getattr(term, "inputs", {}).keys() & {"labels", "mask", "weight"}
             says = says or hasattr(getattr(term, "criterion", None), "counted")
-            found[name] = _count(term, values if says else {}, rows)
+            found[name] = _count(term, values if says else {}, rows, of_labels)
         return found
 
     def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
@@ -381,6 +394,20 @@ class Objective(nn.Module):
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    @contextmanager
+    def sharing(self, label_shares: Tensor | None) -> Iterator[None]:
+        """While it lasts, the cross-entropy within each term counts so often; shape (terms,)."""
+        criteria = [getattr(term, "criterion", None) for term in self.terms.values()]
+        shared = [(i, c) for i, c in enumerate(criteria) if getattr(c, "label_weight", 0)]
+        if label_shares is not None:
+            for i, criterion in shared:
+                criterion.label_share = label_shares[i]  # type: ignore[union-attr]
+        try:
+            yield
+        finally:
+            for _, criterion in shared:
+                vars(criterion).pop("label_share", None)
 
     def scaled(self, losses: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
         """What `forward` returned, each term times its factor; shape (terms,)."""

@@ -188,6 +188,48 @@ def test_labels_that_are_the_tokens_themselves_are_counted_as_the_criterion_shif
     assert off(*found) < 1e-12
 
 
+def naive_of_two_counts(student, teacher, batches):
+    """KL over all real tokens and half the cross-entropy over those with a label."""
+    divergences, entropies = [], []
+    for batch in batches:
+        for row, mask in enumerate(batch["attention_mask"].bool()):
+            ids = batch["input_ids"][row : row + 1, mask]
+            q = student(input_ids=ids).logits[0].log_softmax(-1)
+            with torch.no_grad():
+                p = teacher(input_ids=ids).logits[0].log_softmax(-1)
+            for place, label in enumerate(batch["labels"][row, mask].tolist()):
+                divergences.append((p[place].exp() * (p[place] - q[place])).sum())
+                if label != -100:
+                    entropies.append(-q[place, label])
+    return torch.stack(divergences).mean() + 0.5 * torch.stack(entropies).mean()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_cross_entropy_within_a_term_has_a_count_of_its_own(tmp_path, fused):
+    def both():
+        criterion = FusedLinearDivergence(label_weight=0.5, fused=fused)
+        return Objective({"fused": Term(criterion, {**FUSED, "mask": "batch.attention_mask"})})
+
+    # As on texts of the student's own: tokens that are compared, and none of them a label.
+    without = {**BATCHES[5], "labels": torch.full_like(BATCHES[5]["labels"], -100)}
+    batches = [BATCHES[0], without, BATCHES[2]]
+    student, teacher = models()
+    naive_of_two_counts(student, teacher, batches).backward()
+    with torch.no_grad():
+        for p in student.parameters():
+            p -= 0.1 * p.grad
+    found = fitted(tmp_path, tiny.loader(batches), objective=both)
+    assert off(found, student) < ROUNDED
+
+
+def test_a_share_of_labels_is_for_one_step():
+    objective = Objective({"fused": Term(FusedLinearDivergence(label_weight=0.5), FUSED)})
+    criterion = objective.terms["fused"].criterion
+    with objective.sharing(torch.tensor([3.0])):
+        assert criterion.label_share == 3.0
+    assert criterion.label_share == 1.0
+
+
 def test_weights_count_by_their_sum(tmp_path):
     def weighted():
         inputs = {**LOGITS, "mask": "batch.attention_mask", "weight": "batch.weight"}

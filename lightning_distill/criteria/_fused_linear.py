@@ -309,7 +309,7 @@ def mean_over_chunks(
     counted: Bool[Tensor, "..."],
     target: Callable[[Callable[[Tensor], Tensor], torch.dtype | None], Target],
     labels: Int[Tensor, "..."] | None = None,
-    label_weight: float = 0.0,
+    label_weight: Tensor | float = 0.0,
     chunk_mb: float | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " counted"]]:
     """The mean over the tokens that count, with its gradient, and their values.
@@ -337,6 +337,7 @@ def mean_over_chunks(
     if labels is not None:
         # The sum is divided by the number of tokens, this part of it by that of labels.
         both = sum_over_ranks(torch.stack([count, (labels != UNLABELLED).sum()]))
+        both = both.to(in_full_precision(student)[0].dtype)
         of_label = of_label * both[0] / both[1].clamp(min=1)
     weight, bias, _, _ = parts(head)
     learns = [

@@ -82,6 +82,8 @@ class FusedLinearDivergence(nn.Module):
 
     # Padding has no label, so that a term needs no mask beside its labels.
     masked_by_labels = True
+    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
+    label_share: float | Tensor = 1.0
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class FusedLinearDivergence(nn.Module):
             loss = self.criterion(logits[0], logits[1].detach(), counted)
             if labels is not None:
                 cross_entropy = masked_mean(hard_label(logits[0], labels), labels != UNLABELLED)
-                loss = loss + self.label_weight * cross_entropy
+                loss = loss + self.label_weight * self.label_share * cross_entropy
             return loss  # type: ignore[no-any-return]
         teacher = teacher.detach()
         shared = _shared_vocab(student_head, teacher_head, self.shared_vocab)
@@ -156,7 +158,7 @@ class FusedLinearDivergence(nn.Module):
                 self.criterion.with_gradient(),  # type: ignore[operator]
             ),
             labels,
-            self.label_weight,
+            self.label_weight * self.label_share,
             self.chunk_mb,
         )
         if hasattr(self.criterion, "follow"):

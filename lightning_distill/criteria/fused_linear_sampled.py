@@ -75,6 +75,8 @@ class FusedLinearSampled(nn.Module):
 
     # Padding has no label, so that a term needs no mask beside its labels.
     masked_by_labels = True
+    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
+    label_share: float | Tensor = 1.0
     encoding = "sampled"
 
     def __init__(
@@ -134,7 +136,7 @@ class FusedLinearSampled(nn.Module):
             if labels is not None:
                 cross_entropy = hard_label(whole_logits(student, student_head, shared), labels)
                 of_label = masked_mean(cross_entropy, labels != UNLABELLED)
-                loss = loss + self.label_weight * of_label
+                loss = loss + self.label_weight * self.label_share * of_label
             return loss
 
         def target(select: Any, _: Any) -> Target:
@@ -153,7 +155,7 @@ class FusedLinearSampled(nn.Module):
             counted,
             target,
             labels,
-            self.label_weight,
+            self.label_weight * self.label_share,
             self.chunk_mb,
         )
         return loss

@@ -84,6 +84,8 @@ class FusedLinearTopK(nn.Module):
 
     # Padding has no label, so that a term needs no mask beside its labels.
     masked_by_labels = True
+    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
+    label_share: float | Tensor = 1.0
     encoding = "top_k"
 
     def __init__(
@@ -146,7 +148,7 @@ class FusedLinearTopK(nn.Module):
             if labels is not None:
                 cross_entropy = hard_label(whole_logits(student, student_head, shared), labels)
                 of_label = masked_mean(cross_entropy, labels != UNLABELLED)
-                loss = loss + self.label_weight * of_label
+                loss = loss + self.label_weight * self.label_share * of_label
             return loss
         targets = []
 
@@ -165,7 +167,7 @@ class FusedLinearTopK(nn.Module):
             counted,
             target,
             labels,
-            self.label_weight,
+            self.label_weight * self.label_share,
             self.chunk_mb,
         )
         count = torch.tensor(len(values), device=values.device)
