@@ -33,6 +33,7 @@ from .build import (
     build_objective,
     build_student,
     build_teacher,
+    check_end,
     check_lengths,
     optimization,
     watching,
@@ -56,6 +57,7 @@ def distill(cfg: DictConfig) -> float:
     if cfg.teacher is None:
         without_agreement(cfg)
     data = build_data(cfg)
+    check_end(cfg, data)
     without_common_tokens(cfg, data)
     metrics = build_metrics(cfg)
     objective = build_objective(cfg)
