@@ -18,9 +18,15 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
+    BertForTokenClassification,
     BertLMHeadModel,
+    BloomConfig,
+    BloomForCausalLM,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lightning_distill import Agreement, distill, DistillationModule, Objective, Term
@@ -35,6 +41,7 @@ from lightning_distill.criteria import (
     TAID,
 )
 from lightning_distill.metrics import Perplexity
+from lightning_distill.preconditions import check_causal, check_shift
 from lightning_distill.teachers.fingerprint import fingerprint
 
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -814,6 +821,71 @@ def test_a_model_that_sees_what_follows_is_refused():
     )
     with pytest.raises(ValueError, match="teacher .BertLMHeadModel. sees the tokens that follow"):
         DistillationModule(gpt2(1, 8), seeing, objective).prepare(batch)
+
+
+def test_what_a_causal_model_says_of_padding_on_the_left_is_no_reason_to_refuse_it():
+    # Its padding sees nothing, which becomes everything.
+    model = BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2))
+    batch = {k: v.flip(1) for k, v in token_batch([6, 9], [1, 1], seed=0).items()}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    other = inputs["input_ids"].clone()
+    other[0, -1] -= 1
+    both = [{**inputs, "input_ids": ids} for ids in (batch["input_ids"], other)]
+    first = [model(**given).logits[0, 0] for given in both]
+    assert (first[0] - first[1]).abs().max() > 1e-5
+    check_causal("student", model, inputs)
+    with pytest.raises(ValueError, match="sees the tokens that follow"):
+        check_causal("student", BertLMHeadModel(BertConfig(vocab_size=40, **_SMALL)), inputs)
+
+
+_SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+def _copied(batch):
+    return {**batch, "labels": batch["input_ids"]}
+
+
+def _in_the_last_column(batch):
+    return {**batch, "labels": nn.functional.pad(torch.tensor([[1], [2]]), (8, 0), value=-100)}
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "form"),
+    [
+        # Of the decoder's text, which may be that of the encoder.
+        (
+            T5ForConditionalGeneration(
+                T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+            ),
+            _language_objective,
+            _copied,
+        ),
+        (BertForMaskedLM(BertConfig(vocab_size=40, **_SMALL)), _language_objective, _copied),
+        # Nothing follows there, so that it cannot be told.
+        (
+            BertForTokenClassification(BertConfig(vocab_size=40, **_SMALL)),
+            _label_objective,
+            _in_the_last_column,
+        ),
+    ],
+    ids=["encoder and decoder", "masked", "tags"],
+)
+def test_labels_that_are_not_of_what_follows_are_left_alone(model, objective, form):
+    batch = form(token_batch([9, 9], [1, 1], seed=0))
+    shift = False if objective is _language_objective else None
+    assert check_shift(dict(objective(shift).terms.items()), batch, model) is False
+
+
+def test_labels_that_stand_in_the_last_column_alone_are_refused_too():
+    batch = token_batch([9, 9], [1, 1], seed=0)
+    batch["labels"] = batch["input_ids"].masked_fill(torch.arange(9) < 8, -100)
+    with pytest.raises(ValueError, match="it would learn to repeat its input"):
+        check_shift(dict(_language_objective(False).terms.items()), batch, gpt2(1, 8))
 
 
 @pytest.mark.parametrize("shift", [True, False])
