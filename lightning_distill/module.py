@@ -421,7 +421,10 @@ class DistillationModule(L.LightningModule):
         labels = labels_of(batch)
         if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
             return batch
-        return {**batch, "labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
+        moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
+        if "label_bytes" in batch:
+            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
+        return {**batch, **moved}
 
     def _teacher_metrics(
         self, stage: str, batch: Any, student: Any, teacher: Any

@@ -1,4 +1,5 @@
 import copy
+import math
 import signal
 import warnings
 from functools import partial
@@ -40,7 +41,7 @@ from lightning_distill.criteria import (
     SoftTarget,
     TAID,
 )
-from lightning_distill.metrics import Perplexity
+from lightning_distill.metrics import BitsPerByte, Perplexity
 from lightning_distill.preconditions import check_causal, check_shift
 from lightning_distill.teachers.fingerprint import fingerprint
 
@@ -891,7 +892,8 @@ def test_labels_that_stand_in_the_last_column_alone_are_refused_too():
 @pytest.mark.parametrize("shift", [True, False])
 def test_metrics_are_given_the_label_that_a_position_predicts(tmp_path, shift):
     batch = token_batch([6, 9], [1, 3], seed=0)
-    given = _standing(batch) if shift else batch
+    sizes = torch.arange(1, batch["labels"].numel() + 1).view_as(batch["labels"])
+    given = {**(_standing(batch) if shift else batch), "label_bytes": sizes}
     inputs = {
         "student": "student.layer_input:lm_head",
         "student_head": "student.head:lm_head",
@@ -899,12 +901,17 @@ def test_metrics_are_given_the_label_that_a_position_predicts(tmp_path, shift):
     }
     objective = Objective({"lm": Term(FusedLinearCrossEntropy(shift_labels=shift), inputs)})
     student = gpt2(1, 8)
-    module = DistillationModule(student, None, objective, Perplexity())
+    metrics = {"perplexity": Perplexity(), "bits_per_byte": BitsPerByte()}
+    module = DistillationModule(student, None, objective, metrics)
     found = trainer(tmp_path).validate(module, loader([given]), verbose=False)[0]
     logits = student(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     labels = batch["labels"]
     if shift:
         labels = nn.functional.pad(_standing(batch)["labels"][:, 1:], (0, 1), value=-100)
+        sizes = nn.functional.pad(sizes[:, 1:], (0, 1))
     expected = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
     assert_close(torch.tensor(found["val/perplexity"]), expected.exp())
     assert_close(torch.tensor(found["val/lm"]), expected)
+    counted = labels != -100
+    bits = expected * counted.sum() / sizes[counted].sum() / math.log(2)
+    assert_close(torch.tensor(found["val/bits_per_byte"]), bits)

@@ -66,7 +66,9 @@ class FusedLinearDivergence(nn.Module):
         criterion: [`SoftTarget`][] at temperature 1 by default, [`ReverseKL`][], [`JSD`][],
             [`SkewKL`][], [`SkewReverseKL`][], [`TotalVariation`][] or [`TAID`][]; any module with
             a method `with_gradient` as they have it.
-        label_weight: $w$, of the cross-entropy with the labels in the same pass.
+        label_weight: $w$, of the cross-entropy with the labels in the same pass, over the ids that
+            are compared. Of accumulated batches it is exact; what validation logs is the mean of
+            batches by the tokens that count, and exact where the same have labels.
         shared_vocab: how many ids both models share; the shorter head's by default.
         shift_labels: labels are the input's own tokens, as Hugging Face's collators give them, so
             that position $i$ is to say label $i + 1$.
