@@ -264,9 +264,7 @@ class DistillationModule(L.LightningModule):
         if hasattr(self.teacher, "begin"):
             self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
         # Read here and not in the constructor: a trainer knows it only once data is attached.
-        steps = self.trainer.estimated_stepping_batches
-        # -1 for a stream of which nobody knows the end.
-        self._total_steps = math.inf if steps < 1 else steps
+        self._total_steps = self.trainer.estimated_stepping_batches
         self._accumulation.begin()
 
     def on_validation_start(self) -> None:
@@ -703,19 +701,12 @@ def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> 
     bound = getattr(scheduler, "keywords", {})
     parameters = inspect.signature(scheduler).parameters
     steps = int(trainer.estimated_stepping_batches)
-    unknown = steps < 1
     warmup = bound.get("pct_start")
     if warmup and steps * warmup <= 1:
         # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
         steps = int(1 / warmup) + 1
     for name in ("num_training_steps", "total_steps"):
         if name in parameters and bound.get(name) is None:
-            if unknown:
-                raise ValueError(
-                    "The data does not say how many batches an epoch has, so that the scheduler "
-                    "cannot know where it ends: set max_steps of the trainer, or take a scheduler "
-                    "that needs no end."
-                )
             return scheduler(optimizer, **{name: steps})
     return scheduler(optimizer)
 

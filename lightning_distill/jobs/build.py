@@ -143,26 +143,6 @@ def build_data(cfg: DictConfig) -> Any:
     return data
 
 
-def check_end(cfg: DictConfig, data: Any) -> None:
-    """Refuse a stream whose end nobody knows, where the learning rate falls towards it.
-
-    Raises:
-        ValueError: saying what to set.
-    """
-    if not getattr(data, "streaming", False) or cfg.trainer.get("max_steps", -1) not in (-1, None):
-        return
-    scheduler = None if cfg.scheduler is None else instantiate(cfg.scheduler)
-    if {"num_training_steps", "total_steps"} & set(_parameters(scheduler)):
-        raise ValueError(
-            "data.streaming=true does not say how many batches an epoch has, and the learning rate "
-            "falls towards the end of the training: set trainer.max_steps=N, or scheduler=constant."
-        )
-
-
-def _parameters(factory: Any) -> list[str]:
-    return [] if factory is None else list(inspect.signature(factory).parameters)
-
-
 def known(data: Any, **more: Any) -> dict[str, Any]:
     """What a model's constructor may ask for by name."""
     tokenizer = getattr(data, "tokenizer", None)

@@ -33,7 +33,6 @@ from .build import (
     build_objective,
     build_student,
     build_teacher,
-    check_end,
     check_lengths,
     optimization,
     watching,
@@ -57,7 +56,6 @@ def distill(cfg: DictConfig) -> float:
     if cfg.teacher is None:
         without_agreement(cfg)
     data = build_data(cfg)
-    check_end(cfg, data)
     without_common_tokens(cfg, data)
     metrics = build_metrics(cfg)
     objective = build_objective(cfg)

@@ -11,7 +11,6 @@ from .build import (
     build_metrics,
     build_student,
     build_teacher,
-    check_end,
     check_lengths,
     optimization,
     without_agreement,
@@ -34,7 +33,6 @@ def finetune(cfg: DictConfig) -> float:
         # Without a teacher its tokenizer must not be chosen either.
         cfg.teacher = None
     data = build_data(cfg)
-    check_end(cfg, data)
     metrics = build_metrics(cfg)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
