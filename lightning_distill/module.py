@@ -35,12 +35,19 @@ from .preconditions import (
     check_unused,
     use_eager_attention,
 )
+from .schedules import Schedule
 from .submodules import submodules
 from .teachers.answers import run
 from .teachers.caching import live
 from .teachers.fingerprint import fingerprint
 
 log = logging.getLogger("lightning_distill")
+
+UNKNOWN_END = (
+    "goes over the whole run, and nobody knows how long that is: this data is a stream, or nothing "
+    "ends the run. Set trainer.max_steps=N; for a teacher that is trained first, the batches of "
+    "an epoch, as in +trainer.limit_train_batches=N"
+)
 
 
 class DistillationModule(L.LightningModule):
@@ -265,6 +272,8 @@ class DistillationModule(L.LightningModule):
             self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
+        if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
+            raise ValueError(f"A schedule of the objective {UNKNOWN_END}.")
         self._accumulation.begin()
 
     def on_validation_start(self) -> None:
@@ -701,12 +710,18 @@ def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> 
     bound = getattr(scheduler, "keywords", {})
     parameters = inspect.signature(scheduler).parameters
     steps = int(trainer.estimated_stepping_batches)
+    wanted = [n for n in ("num_training_steps", "total_steps") if n in parameters]
+    if steps < 0 and any(bound.get(name) is None for name in wanted):
+        raise ValueError(
+            f"The scheduler {UNKNOWN_END}, or let the learning rate be constant "
+            "(scheduler=constant)."
+        )
     warmup = bound.get("pct_start")
     if warmup and steps * warmup <= 1:
         # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
         steps = int(1 / warmup) + 1
-    for name in ("num_training_steps", "total_steps"):
-        if name in parameters and bound.get(name) is None:
+    for name in wanted:
+        if bound.get(name) is None:
             return scheduler(optimizer, **{name: steps})
     return scheduler(optimizer)
 

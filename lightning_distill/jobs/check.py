@@ -126,10 +126,31 @@ def check_number(
         raise ValueError(f"{name} must be at most {most}, got {value}.")
 
 
+def is_cut_from_teacher(student: Any) -> bool:
+    """Whether the configuration of a student makes it of the teacher's weights."""
+    if not OmegaConf.is_dict(student):
+        return False
+    if str(student.get("_target_", "")).endswith("from_teacher"):
+        return True
+    # One with adapters is made of another.
+    return student.get("path") is None and is_cut_from_teacher(student.get("of"))
+
+
+def _unused(cfg: DictConfig) -> tuple[str, ...]:
+    """Models of the configuration that the job does without."""
+    job = str(OmegaConf.select(cfg, "job._target_")).rpartition(".")[2]
+    if job in ("evaluate", "export"):
+        return ("student", "teacher")
+    return ("teacher",) if job == "finetune" and not is_cut_from_teacher(cfg.student) else ()
+
+
 def _check_required(cfg: DictConfig) -> None:
-    missing = OmegaConf.missing_keys(cfg)
+    unused = _unused(cfg)
+    missing = {n for n in OmegaConf.missing_keys(cfg) if n.partition(".")[0] not in unused}
     for name, what in REQUIRED.items():
         group, _, key = name.partition(".")
+        if group in unused:
+            continue
         node = cfg[group]
         # A class of the user's own may take null.
         target = "" if node is None else str(node.get("_target_"))

@@ -15,6 +15,7 @@ from .build import (
     optimization,
     without_agreement,
 )
+from .check import is_cut_from_teacher
 from .distill import check_labels, on_labels, report
 from .rehearse import rehearse
 from .save import save_student
@@ -29,7 +30,7 @@ def finetune(cfg: DictConfig) -> float:
     """
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
-    if not str(cfg.student.get("_target_", "")).endswith("from_teacher"):
+    if not is_cut_from_teacher(cfg.student):
         # Without a teacher its tokenizer must not be chosen either.
         cfg.teacher = None
     data = build_data(cfg)

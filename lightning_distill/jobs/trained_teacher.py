@@ -133,7 +133,9 @@ def trained_teacher(
     }
     rows = data.replace(**{name: v for name, v in whole.items() if hasattr(data, name)})
     directory = Path(str(cfg.output_dir)) / "teacher"
-    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=-1)
+    # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
+    steps = cfg.trainer.max_steps if getattr(data, "streaming", False) else -1
+    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
     _keep(module.student, data.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
