@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .head import head_of
+from .head import head_of, linear_head
 from .submodules import submodules, unwrapped, WRAPPED
 
 ROLES = ("student", "teacher", "batch")
@@ -187,6 +187,9 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
                 inside = name.removeprefix(WRAPPED)
                 wrapped = inside != name and bool(matching(inside, names))
                 near = f"It is {inside!r} here." if wrapped else nearest(name, names)
+                head = linear_head(model) if source.kind in ("head", "layer_input") else None
+                if head is not None and not wrapped:
+                    near = f"Its head is {head!r}. {near}"
                 raise ValueError(
                     f"The {source.role} ({type(unwrapped(model)).__name__}) has no submodule "
                     f"{name!r}. {near} `lightning-distill job=inspect` lists them all."

@@ -30,6 +30,7 @@ from .preconditions import (
     check_causal,
     check_label_order,
     check_optimizer,
+    check_packed,
     check_shift,
     check_teacher,
     check_unused,
@@ -579,6 +580,9 @@ class DistillationModule(L.LightningModule):
             check_layers(self.teacher, sources["teacher"])
         for model in (self.student, self.teacher):
             check_vocabulary(batch, model, "student" if model is self.student else "teacher")
+        check_packed("student", self.student, self.student_inputs(batch))
+        if self.teacher is not None and not hasattr(self.teacher, "recall"):
+            check_packed("teacher", live(self.teacher), self.teacher_inputs(batch))
         if check_shift(dict(self.objective.terms.items()), batch, self.student):
             check_causal("student", self.student, self.student_inputs(batch))
             teacher = None if hasattr(self.teacher, "recall") else self.teacher

@@ -146,6 +146,29 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
     return found
 
 
+def check_packed(role: str, model: nn.Module | None, inputs: Any) -> None:
+    """Refuse packed rows for an attention that would let their documents see each other.
+
+    That of transformers keeps documents apart by a mask, which flash attention does not take; it
+    reads positions instead, of a single row alone.
+
+    Args:
+        role: what an error calls it.
+        model: which will be given the inputs.
+        inputs: keywords that it is given for a batch.
+    """
+    attention = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
+    positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
+    if not isinstance(positions, Tensor) or inputs.get("attention_mask") is not None:
+        return
+    if "flash" in attention and positions.dim() == 2 and len(positions) > 1:
+        raise ValueError(
+            f"The {role} was loaded with attn_implementation={attention!r}, which does not keep "
+            "the documents of packed rows apart where a batch has several rows. Set "
+            "attn_implementation=sdpa, or data.packing=false."
+        )
+
+
 def check_causal(role: str, model: nn.Module, inputs: Any) -> None:
     """Refuse a model that sees the tokens it is to predict, as an encoder does.
 

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
@@ -63,6 +64,7 @@ def check_values(cfg: DictConfig) -> None:
     for group, choice in GROUPS.items():
         if OmegaConf.select(cfg, group) is None:
             raise ValueError(f"`{group}` is left out; choose one, as in {group}={choice}.")
+    _drop_settings_of_others(cfg)
     _check_interpolations(cfg)
     _check_required(cfg)
     for name, limits in NUMBERS.items():
@@ -124,6 +126,30 @@ def check_number(
         raise ValueError(f"{name} must {limit}, got {value}.")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
+def _drop_settings_of_others(cfg: DictConfig) -> None:
+    """Leave out what an experiment sets of its criteria where others were chosen.
+
+    What a user sets of a criterion that is not chosen is refused.
+    """
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    typed = {name for o in given if (name := _criterion(o)) is not None}
+    for name, node in list((cfg.criteria or {}).items()):
+        if not OmegaConf.is_dict(node) or "_target_" in node:
+            continue
+        if name in typed:
+            raise ValueError(
+                f"criteria.{name} is set, but {name} is not among the criteria: choose it, as in "
+                f"criteria=[{name}], or leave that out."
+            )
+        with open_dict(cfg):
+            del cfg.criteria[name]
+
+
+def _criterion(override: str) -> str | None:
+    found = re.match(r"\+*criteria\.(\w+)\.", override)
+    return None if found is None else found[1]
 
 
 def is_cut_from_teacher(student: Any) -> bool:
