@@ -346,3 +346,24 @@ def test_packed_rows_and_flash_attention(refused, monkeypatch):
     shown = refused("student.attn_implementation=flash_attention_2")
     assert "The student was loaded with attn_implementation='flash_attention_2'" in shown
     assert "data.packing=false" in shown
+
+
+def test_the_default_student_becomes_a_decoder(run):
+    plain = ["criteria=[hard_label,soft_target]", "baseline=false"]
+    folder = run(*plain, student=["student=from_config", "student.hidden_size=16"])
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["is_decoder"] and config["model_type"] == "bert"
+
+
+def test_a_vocabulary_of_equal_size_is_not_the_same(work, refused):
+    tokenizer = AutoTokenizer.from_pretrained(work / "teacher")
+    # Two words of the vocabulary change places.
+    text = tokenizer.backend_tokenizer.to_str()
+    state = json.loads(text)
+    vocabulary = state["model"]["vocab"]
+    one, two = [word for word in vocabulary if len(word) == 1][:2]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    saved(work / "exchanged", gpt2(), tokenizer)
+    (work / "exchanged" / "tokenizer.json").write_text(json.dumps(state))
+    shown = refused(student=STUDENTS["pretrained"], teacher="exchanged")
+    assert "Term 'fused_linear_divergence' compares logits by their ids" in shown
