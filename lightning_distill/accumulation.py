@@ -42,9 +42,8 @@ class Accumulation:
     Lightning takes the mean over `accumulate_grad_batches` batches, in which a token of a batch of
     few counts more than one of a batch of many. Here the value of term $t$ on batch $k$ is
     multiplied by $K n_{kt} / \sum_j n_{jt}$, where $n$ is how much of the batches of all processes
-    counts in that term. A cross-entropy within a
-    term (`label_weight`) is weighed by its own count. For that the batches of a step are looked at
-    before the first is used.
+    counts in that term. A cross-entropy within a term (`label_weight`) is weighed by its own count.
+    For that the batches of a step are looked at before the first is used.
 
     Args:
         anew: batches are made anew by `training_batch`, as of the student's own texts, and count as

@@ -225,9 +225,10 @@ def _count(
         by_mask = isinstance(mask, Tensor) and hasattr(criterion, "label_weight")
         by_mask = by_mask and not (of_labels and criterion.label_weight)
         counted = _counted(None if by_mask else labels, mask)
-    if isinstance(weight, Tensor) and weight.dim():
-        # A mean by weights is a mean over their sum, where the criterion divides by that.
-        heavy = weight.float() if getattr(criterion, "normalize", True) else (weight != 0).float()
+    # A mean by weights is a mean over their sum, unless the criterion divides by how many count.
+    by_weight = getattr(criterion, "normalize", True)
+    if isinstance(weight, Tensor) and weight.dim() and by_weight:
+        heavy = weight.float()
         if counted is None:
             return heavy.sum()
         if counted.shape[: heavy.dim()] == heavy.shape:

@@ -175,5 +175,5 @@ def test_a_head_that_is_not_there_is_refused():
     term = fused()
     term.inputs["student_head"] = Source.parse("student.head:lm_heed")
     term.pairs = [term.inputs]
-    with pytest.raises(ValueError, match=r"no submodule 'lm_heed'. Nearest: lm_head"):
+    with pytest.raises(ValueError, match=r"no submodule 'lm_heed'. Its head is 'lm_head'. "):
         module_of(model("gpt2"), model("gpt2", seed=1), term).prepare(batch())

@@ -46,7 +46,7 @@ def test_it_is_that_of_torch_on_whole_logits(options, fused):
     assert_close(values, expected.reshape(5, 7))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     vocabulary=st.integers(1, 40),

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from heads import Allocations, encoded, gradients, Head
+from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from lightning_distill.cache import Sampled
@@ -50,6 +51,25 @@ def test_it_is_its_definition_in_value_and_gradient(T, options, fused):
     assert_close(found, expected, rtol=1e-6, atol=1e-6)
     ours, theirs = (gradients(2 * x, *inputs) for x in (found, expected))
     assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    vocabulary=st.integers(1, 20),
+    draws=st.integers(1, 9),
+    chunk=st.integers(1, 3000),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape_and_any_chunk_agree(shape, vocabulary, draws, chunk, seed):
+    torch.manual_seed(seed)
+    student, teacher = draw(*shape, vocabulary=vocabulary)
+    head, kept = Head(8, vocabulary), encoded(Sampled(draws), teacher)
+    values = -(shares(kept, vocabulary) * head(student).log_softmax(-1)).sum(-1)
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    assert_close(fused_linear_sampled(student, kept, head), values, **close)
+    found = FusedLinearSampled(draws, chunk_mb=chunk / 2**20)(student, kept, head)
+    assert_close(found, values.mean(), **close)
 
 
 @pytest.mark.parametrize("T", [0.5, 1.0, 2.0])

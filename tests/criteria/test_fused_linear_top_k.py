@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from heads import Allocations, encoded, gradients, Head
+from hypothesis import given as drawn, settings, strategies as st
 from torch.testing import assert_close
 
 from lightning_distill.cache import TopK
@@ -48,6 +49,24 @@ def test_it_is_its_definition_in_value_and_gradient(T, options, fused):
             ours = torch.autograd.grad(2 * found, inputs)
             theirs = torch.autograd.grad(2 * expected, inputs, retain_graph=True)
             assert_close(ours, theirs, **close)
+
+
+@settings(max_examples=100, deadline=None)
+@drawn(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    vocabulary=st.integers(2, 20),
+    chunk=st.integers(1, 3000),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_any_shape_and_any_chunk_agree(shape, vocabulary, chunk, seed, data):
+    torch.manual_seed(seed)
+    student, teacher = draw(*shape, vocabulary=vocabulary)
+    head, k = Head(8, vocabulary), data.draw(st.integers(1, vocabulary - 1))
+    values = definition(head(student).flatten(0, -2), teacher.flatten(0, -2), k, 1.0)
+    assert_close(fused_linear_top_k(student, teacher, head, k), values.reshape(shape))
+    found = FusedLinearTopK(k, chunk_mb=chunk / 2**20)(student, teacher, head)
+    assert_close(found, values.mean())
 
 
 def test_all_but_one_class_are_the_whole_divergence():

@@ -146,8 +146,9 @@ class Case:
 
 def test_every_criterion_is_here():
     modules = {n for n in criteria.__all__ if inspect.isclass(getattr(criteria, n))}
-    # The fused one has arguments of its own, and a test of its refusal there.
-    assert WEIGHED.keys() | REFUSED.keys() == modules - {"SampleWeighted", "FusedLinearDivergence"}
+    # The fused ones have arguments of their own, and tests of their refusal there.
+    fused = {name for name in modules if name.startswith("FusedLinear")}
+    assert WEIGHED.keys() | REFUSED.keys() == modules - {"SampleWeighted"} - fused
     assert not WEIGHED.keys() & REFUSED.keys()
 
 
@@ -560,8 +561,10 @@ def test_a_column_of_the_batch_weighs_a_term(logits):
     objective.prepare(values, {"student": [], "teacher": []})
     expected = (weight * soft_target(*logits, 4.0)).sum() / weight.sum()
     assert_close(objective(values)["soft"], expected)
-    # The logged mean over the epoch counts what has a weight.
-    assert objective.counts(values) == {"soft": 12}
+    # The logged mean over the epoch divides by the weights, as each batch does.
+    assert objective.counts(values) == {"soft": 18}
+    plain = Objective({"soft": Term(SampleWeighted(SoftTarget(), normalize=False), inputs)})
+    assert plain.counts(values) == {"soft": 16}
     values[Source.parse("batch.weight")] = torch.zeros(16)
     losses = objective(values)
     assert losses["soft"] == 0 and objective.counts(values) == {"soft": 0}
@@ -579,7 +582,9 @@ def test_rows_with_weights_and_tokens_with_a_mask_are_counted():
         Source.parse("batch.mask"): mask,
         Source.parse("batch.weight"): torch.tensor([0.5, 0.0]),
     }
-    assert Objective({"one": term}).counts(values) == {"one": 2}
+    assert Objective({"one": term}).counts(values) == {"one": 1}
+    term.criterion.normalize = False
+    assert Objective({"one": term}).counts(values) == {"one": 5}
 
 
 def _inputs():

@@ -103,7 +103,7 @@ def test_attention_maps_come_with_eager_attention():
         ({"num_attention_heads": 5}, "multiple of `num_attention_heads`, got 32 and 5"),
         (
             {"model_type": "gpt2", "hidden_size": 32, "num_attention_heads": 5}
-            | {"intermediate_size": None},
+            | {"intermediate_size": 64},
             "A gpt2 has no configuration field 'intermediate_size'",
         ),
         ({"model_type": "llama", "num_attention_heads": 5}, "got 32 and 5"),
