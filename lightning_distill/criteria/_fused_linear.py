@@ -1,5 +1,6 @@
 """Heads and what is asked of their logits, a few tokens at a time, gradient in the forward."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,21 +57,21 @@ class Side:
         return bent.mul_(self.softcap), slope
 
 
-class Target:
+class Target(ABC):
     """What the student's logits are compared with, of every token that counts."""
 
     # Of logits that it makes itself, per token.
     row_bytes = 0
 
-    def begin(self, rows: int) -> None:
-        """Make room for chunks of so many tokens."""
+    def begin(self, rows: int) -> None:  # noqa: B027
+        """Make room for chunks of so many tokens; not all need any."""
 
-    def fill(self, start: int, stop: int) -> None:
-        """Make what the tokens of a chunk need; they are compared next."""
+    def fill(self, start: int, stop: int) -> None:  # noqa: B027
+        """Make what the tokens of a chunk need, if anything; they are compared next."""
 
+    @abstractmethod
     def compare(self, logits: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Values of the tokens from `start` on, and their gradient in these logits, which stay."""
-        raise NotImplementedError
 
 
 class TeacherLogits(Target):

@@ -1,6 +1,6 @@
 """A teacher's answer in fewer numbers, as a cache keeps it, or the logits to choose them from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -49,6 +49,13 @@ def shared_classes(teacher: SparseAnswer, head: Any, shared_vocab: int | None) -
             "(teacher) classes; leave it null to compare all that both have."
         )
     return min(own, theirs) if shared_vocab is None else shared_vocab
+
+
+def of_tokens(answer: SparseAnswer, select: Callable[[Tensor], Tensor]) -> SparseAnswer:
+    """The answer to some of the tokens; settings are those of all."""
+    if isinstance(answer, Mapping):
+        return {k: select(v) if isinstance(v, Tensor) else v for k, v in answer.items()}
+    return select(answer)
 
 
 def within(

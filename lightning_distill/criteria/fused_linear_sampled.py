@@ -17,7 +17,7 @@ from ._fused_linear import (
     tokens_that_count,
     whole_logits,
 )
-from ._sparse_answer import check_answer, shared_classes, SparseAnswer, within
+from ._sparse_answer import check_answer, of_tokens, shared_classes, SparseAnswer, within
 from .hard_label import hard_label, UNLABELLED
 
 # Logits of a live teacher that are copied at once.
@@ -140,13 +140,7 @@ class FusedLinearSampled(nn.Module):
             return loss
 
         def target(select: Any, _: Any) -> Target:
-            if isinstance(teacher, Mapping):
-                own: SparseAnswer = {
-                    k: select(v) if isinstance(v, Tensor) else v for k, v in teacher.items()
-                }
-            else:
-                own = select(teacher)
-            return _Sampled(own, self.draws, self.temperature, shared)
+            return _Sampled(of_tokens(teacher, select), self.draws, self.temperature, shared)
 
         loss, _ = mean_over_chunks(
             student,

@@ -17,7 +17,7 @@ from ._fused_linear import (
     tokens_that_count,
     whole_logits,
 )
-from ._sparse_answer import check_answer, shared_classes, SparseAnswer, within
+from ._sparse_answer import check_answer, of_tokens, shared_classes, SparseAnswer, within
 from .hard_label import hard_label, UNLABELLED
 
 
@@ -153,11 +153,8 @@ class FusedLinearTopK(nn.Module):
         targets = []
 
         def target(select: Any, _: Any) -> Target:
-            if isinstance(teacher, Mapping):
-                own = {k: select(v) if isinstance(v, Tensor) else v for k, v in teacher.items()}
-                targets.append(_TopK(own, self.k, self.temperature, shared))
-            else:
-                targets.append(_TopK(select(teacher), self.k, self.temperature, shared))
+            own = of_tokens(teacher, select)
+            targets.append(_TopK(own, self.k, self.temperature, shared))
             return targets[0]
 
         loss, values = mean_over_chunks(

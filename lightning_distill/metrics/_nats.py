@@ -48,6 +48,10 @@ class Nats(Metric):
         """Nats per token; NaN if there was none."""
         return self.total() / self.tokens
 
+    def compute(self) -> Float[Tensor, ""]:
+        """The mean over all batches and ranks; NaN if no token counted."""
+        return self.mean()
+
 
 def in_float32(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The logits in float32 at least."""

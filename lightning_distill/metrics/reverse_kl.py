@@ -30,7 +30,3 @@ class ReverseKL(Nats):
         """
         check_same_ids(student, teacher)
         self.add(kl(student, teacher).flatten())
-
-    def compute(self) -> Float[Tensor, ""]:
-        """The mean over all batches and ranks; NaN if no token counted."""
-        return self.mean()
