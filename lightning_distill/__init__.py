@@ -7,15 +7,16 @@ without loading torch.
 from importlib import import_module
 from typing import Any, TYPE_CHECKING
 
+from .moved import put_up
+
 if TYPE_CHECKING:
-    from .distillation import distill
-    from .intermediate_layers import IntermediateLayers
     from .metrics import Agreement
-    from .module import DistillationModule
-    from .objective import Objective, Term
-    from .on_policy import OnPolicyDistillationModule
+    from .objective import IntermediateLayers, Objective, Term
+    from .training import distill, DistillationModule, OnPolicyDistillationModule
 
 __version__ = "0.1.0"
+
+put_up()
 
 __all__ = [
     "Agreement",
@@ -29,12 +30,12 @@ __all__ = [
 
 _HOMES = {
     "Agreement": "metrics",
-    "DistillationModule": "module",
-    "IntermediateLayers": "intermediate_layers",
+    "DistillationModule": "training",
+    "IntermediateLayers": "objective",
     "Objective": "objective",
-    "OnPolicyDistillationModule": "on_policy",
+    "OnPolicyDistillationModule": "training",
     "Term": "objective",
-    "distill": "distillation",
+    "distill": "training",
 }
 
 

@@ -17,10 +17,10 @@ from tiny import bert
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.main import main
-from lightning_distill.module import DistillationModule
 from lightning_distill.report.curves import read_metrics
+from lightning_distill.training.module import DistillationModule
 
 ROOT = Path(__file__).parent.parent
 ROWS = 48

@@ -9,7 +9,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 import lightning_distill.main  # noqa: F401  registers the resolvers
-from lightning_distill.jobs.build import build_objective
+from lightning_distill.run.objective import build_objective
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
@@ -78,7 +78,7 @@ def test_the_task_decides_what_fits_it(name):
 
 
 def test_a_callback_is_switched_off_by_null():
-    from lightning_distill.jobs.build import build_trainer
+    from lightning_distill.run.trainer import build_trainer
 
     cfg = config("callbacks.progress_bar=null", "monitor=val/accuracy", "mode=max")
     names = [type(c).__name__ for c in build_trainer(cfg, Path("out")).callbacks]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import nn, Tensor
 
-from ..features import nearest
+from ..models.source import nearest
 from ._gradients import gradients, mean_over_ranks
 
 

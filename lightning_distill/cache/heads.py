@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..head import Head
+from ..models.head import Head
 from .shard import DamagedCacheError, sha256_of, Shard, write_shard
 
 FILE = "heads.safetensors"

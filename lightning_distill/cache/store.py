@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ..head import Head
+from ..models.head import Head
 from .answer import Answer, signature
 from .heads import read_heads
 from .shard import DamagedCacheError, sha256_of, Shard, write_file, write_shard

@@ -5,13 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import (
-    check_same_shape,
-    masked_mean,
-    Number,
-    positive,
-    UNLABELLED,
-)
+from ._check import check_same_shape, masked_mean, Number, positive, UNLABELLED
 from ._log_probabilities import at_temperature
 from .dist import DIST
 from .listwise_kl import ListwiseKL

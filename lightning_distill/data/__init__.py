@@ -1,18 +1,18 @@
 """Where batches come from: LightningDataModules of tokenised text, and of documents."""
 
-from .chat_files import ChatFiles
-from .docstrings import Docstrings
 from .draw import Draw
-from .hub import Hub
-from .language_model import LanguageModelData
+from .language.chat_files import ChatFiles
+from .language.language_model import LanguageModelData
+from .language.standard_library import StandardLibrary
+from .language.streamed_rows import StreamedRows, StreamLoader
+from .language.text_corpus import TextCorpus
+from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .length_grouped import EvenRows, LengthGroupedBatches
-from .standard_library import StandardLibrary
-from .streamed_rows import StreamedRows, StreamLoader
-from .text import TextDataModule
-from .text_corpus import TextCorpus
-from .text_files import TextFiles
-from .token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
-from .token_masking import TokenMasking
+from .text.docstrings import Docstrings
+from .text.hub import Hub
+from .text.text import TextDataModule
+from .text.text_files import TextFiles
+from .text.token_masking import TokenMasking
 
 __all__ = [
     "ChatFiles",

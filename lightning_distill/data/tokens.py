@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow
 
-from ..cache_folder import cache_folder
+from .cache_folder import cache_folder
 from .ragged import Ragged
 from .tokenizer_fingerprint import tokenizer_fingerprint
 

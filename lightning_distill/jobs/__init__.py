@@ -5,30 +5,22 @@ from typing import Any
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from ..run.directory import prepare_run
 from .cache import cache
-from .cached_teacher import cached_teacher
-from .caching_teacher import caching_teacher
 from .distill import distill
 from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
 from .inspect import inspect
-from .lora_student import lora_student
-from .run import prepare_run
-from .trained_teacher import trained_teacher
 
 __all__ = [
     "cache",
-    "cached_teacher",
-    "caching_teacher",
     "distill",
     "evaluate",
     "export",
     "finetune",
     "inspect",
-    "lora_student",
     "run",
-    "trained_teacher",
 ]
 
 

@@ -24,7 +24,6 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn, Tensor
 
-from ..batches import input_names
 from ..cache import (
     Answer,
     AnswerStore,
@@ -39,35 +38,26 @@ from ..cache import (
 from ..cache.answer import signature
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
-from ..features import Source
-from ..head import Head, head_of
-from ..module import DistillationModule
-from ..teachers import CachedTeacher, CachingTeacher, fingerprint
-from ..teachers.answers import (
-    about,
-    describe,
-    kept_heads,
-    raw_values,
-    run,
-    without_last_token,
-)
+from ..models import fingerprint
+from ..models.forward import kept_heads, run_model as run
+from ..models.head import Head, head_of
+from ..models.inputs import input_names
+from ..models.source import Source
+from ..run.cached_teacher import check_preprocessing, newest_cache
+from ..run.check_values import check_number
+from ..run.data import build_data, check_lengths
+from ..run.every_row import Batch, every_row
+from ..run.metrics import build_metrics, without_agreement
+from ..run.models import build_student, build_teacher
+from ..run.objective import build_objective
+from ..run.rehearse import rehearse
+from ..run.stage import say
+from ..run.trainer import build_trainer
+from ..teachers import CachedTeacher, CachingTeacher
+from ..teachers.answers import about, describe, raw_values, without_last_token
 from ..teachers.cached import check_encodings, recall
 from ..teachers.encodings import encoding_of
-from .build import (
-    build_data,
-    build_metrics,
-    build_objective,
-    build_student,
-    build_teacher,
-    build_trainer,
-    check_lengths,
-    without_agreement,
-)
-from .cached_teacher import check_preprocessing, newest_cache
-from .check import check_number
-from .every_row import Batch, every_row
-from .rehearse import rehearse
-from .stage import say
+from ..training.module import DistillationModule
 
 # Rows of a file at most: more would be many to write again after a kill.
 MOST_ROWS = 262_144

@@ -10,20 +10,16 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
-from ..labels import label_order, reordered
-from ..module import DistillationModule
+from ..models.hugging_face import check_complete, load
+from ..models.label_order import label_order, reordered
+from ..run.data import build_data, check_lengths
+from ..run.directory import newest_run
+from ..run.metrics import build_metrics, without_agreement
+from ..run.objective import build_label_objective
+from ..run.save import check_hugging_face
+from ..run.trainer import build_trainer
 from ..students.from_config import AUTO_CLASSES
-from ..teachers.pretrained import check_complete, load
-from .build import (
-    build_data,
-    build_label_objective,
-    build_metrics,
-    build_trainer,
-    check_lengths,
-    without_agreement,
-)
-from .run import newest_run
-from .save import check_hugging_face
+from ..training.module import DistillationModule
 
 
 def evaluate(cfg: DictConfig, path: str | None = None) -> float:

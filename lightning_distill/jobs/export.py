@@ -13,10 +13,10 @@ import transformers
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from ..run.directory import newest_run
+from ..run.save import ADAPTER, check_hugging_face, merged
+from ..run.stage import say
 from ..students.lora import check_peft
-from .run import newest_run
-from .save import ADAPTER, check_hugging_face, merged
-from .stage import say
 
 # Runs in a fresh process that knows nothing of this package.
 _RELOAD = """

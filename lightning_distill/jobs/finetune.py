@@ -4,22 +4,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..module import DistillationModule
-from .build import (
-    build_data,
-    build_label_objective,
-    build_metrics,
-    build_student,
-    build_teacher,
-    check_lengths,
-    optimization,
-    without_agreement,
-)
-from .check import is_cut_from_teacher
-from .distill import check_labels, on_labels, report
-from .rehearse import rehearse
-from .save import save_student
-from .stage import say, train
+from ..run.check_values import is_cut_from_teacher
+from ..run.data import build_data, check_lengths
+from ..run.labels import check_labels, on_labels
+from ..run.metrics import build_metrics, without_agreement
+from ..run.models import build_student, build_teacher
+from ..run.objective import build_label_objective
+from ..run.rehearse import rehearse
+from ..run.report import report
+from ..run.save import save_student
+from ..run.stage import say, train
+from ..run.trainer import optimization
+from ..training.module import DistillationModule
 
 
 def finetune(cfg: DictConfig) -> float:

@@ -11,14 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn, Tensor
 
-from ..features import capture, Source
-from ..mapping import pair_layers
-from ..module import DistillationModule
-from ..submodules import submodules
+from ..models.capture import capture
+from ..models.source import Source
+from ..models.submodules import submodules
+from ..objective.layer_mapping import pair_layers
+from ..run.cached_teacher import teacher_weights
+from ..run.check_values import check_number
+from ..run.data import build_data
+from ..run.models import build_student, build_teacher
+from ..run.objective import build_label_objective
 from ..teachers import CachedTeacher
-from .build import build_data, build_label_objective, build_student, build_teacher
-from .cached_teacher import teacher_weights
-from .check import check_number
+from ..training.module import DistillationModule
 
 
 def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:

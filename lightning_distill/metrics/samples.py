@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..batches import labels_of, take_rows
+from ..models.inputs import labels_of, take_rows
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.

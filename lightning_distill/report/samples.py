@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from ..batches import longest_input
+from ..models.inputs import longest_input
 from ..teachers.caching import live
 
 log = logging.getLogger("lightning_distill")

@@ -9,7 +9,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from ..teachers.pretrained import find_auto_class
+from ..models.hugging_face import find_auto_class
 
 AUTO_CLASSES = {"language_modelling": "AutoModelForCausalLM"}
 PROBLEMS = {

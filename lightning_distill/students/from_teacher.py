@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..labels import label_order
-from ..mapping import kept_layers
-from ..teachers.fingerprint import plain_tensors
+from ..models.fingerprint import plain_tensors
+from ..models.label_order import label_order
+from ..objective.layer_mapping import kept_layers
 from .from_config import set_labels
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..labels import label_order
-from ..teachers.pretrained import find_auto_class, load
+from ..models.hugging_face import find_auto_class, load
+from ..models.label_order import label_order
 from .from_config import AUTO_CLASSES, set_labels
 
 log = logging.getLogger("lightning_distill")

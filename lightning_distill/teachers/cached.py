@@ -12,8 +12,8 @@ from torch import nn, Tensor
 
 from ..cache import AnswerStore, row_ids, Sampled, token_count, TopK
 from ..cache.answer import Encoding
-from ..features import Source
-from ..head import Head
+from ..models.head import Head
+from ..models.source import Source
 from .answers import answer_name, LOGITS, padded, singles
 
 WHY = (

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from torch import nn, Tensor
 
-from ..batches import input_names
 from ..cache import (
     Answer,
     AnswerStore,
@@ -21,21 +20,15 @@ from ..cache import (
 )
 from ..cache.answer import signature
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
-from ..features import Source
-from ..head import Head, head_of
-from ..submodules import submodules
-from .answers import (
-    about,
-    answer_name,
-    describe,
-    kept_heads,
-    raw_values,
-    run,
-    without_last_token,
-)
+from ..models.fingerprint import fingerprint
+from ..models.forward import kept_heads, run_model as run
+from ..models.head import Head, head_of
+from ..models.inputs import input_names
+from ..models.source import Source
+from ..models.submodules import submodules
+from .answers import about, answer_name, describe, raw_values, without_last_token
 from .cached import check_encodings, check_mask, names_of, Outputs, recall_sources, row_numbers
 from .encodings import encoding_of
-from .fingerprint import fingerprint
 
 # So many rows of an epoch are looked at, before it is said that none of them was seen before.
 LOOKED_AT = 512

@@ -1,20 +1,9 @@
 """A trained Hugging Face model as the teacher."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
-from safetensors import SafetensorError
 from torch import nn
 
-from .quantization import check_quantization, quantized
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from ..models.hugging_face import check_complete, check_dtype, load
+from ..models.quantization import check_quantization, quantized
 
 
 def pretrained(
@@ -55,110 +44,3 @@ def pretrained(
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
     return quantized(model.eval(), quantization)
-
-
-def check_complete(what: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model of which weights were not in its file, given what `load` says of it."""
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"The {what} lacks {', '.join(missing[:4])}"
-            f"{', ...' if len(missing) > 4 else ''}: these would be random numbers. Train it for "
-            "the task first (lightning-distill job=finetune student=pretrained student.path=...), "
-            "or name another auto_class."
-        )
-
-
-def check_dtype(dtype: str | None) -> torch.dtype:
-    """The torch type of this name; float32 for `None`, whatever type the file has."""
-    name = str(dtype or "float32").removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    return DTYPES[name]
-
-
-def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """A model and what transformers says of its loading; used for teachers and students.
-
-    Raises:
-        FileNotFoundError: if there is no such folder or model.
-        ValueError: if it cannot be read, or its weights do not fit its configuration.
-    """
-    path = str(path)
-    cls = find_auto_class(auto_class)
-    check_path(path)
-    options = {k: v for k, v in options.items() if v is not None}
-    try:
-        with quiet():
-            # Without this flag transformers raises, but says only in its log which sizes differ.
-            model, info = cls.from_pretrained(
-                path, output_loading_info=True, ignore_mismatched_sizes=True, **options
-            )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"No model could be loaded from {path!r}: {str(error).splitlines()[0]} "
-            "Name a folder that holds config.json and weights, or a model on the Hugging Face hub."
-        ) from error
-    except (ValueError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        trust = " Only teacher=pretrained with trust_remote_code=true runs such code."
-        trust = trust if "custom code" in first else ""
-        raise ValueError(f"{path!r} cannot be loaded as {cls.__name__}: {first}{trust}") from error
-    wrong = sorted(info["mismatched_keys"])
-    if wrong:
-        name, stored, expected = wrong[0]
-        raise ValueError(
-            f"The weights of {path} do not fit its config.json: {name} is {tuple(stored)}, "
-            f"expected {tuple(expected)}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}. "
-            "Save model and configuration together, with save_pretrained."
-        )
-    return model, info
-
-
-def find_auto_class(name: str | None) -> Any:
-    """A class of transformers by its name, which starts with AutoModel; `None` classifies."""
-    name = name or "AutoModelForSequenceClassification"
-    known = [n for n in dir(transformers) if n.startswith("AutoModel")]
-    if name not in known:
-        near = get_close_matches(name, known, n=3)
-        raise ValueError(
-            f"`auto_class` must be a class of transformers such as "
-            f"AutoModelForSequenceClassification, got {name!r}. Nearest: {', '.join(near) or '-'}."
-        )
-    return getattr(transformers, name)
-
-
-def check_path(path: str) -> None:
-    """Refuse a path that cannot be a model's folder, and leave names on the hub alone."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            inner = [p.parent.name for p in folder.glob("*/config.json")]
-            near = f" Did you mean {folder / inner[0]}?" if inner else ""
-            raise FileNotFoundError(f"The folder {path} holds no config.json.{near}")
-        return
-    # A name on the hub has at most one slash, and no folder of this machine before it.
-    beside = folder.parent != Path(".") and folder.parent.is_dir()
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or beside:
-        siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
-        nearest = get_close_matches(folder.name, siblings, n=3, cutoff=0.4) or siblings[:3]
-        listed = f" {folder.parent} has: {', '.join(nearest)}." if nearest else ""
-        raise FileNotFoundError(f"There is no folder {path}.{listed}")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bars and load reports of transformers: what matters is an error here."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "transformers.modeling_utils")]
-    levels = [logger.level for logger in loggers]
-    with_bars = transformers.utils.logging.is_progress_bar_enabled()
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        transformers.utils.logging.disable_progress_bar()
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if with_bars:
-            transformers.utils.logging.enable_progress_bar()

@@ -13,13 +13,7 @@ import pytest
 import torch
 from kept import keep, read_all
 
-from lightning_distill.cache import (
-    AnswerStore,
-    DamagedCacheError,
-    row_ids,
-    store,
-    write_manifest,
-)
+from lightning_distill.cache import AnswerStore, DamagedCacheError, row_ids, store, write_manifest
 from lightning_distill.cache.answer import signature
 from lightning_distill.cache.store import read_json, write_json
 

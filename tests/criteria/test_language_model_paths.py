@@ -32,8 +32,8 @@ from lightning_distill.criteria import (
     ReverseKL,
     SoftTarget,
 )
-from lightning_distill.features import Source
-from lightning_distill.head import Head as KeptHead
+from lightning_distill.models.head import Head as KeptHead
+from lightning_distill.models.source import Source
 from lightning_distill.teachers import CachedTeacher
 
 TEMPERATURES = (0.5, 1.0, 2.0)

@@ -24,7 +24,7 @@ from lightning_distill.criteria import (
 )
 from lightning_distill.criteria._check import mean_of
 from lightning_distill.criteria._weighing import weighing
-from lightning_distill.features import Source
+from lightning_distill.models.source import Source
 from lightning_distill.weights import Focal, TeacherConfidence
 
 BATCH = 6

@@ -21,7 +21,7 @@ from lightning_distill.criteria import (
     SRD,
     VID,
 )
-from lightning_distill.features import Source
+from lightning_distill.models.source import Source
 
 MAPS, VECTORS = ((3, 5, 5), (4, 5, 5)), ((6,), (4,))
 STAGES = [((3, 6, 6), (4, 8, 8)), ((5, 3, 3), (6, 4, 4)), ((5,), (3,))]

@@ -10,7 +10,7 @@ from tiny import bert
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.criteria import HardLabel
 from lightning_distill.data import TokenMasking
-from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.data.text.word_pieces import train_word_pieces
 
 
 def test_a_plan_gives_the_batches_of_training_and_evaluation():

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.data.tokenizer_fingerprint import tokenizer_fingerprint
-from lightning_distill.data.word_pieces import train_word_pieces
 
 TEXTS = [f"the fox number {i} jumps over dogs" for i in range(20)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_distill.data import tokens
-from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.data.text.word_pieces import train_word_pieces
 
 TEXTS = [f"the {w} fox number {i}" for i in range(600) for w in ("quick", "slow")]
 

@@ -14,8 +14,8 @@ import torch
 from test_tasks import files, report, run, saved, SMALL_STUDENT, text  # noqa: F401
 
 from lightning_distill.cache import AnswerStore
-from lightning_distill.data.token_masking import TokenMasking
-from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.data.text.token_masking import TokenMasking
+from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.teachers import CachedTeacher, pretrained
 
 ROOT = Path(__file__).parents[2]

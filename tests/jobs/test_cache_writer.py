@@ -7,9 +7,9 @@ from tiny import bert, loader, text_batches, trainer
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.cache import Answer, AnswerStore, Full, row_ids
 from lightning_distill.criteria import SoftTarget
-from lightning_distill.features import Source
 from lightning_distill.jobs.cache import _finish, _shards, CacheWriter
-from lightning_distill.teachers import fingerprint
+from lightning_distill.models import fingerprint
+from lightning_distill.models.source import Source
 
 ROWS = {k: torch.cat([b[k] for b in text_batches(8)]) for k in text_batches(1)[0]}
 BATCHES = [("train", list(range(i, min(i + 3, 32))), 0) for i in range(0, 32, 3)]

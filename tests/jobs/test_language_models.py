@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
 
 from lightning_distill import DistillationModule
-from lightning_distill.data.byte_pairs import train_byte_pairs
+from lightning_distill.data.language.byte_pairs import train_byte_pairs
 from lightning_distill.main import main
 
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "red", "blue", "runs", "over", "hill", "rain"]

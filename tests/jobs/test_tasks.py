@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import bert
 from transformers import AutoModelForSequenceClassification
 
-from lightning_distill.data.word_pieces import train_word_pieces
+from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.main import main
 
 SMALL = [
@@ -308,7 +308,7 @@ def test_another_version_of_a_library_is_another_teacher(run, tmp_path, monkeypa
     data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER]
     # The key shows in where it would be kept, and nothing needs to be trained for that.
     keys = []
-    module = sys.modules["lightning_distill.jobs.trained_teacher"]
+    module = sys.modules["lightning_distill.run.trained_teacher"]
     stop = lambda kept: (keys.append(kept), sys.exit(0))  # noqa: E731
     monkeypatch.setattr(module, "_check_writable", stop)
     for changed in ("1", "2"):
@@ -357,7 +357,7 @@ def test_a_cheaper_teacher_is_the_same_one_and_what_costs_figures_is_switched_on
     run, tmp_path, monkeypatch, capsys
 ):
     compiled = []
-    monkeypatch.setattr("lightning_distill.jobs.stage.compile_in_place", compiled.append)
+    monkeypatch.setattr("lightning_distill.run.stage.compile_in_place", compiled.append)
     given = [*files(tmp_path, ["good", "bad"] * 24), *SMALL_TEACHER, *SMALL_STUDENT]
     given += ["trainer.max_epochs=1", "teacher.max_epochs=1", "baseline=false"]
     plain = run(*given)
@@ -429,7 +429,7 @@ def test_without_labels_there_is_no_student_alone(run, tmp_path, capsys):
 
 
 def test_a_training_without_a_step_is_an_error(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lightning_distill.jobs.stage.fit", lambda *_, **__: None)
+    monkeypatch.setattr("lightning_distill.run.stage.fit", lambda *_, **__: None)
     with pytest.raises(SystemExit):
         run("job=finetune", *files(tmp_path, GOOD), *SMALL_STUDENT)
     assert "Training has ended without a step" in capsys.readouterr().err

@@ -13,13 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from lightning_distill import Agreement, DistillationModule, Objective, Term
 from lightning_distill.criteria import HardLabel, SoftTarget
-from lightning_distill.metrics import (
-    BitsPerByte,
-    ForwardKL,
-    Perplexity,
-    ReverseKL,
-    Samples,
-)
+from lightning_distill.metrics import BitsPerByte, ForwardKL, Perplexity, ReverseKL, Samples
 
 LABELS = {"student": "student.logits", "labels": "batch.labels"}
 

@@ -15,8 +15,8 @@ from transformers import (
     BartForSequenceClassification,
 )
 
+from lightning_distill.models import fingerprint
 from lightning_distill.students import from_teacher
-from lightning_distill.teachers import fingerprint
 
 LAYERS = 4
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

@@ -14,11 +14,12 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.batches import input_names, longest_input, model_inputs
 from lightning_distill.criteria import Hint, SoftTarget
-from lightning_distill.features import accepts, capture, check_layers, Source
-from lightning_distill.head import head_of
-from lightning_distill.jobs.save import save_student
+from lightning_distill.models.capture import accepts, capture, check_layers
+from lightning_distill.models.head import head_of
+from lightning_distill.models.inputs import input_names, longest_input, model_inputs
+from lightning_distill.models.source import Source
+from lightning_distill.run.save import save_student
 from lightning_distill.students import lora
 
 WITHOUT = "peft is not installed: pip install 'lightning-distill[lora]'"

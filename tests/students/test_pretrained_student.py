@@ -12,8 +12,8 @@ from transformers import (
     RobertaForSequenceClassification as Roberta,
 )
 
+from lightning_distill.models import fingerprint
 from lightning_distill.students import pretrained
-from lightning_distill.teachers import fingerprint
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 

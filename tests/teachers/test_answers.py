@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_distill.cache import Full
-from lightning_distill.features import Source
+from lightning_distill.models.source import Source
 from lightning_distill.teachers.answers import (
     answer_name,
     describe,

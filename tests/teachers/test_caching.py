@@ -13,7 +13,7 @@ from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.cache import Full
 from lightning_distill.cache.store import read_json, write_json
 from lightning_distill.criteria import Hint, SoftTarget
-from lightning_distill.features import Source
+from lightning_distill.models.source import Source
 from lightning_distill.teachers import CachedTeacher, caching, CachingTeacher
 
 LOGITS = Source.parse("teacher.logits")

@@ -8,7 +8,8 @@ from tiny import bert, text_batches
 from torch.testing import assert_close
 from transformers import BertModel, GPT2Config, GPT2LMHeadModel
 
-from lightning_distill.teachers import fingerprint, pretrained
+from lightning_distill.models import fingerprint
+from lightning_distill.teachers import pretrained
 
 LM = "AutoModelForCausalLM"
 

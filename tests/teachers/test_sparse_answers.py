@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.cache import TopK
 from lightning_distill.criteria import FusedLinearSampled, FusedLinearTopK
-from lightning_distill.features import Source
+from lightning_distill.models.source import Source
 from lightning_distill.teachers import CachedTeacher, CachingTeacher
 
 INPUTS = {

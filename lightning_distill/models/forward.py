@@ -1,0 +1,62 @@
+"""Run a model, and read the tensors of sources from it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from .capture import capture, forward_options, read
+from .head import check_head, shortened
+from .source import matching, OUTPUTS, Source
+
+LOGITS = Source("teacher", "output", "logits")
+
+
+def run_model(
+    model: nn.Module,
+    forward: Callable[..., Any],
+    batch: Any,
+    sources: Sequence[Source],
+    heads: str = "whole",
+) -> tuple[Any, dict[Source, Any]]:
+    """Run a model on a batch; returns its outputs, and the tensor of each source.
+
+    Args:
+        model: of either role.
+        forward: runs it.
+        batch: what it is run on.
+        sources: of this model.
+        heads: what heads do that a source names, where no source reads the logits: `whole` for
+            all; `skipped` for no logits, which then have 0 classes; `checked` for those of the
+            last position, from which it is seen that the model does nothing else to them.
+    """
+    named = [source for source in sources if source.kind == "head"]
+    if heads == "whole" or any(_reads_logits(source, named) for source in sources):
+        named = []
+    shorter = shortened(model, [s.name for s in named], positions=int(heads == "checked"))
+    with capture(model, sources) as captured, shorter if named else nullcontext():
+        outputs = forward(batch, **forward_options(model, sources))
+    for source in named if heads == "checked" else ():
+        hidden = captured.get(f"layer_input:{source.name}")
+        if hidden is not None:
+            logits = read(replace(LOGITS, role=source.role), outputs, {})
+            check_head(captured[str(source).partition(".")[2]], str(source), hidden, logits)
+    return outputs, {source: read(source, outputs, captured) for source in sources}
+
+
+def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:
+    if source.kind in OUTPUTS:
+        return source.name not in ("hidden_states", "attentions")
+    return source.kind == "layer" and any(matching(source.name, [h.name, ""]) for h in heads)
+
+
+def kept_heads(sources: Iterable[Source]) -> list[str]:
+    """Paths of heads from which the logits follow, with what they are given, and are not read."""
+    sources = list(sources)
+    heads = [source for source in sources if source.kind == "head"]
+    if any(_reads_logits(source, heads) for source in sources):
+        return []
+    given = {source.name for source in sources if source.kind == "layer_input"}
+    return [head.name for head in heads if head.name in given]

@@ -1,0 +1,7 @@
+"""What is minimised: named terms, each a criterion with its inputs and its weight."""
+
+from .intermediate_layers import IntermediateLayers
+from .objective import Objective
+from .term import Term
+
+__all__ = ["IntermediateLayers", "Objective", "Term"]

@@ -1,0 +1,223 @@
+"""A criterion with its inputs and its weight."""
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from ..models.source import nearest, Source
+from ..schedules import Schedule
+from .adapter import build_adapter, student_and_teacher_arguments
+from .layer_mapping import pair_layers
+
+Weight = float | Schedule
+
+
+def check_weight(weight: Any) -> Weight:
+    """A weight: a finite number that is not negative, or a schedule of such."""
+    if isinstance(weight, Schedule):
+        return weight
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(f"`weight` must be a number or a schedule, got {weight!r}.")
+    if not math.isfinite(weight) or weight < 0:
+        raise ValueError(
+            f"`weight` must be finite and not negative, got {weight}. "
+            "A weight of 0 switches the term off."
+        )
+    return float(weight)
+
+
+class Term(nn.Module):
+    """A criterion, where its arguments come from, and how much it counts.
+
+    Args:
+        criterion: any callable module that returns a scalar, such as those of
+            `lightning_distill.criteria` or `torch.nn.MSELoss()`.
+        inputs: from the criterion's argument names to sources, as in
+            `{"student": "student.logits", "teacher": "teacher.logits"}`;
+            see [`lightning_distill.models.source`][] for all forms.
+        weight: what the term is multiplied by in the total; a number or a schedule.
+        adapter: `"linear"` maps the student's tensor to the teacher's width where they
+            differ; `None` compares them as they are; a module, or a callable that takes the
+            two widths, is used instead.
+        mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
+            pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
+            the mean over the pairs. `together` gives the criterion lists of all of them at once.
+
+    A criterion with more to say than its value has a method `logged`, which returns scalars by name
+    of its last call; they are logged as `train/TERM_NAME`.
+
+    A criterion with parts of its own to train has a method `prepare`, with the arguments of
+    `forward`, which builds them for the sizes that it is shown; each pair of layers gets its own.
+
+    Raises:
+        ValueError: at construction for unknown arguments and malformed sources; in
+            [`prepare`][lightning_distill.Term.prepare] for tensors that do not fit.
+    """
+
+    def __init__(
+        self,
+        criterion: nn.Module,
+        inputs: Mapping[str, str | Source],
+        weight: Weight = 1.0,
+        adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
+        mapping: str | Sequence[Sequence[int]] = "uniform",
+    ):
+        super().__init__()
+        self.criterion = criterion
+        self.weight = check_weight(weight)
+        self.inputs = {
+            name: source if isinstance(source, Source) else Source.parse(source)
+            for name, source in inputs.items()
+        }
+        _check_arguments(criterion, list(self.inputs))
+        self.adapter = adapter
+        self.mapping = mapping
+        self.adapters = nn.ModuleDict()
+        # Of the pairs after the first, if the criterion has parts to train.
+        self.copies = nn.ModuleDict()
+        self.pairs = [self.inputs]
+        if adapter is not None and mapping == "together":
+            raise ValueError(
+                "An adapter goes between two layers, but mapping=together compares all at once; "
+                "leave `adapter` null."
+            )
+        if adapter is not None:
+            student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
+
+    @property
+    def active(self) -> bool:
+        """Whether the term ever counts; one that does not is neither computed nor logged."""
+        largest = self.weight.largest if isinstance(self.weight, Schedule) else self.weight
+        return largest > 0
+
+    def sources(self) -> list[Source]:
+        """Everything the term reads."""
+        return list(dict.fromkeys(source for pair in self.pairs for source in pair.values()))
+
+    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> Tensor:
+        """Pair the layers and build the adapters, from the tensors of one batch; returns the loss.
+
+        Args:
+            values: every source's tensor, or list of tensors.
+            layers: by role, the paths of all submodules.
+        """
+        many = {name: source for name, source in self.inputs.items() if source.is_many}
+        if many and self.mapping != "together":
+            counts = {name: len(values[source]) for name, source in many.items()}
+            self.pairs = self._pair(many, counts, layers)
+            values = {**values, **self._singles(values, layers)}
+        if self.adapter is not None:
+            roles = {name: source.role for name, source in self.inputs.items()}
+            student, teacher = student_and_teacher_arguments(roles)
+            for i, pair in enumerate(self.pairs):
+                adapter = build_adapter(self.adapter, values[pair[student]], values[pair[teacher]])
+                if adapter is not None:
+                    self.adapters[str(i)] = adapter
+        if hasattr(self.criterion, "prepare"):
+            for i in range(1, len(self.pairs)):
+                self.copies[str(i)] = copy.deepcopy(self.criterion)
+            # A seed of its own: the parts are the same whatever drew random numbers before.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                for i in range(len(self.pairs)):
+                    self._criterion(i).prepare(**self._arguments(i, values))
+        return self(values)
+
+    def _pair(
+        self,
+        many: Mapping[str, Source],
+        counts: Mapping[str, int],
+        layers: Mapping[str, Sequence[str]],
+    ) -> list[dict[str, Source]]:
+        of_role = {"student": 0, "teacher": 0}
+        for name, source in many.items():
+            if of_role[source.role] not in (0, counts[name]):
+                raise ValueError(
+                    f"the {source.role}'s sources must name equally many layers, got "
+                    f"{of_role[source.role]} and {counts[name]}."
+                )
+            of_role[source.role] = counts[name]
+        singles = {
+            name: source.singles(counts[name], layers[source.role]) for name, source in many.items()
+        }
+        students, teachers = of_role["student"], of_role["teacher"]
+        if not students or not teachers:
+            both = range(max(students, teachers))
+            pairs = [(i, i) for i in both]
+        else:
+            pairs = pair_layers(students, teachers, self.mapping)
+        return [
+            {
+                name: singles[name][s if source.role == "student" else t]
+                if name in singles
+                else source
+                for name, source in self.inputs.items()
+            }
+            for s, t in pairs
+        ]
+
+    def _singles(
+        self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]
+    ) -> dict[Source, Tensor]:
+        found: dict[Source, Tensor] = {}
+        for source in self.inputs.values():
+            if source.is_many:
+                tensors = values[source]
+                singles = source.singles(len(tensors), layers[source.role])
+                if len(singles) != len(tensors):
+                    raise ValueError(
+                        f"{source} names {len(singles)} layers, of which the {source.role} ran "
+                        f"{len(tensors)}; list those that it runs, with commas between them."
+                    )
+                found.update(zip(singles, tensors, strict=True))
+        return found
+
+    def forward(self, values: Mapping[Source, Any]) -> Tensor:
+        """The criterion's mean over the pairs of layers, without the weight; a scalar."""
+        losses = [self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _criterion(self, i: int) -> Any:
+        first = str(i) not in self.copies
+        return self.criterion if first else self.copies[str(i)]
+
+    def _arguments(self, i: int, values: Mapping[Source, Any]) -> dict[str, Any]:
+        pair = self.pairs[i]
+        arguments = {name: values[source] for name, source in pair.items()}
+        if str(i) in self.adapters:
+            name, _ = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
+            arguments[name] = self.adapters[str(i)](arguments[name])
+        return arguments
+
+    def extra_repr(self) -> str:  # noqa: D102
+        inputs = ", ".join(f"{name}={source}" for name, source in self.inputs.items())
+        weight = "" if isinstance(self.weight, Schedule) else f", weight={self.weight}"
+        return f"{inputs}{weight}"
+
+
+def _check_arguments(criterion: nn.Module, names: list[str]) -> None:
+    signature = inspect.signature(criterion.forward)
+    name = type(criterion).__name__
+    if not names:
+        raise ValueError(f"`inputs` of {name}{signature} is empty; name a source per argument.")
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return
+    for argument in names:
+        if argument not in signature.parameters:
+            raise ValueError(
+                f"{name} takes no argument {argument!r}. {nearest(argument, signature.parameters)}"
+            )
+    missing = [
+        p.name
+        for p in signature.parameters.values()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and p.name not in names
+    ]
+    if missing:
+        raise ValueError(
+            f"`inputs` of {name} lacks {', '.join(missing)}; it has {', '.join(names)}."
+        )

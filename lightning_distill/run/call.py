@@ -1,0 +1,67 @@
+"""Objects from a configuration, given what else is known by name."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ..students.from_config import AUTO_CLASSES
+
+
+def group(cfg: DictConfig, name: str) -> Any:
+    """The members of a list of choices; an empty list leaves no such key behind."""
+    return OmegaConf.select(cfg, name) or {}
+
+
+def known(data: Any, **more: Any) -> dict[str, Any]:
+    """What a model's constructor may ask for by name."""
+    tokenizer = getattr(data, "tokenizer", None)
+    known = {
+        "num_labels": getattr(data, "num_labels", None),
+        "label_names": getattr(data, "label_names", None),
+        "task": getattr(data, "task", None),
+        "vocab_size": None if tokenizer is None else len(tokenizer),
+        "pad_token_id": getattr(tokenizer, "pad_token_id", None),
+        "eos_token_id": getattr(tokenizer, "eos_token_id", None),
+        "auto_class": AUTO_CLASSES.get(str(getattr(data, "task", None))),
+        "data": data,
+        **more,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
+    """Instantiate `node`, giving it those of the known values that it takes and does not set.
+
+    Raises:
+        ValueError: naming the role, if `node` names no class or the class needs more.
+    """
+    if not OmegaConf.is_config(node) or "_target_" not in node:
+        raise ValueError(f"`{role}` must name a class or function by `_target_`, got {node!r}.")
+    target = instantiate(node, _partial_=True, _convert_="object")
+    wanted = inspect.signature(target.func).parameters
+    given = {
+        name: value
+        for name, value in known.items()
+        if name in wanted and target.keywords.get(name) is None
+    }
+    missing = [
+        p.name
+        for p in wanted.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in {*given, *target.keywords}
+    ]
+    if missing == ["teacher"]:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs a teacher, and there is none; choose one, as in "
+            "teacher=pretrained teacher.path=DIR."
+        )
+    if missing:
+        raise ValueError(
+            f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
+            f"+{role}.{missing[0]}=VALUE."
+        )
+    return target(**given)

@@ -1,0 +1,78 @@
+"""The data module of a run."""
+
+import logging
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from ..models.hugging_face import check_path
+from ..models.inputs import check_largest_id, longest_input
+from .cached_teacher import tokenizer_path
+from .vocabularies import share_ids
+
+log = logging.getLogger("lightning_distill")
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """Load the data, and write what it says of itself into `cfg`.
+
+    That is `task`, `num_labels` and `num_rows`, the number of training rows.
+
+    The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
+    is trained on the data.
+    """
+    with open_dict(cfg):
+        paths = [OmegaConf.select(cfg, f"{role}.path") for role in ("student", "teacher")]
+        for path in paths:
+            if path is not None:
+                check_path(path)
+        paths[1] = paths[1] or tokenizer_path(cfg)
+        if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
+            cfg.data.tokenizer = paths[0] or paths[1]
+        two = "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths)
+        if two and not share_ids(cfg, str(cfg.data.tokenizer), paths[1]):
+            cfg.data.teacher_tokenizer = paths[1]
+    data = instantiate(cfg.data)
+    if not isinstance(data, L.LightningDataModule):
+        raise ValueError(
+            f"`data` must be a LightningDataModule, got a {type(data).__name__} "
+            f"from {cfg.data.get('_target_')}."
+        )
+    data.prepare_data()
+    data.setup("fit")
+    with open_dict(cfg):
+        for name in ("task", "num_labels", "num_rows"):
+            found = getattr(data, name, None)
+            given = cfg.get(name)
+            if given is not None and found is not None and given != found:
+                raise ValueError(f"{name}={given}, but the data has {name}={found}.")
+            cfg[name] = found if found is not None else given
+    return data
+
+
+def check_lengths(data: Any, **models: nn.Module | None) -> None:
+    """Refuse rows that are longer than what a model reads, or hold tokens that it does not know.
+
+    Either would stop the run at that row.
+
+    Raises:
+        ValueError: naming the model, what is in the row and what to do.
+    """
+    for role, model in models.items():
+        if model is None:
+            continue
+        own = role == "teacher" and getattr(data, "teacher_tokenizer", None) is not None
+        side = "teacher" if own else "student"
+        rows = [getattr(s, side)["input_ids"] for s in getattr(data, "splits", {}).values()]
+        longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
+        largest = max((int(split.values.max(initial=0)) for split in rows), default=0)
+        check_largest_id(largest, model, role, "data")
+        limit = longest_input(model)
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"The {role} reads at most {limit} tokens, but the data has rows of {longest}. Set "
+                f"data.max_length={limit}."
+            )

@@ -1,0 +1,63 @@
+"""Teacher and student of a run."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..models.label_order import label_order
+from ..teachers import CachedTeacher, CachingTeacher
+from .cached_teacher import teacher_weights
+from .call import call, known
+
+
+def build_teacher(
+    cfg: DictConfig, data: Any, rehearse: Callable[[nn.Module], None] | None = None
+) -> nn.Module:
+    """The teacher, loaded or trained as `cfg.teacher` says.
+
+    Args:
+        cfg: the run's configuration.
+        data: the data module.
+        rehearse: given to a teacher that is yet to be trained: called with it untrained, it finds
+            what cannot work before that time is spent.
+    """
+    if cfg.teacher is None:
+        raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
+    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
+    names = getattr(getattr(teacher, "config", None), "id2label", None)
+    if names is not None and getattr(data, "label_names", None):
+        label_order(data.label_names, names, ("data", "teacher"))
+    return teacher
+
+
+def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
+    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
+    if isinstance(teacher, CachingTeacher):
+        teacher = teacher.teacher
+    if isinstance(teacher, CachedTeacher):
+        # Only for a student that is made from its weights are they loaded, and not kept.
+        wanted = _is_made_of_teacher(cfg.student)
+        teacher = teacher_weights(teacher, cfg) if wanted else None
+    student = call(cfg.student, known(data, teacher=teacher), "student")
+    if not isinstance(student, nn.Module):
+        raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
+    return student
+
+
+def _arguments(node: Any) -> list[str]:
+    """What the class or function that `node` names takes."""
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    return [] if target is None else list(inspect.signature(get_object(str(target))).parameters)
+
+
+def _is_made_of_teacher(node: Any) -> bool:
+    of = node.get("of") if OmegaConf.is_dict(node) else None
+    if of is None:
+        return "teacher" in _arguments(node)
+    return node.get("path") is None and _is_made_of_teacher(of)

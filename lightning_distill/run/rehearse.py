@@ -1,0 +1,109 @@
+"""Try on one batch what training will do, so that nothing is found out when hours are spent."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torchmetrics import Metric
+
+from ..metrics import Samples
+from ..models.inputs import labels_of
+from ..objective.objective import Objective
+from ..training.module import DistillationModule
+from .trainer import optimization
+
+
+def rehearse(
+    cfg: DictConfig,
+    data: Any,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    objective: Objective,
+    metrics: Mapping[str, Metric],
+    with_objective: bool = True,
+) -> None:
+    """Try objective, metrics, optimizer and scheduler on one batch; the models stay as they are.
+
+    Args:
+        cfg: the run's configuration.
+        data: a data module that is set up.
+        student: the model to train.
+        teacher: the one that it shall learn from, trained or not.
+        objective: used up: a module of the training needs one of its own.
+        metrics: those of the run.
+        with_objective: false where the training begins at once, and tries it on its own device.
+
+    Raises:
+        ValueError: naming the part of the configuration that does not work.
+    """
+    module = DistillationModule(student, teacher, objective, metrics)
+    if with_objective:
+        module.prepare(next(iter(data.train_dataloader())))
+    _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
+    _try_optimization(cfg, student)
+
+
+@torch.no_grad()
+def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, Metric]) -> None:
+    labels = None if batch is None else labels_of(batch)
+    if labels is None:
+        return
+    modes = {m: m.training for m in module.student.modules()}
+    module.student.eval()
+    try:
+        predicted = module.predictions(module.student_forward(batch))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    if labels.shape[:1] != predicted.shape[:1]:
+        return
+    for name, metric in metrics.items():
+        if getattr(metric, "needs_teacher", False):
+            continue
+        try:
+            for samples in Samples.of(batch, predicted, metrics=[metric]):
+                samples.feed(metric.clone())
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"metrics.{name} ({type(metric).__name__}) does not fit predictions of shape "
+                f"{tuple(predicted.shape)} and labels of shape {tuple(labels.shape)}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+
+
+def _try_optimization(cfg: DictConfig, student: nn.Module) -> None:
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    if not parameters:
+        # The module says what that means.
+        return
+    factories = optimization(cfg)
+    optimizer = _made("optimizer", cfg.optimizer, factories["optimizer"], parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"`optimizer` must make a torch.optim.Optimizer, got a {type(optimizer).__name__}."
+        )
+    scheduler = factories["scheduler"]
+    if scheduler is None:
+        return
+    bound = getattr(scheduler, "keywords", {})
+    steps = {
+        name: 100
+        for name in ("num_training_steps", "total_steps")
+        if name in inspect.signature(scheduler).parameters and bound.get(name) is None
+    }
+    _made("scheduler", cfg.scheduler, scheduler, optimizer, **steps)
+
+
+def _made(name: str, node: Any, factory: Any, *arguments: Any, **more: Any) -> Any:
+    try:
+        return factory(*arguments, **more)
+    except Exception as error:
+        settings: Any = OmegaConf.to_container(node, resolve=True)
+        shown = ", ".join(f"{k}={v}" for k, v in settings.items() if not k.startswith("_"))
+        raise ValueError(
+            f"`{name}` ({settings.get('_target_')}) does not work with {shown}: "
+            f"{type(error).__name__}: {error}"
+        ) from error

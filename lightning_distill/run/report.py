@@ -1,0 +1,141 @@
+"""The report of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import nn
+
+from ..report import (
+    Comparison,
+    draw_curves,
+    latency_ms,
+    parameter_count,
+    Profile,
+    Row,
+    size_mb,
+    write_samples,
+)
+from ..teachers import CachedTeacher
+from ..training.module import DistillationModule
+from .stage import Result, say
+
+
+@rank_zero_only
+def report(
+    cfg: DictConfig,
+    directory: Path,
+    data: Any,
+    module: DistillationModule,
+    result: Result,
+    baseline_module: DistillationModule | None = None,
+    baseline: Result | None = None,
+    facts: dict[str, str] | None = None,
+) -> None:
+    """Show and write the comparison and the curves of a run."""
+    name, higher_is_better = _compared(cfg, module)
+    batch = _one_row(data)
+    module.eval()
+    terms = set(module.objective.terms) | {"loss"}
+
+    def row(title: str, model: nn.Module, metrics: dict[str, float], forward: Any) -> Row:
+        kept = {
+            n: v
+            for n, v in metrics.items()
+            if (n not in terms or n == name) and n != "agreement" and not n.startswith("teacher_")
+        }
+        # One that is not there is as large as it was, and takes no time.
+        there = None if isinstance(model, CachedTeacher) else model
+        known = model.about if isinstance(model, CachedTeacher) else {}
+        return Row(
+            title,
+            int(known["parameters"]) if there is None else parameter_count(there),
+            float(known["size_mb"]) if there is None else size_mb(there),
+            None if there is None else latency_ms(forward, batch),
+            kept,
+            metrics.get("agreement"),
+        )
+
+    teacher = None
+    if module.teacher is not None:
+        of_teacher = {
+            n.removeprefix("teacher_"): v
+            for n, v in result.metrics.items()
+            if n.startswith("teacher_")
+        }
+        if name in of_teacher:
+            teacher = row("teacher", module.teacher, of_teacher, module.teacher_forward)
+    alone = None
+    if baseline_module is not None and baseline is not None:
+        terms |= set(baseline_module.objective.terms)
+        alone = row(
+            "student alone",
+            baseline_module.eval().student,
+            baseline.metrics,
+            baseline_module.student_forward,
+        )
+    title = "student distilled" if module.objective.sources("teacher") else "student"
+    comparison = Comparison(
+        metric=name,
+        higher_is_better=higher_is_better,
+        student=row(title, module.student, result.metrics, module.student_forward),
+        teacher=teacher,
+        baseline=alone,
+        max_drop=cfg.max_metric_drop,
+        relative=cfg.metric_drop == "relative",
+        facts={**_facts(cfg, data, result), **(facts or {})},
+    )
+    comparison.show()
+    runs = {"distilled" if teacher is not None else "student": directory / "metrics.csv"}
+    if alone is not None:
+        runs["student alone"] = directory / "baseline" / "metrics.csv"
+    draw_curves(runs, directory / "curves.png")
+    comparison.save(directory)
+    if cfg.task == "language_modelling":
+        alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
+        write_samples(directory, data, {**alone_too, title: module.student}, module.teacher)
+    profile = Profile.load(directory) if cfg.get("profile") else None
+    if profile is not None:
+        profile.show()
+        profile.append_to(directory / "report.md")
+    # Without a logger there are neither curves nor a table of them.
+    names = ("report.md", "curves.png", "metrics.csv", "profile.png")
+    written = ["student/", *(name for name in names if (directory / name).is_file())]
+    say("Written", f"{_short(directory)}: {', '.join(written)}")
+
+
+def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
+    """The metric that the report compares, and whether more of it is better."""
+    name = str(cfg.monitor).removeprefix("val/")
+    metrics = dict(module.metrics["test"].items())  # type: ignore[union-attr,operator]
+    comparable = [n for n, m in metrics.items() if not getattr(m, "needs_teacher", False)]
+    if name in comparable or not comparable:
+        return name, cfg.mode == "max"
+    # Losses are made of other terms in each model, and nobody agrees with the teacher as it does.
+    return comparable[0], getattr(metrics[comparable[0]], "higher_is_better", True) is not False
+
+
+def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
+    facts = {"seed": str(cfg.seed), "training": f"{result.steps} steps in {result.seconds:.0f} s"}
+    if hasattr(data, "counts"):
+        facts |= {name: f"{count:,}" for name, count in data.counts().items()}
+    return facts
+
+
+def _one_row(data: Any) -> Any:
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    if not isinstance(batch, dict):
+        return tuple(t[:1] for t in batch)
+    return {
+        k: ({n: t[:1] for n, t in v.items()} if isinstance(v, dict) else v[:1])
+        for k, v in batch.items()
+    }
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

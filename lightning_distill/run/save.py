@@ -1,0 +1,75 @@
+"""Write a student so that it loads where this package is not installed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors.torch import save_model
+
+from ..models.submodules import unwrapped
+
+# Within a student's folder.
+ADAPTER = "adapter"
+
+
+def check_hugging_face(folder: Path) -> None:
+    """Refuse a student's folder from which only the code that made the student can load it."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds the weights of a model that is none of transformers', which only its "
+            f"own class can load: call its load_state_dict with what "
+            "safetensors.torch.load_file gives of model.safetensors there."
+        )
+
+
+@rank_zero_only
+def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True) -> None:
+    """Write a Hugging Face folder (weights, configuration, tokenizer), or plain safetensors.
+
+    Of a model with adapters the weights have the adapters in them; alone they lie in `adapter/`.
+
+    Args:
+        model: a Hugging Face model, or any other module.
+        data: whose tokenizer goes with it.
+        folder: where to; made if missing.
+        with_weights: false writes all but the weights, before training, so that a checkpoint
+            of a run that was cut off can still be exported.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if unwrapped(model) is not model:
+        _save_adapters(model, folder / ADAPTER, with_weights)
+        model = merged(model) if with_weights else unwrapped(model)
+    if hasattr(model, "save_pretrained"):
+        if with_weights:
+            model.save_pretrained(folder)
+        else:
+            config = model.config
+            config.architectures = [type(model).__name__]
+            config.save_pretrained(folder)
+    elif with_weights:
+        save_model(model, str(folder / "model.safetensors"))
+    tokenizer = getattr(data, "tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def merged(model: Any) -> Any:
+    """A copy of a model with adapters, as the plain model that gives the same answers."""
+    plain = copy.deepcopy(model).merge_and_unload()
+    embeddings = [
+        getattr(plain, f"get_{which}_embeddings", lambda: None)() for which in ("input", "output")
+    ]
+    weights = [getattr(part, "weight", None) for part in embeddings]
+    if getattr(plain.config, "tie_word_embeddings", False) and weights[0] is not weights[1]:
+        # One of them was trained apart; loading would make them one again.
+        plain.config.tie_word_embeddings = False
+    return plain
+
+
+def _save_adapters(model: Any, folder: Path, with_weights: bool) -> None:
+    if with_weights:
+        model.save_pretrained(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.peft_config[model.active_adapter].save_pretrained(folder)

@@ -1,0 +1,203 @@
+"""Train one model to its best, and measure it."""
+
+import csv
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..callbacks import StepProfile
+from ..models.compilation import compile_in_place
+from ..models.gradient_checkpointing import checkpoint_gradients
+from ..report import Profile
+from ..teachers import CachedTeacher, CachingTeacher
+from ..teachers.caching import live
+from ..training.distill import fit
+from ..training.module import DistillationModule
+from .trainer import build_trainer
+
+log = logging.getLogger("lightning_distill")
+
+
+@dataclass
+class Result:
+    """What a stage leaves in `result.json`.
+
+    Attributes:
+        metrics: everything logged by the test, without the prefix `test/`.
+        steps: optimizer steps taken in all.
+        epochs: passes over the data, begun or finished.
+        seconds: wall time of training.
+        checkpoint: path within the run of the weights that were tested.
+    """
+
+    metrics: dict[str, float]
+    steps: int
+    epochs: int
+    seconds: float
+    checkpoint: str
+
+
+@rank_zero_only
+def say(title: str, text: str) -> None:
+    """A line on the console and in `log.txt`, from the first process."""
+    log.info("%s: %s", title, text)
+
+
+def train(
+    cfg: DictConfig,
+    module: DistillationModule,
+    data: Any,
+    directory: Path,
+    **trainer_changes: Any,
+) -> Result:
+    """Fit, put the best weights back and test; goes on where a stage in `directory` stopped.
+
+    Args:
+        cfg: the run's configuration.
+        module: trained in place; afterwards it holds the best weights by `cfg.monitor`.
+        data: a LightningDataModule.
+        directory: checkpoints, `metrics.csv` and `result.json` are written there, and
+            `profile.json` and `profile.png` with `cfg.profile`.
+        trainer_changes: arguments of the trainer that differ from `cfg.trainer`.
+
+    Raises:
+        ValueError: if no step was made.
+        KeyboardInterrupt: if the user stopped the training; the last checkpoint is kept.
+    """
+    done = directory / "result.json"
+    last = directory / "checkpoints" / "last.ckpt"
+    resuming = bool(cfg.resume)
+    if resuming and done.is_file():
+        result = Result(**json.loads(done.read_text()))
+        # Adapters are sized by a batch, and the checkpoint holds them.
+        module.prepare(next(iter(data.train_dataloader())), check=False)
+        load_checkpoint(module, directory / result.checkpoint)
+        return result
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    # The logger begins its file anew.
+    logged_before = _rows(directory / "metrics.csv") if resuming else []
+    if resuming and last.is_file():
+        _follow_a_move(last)
+    # A run that is older than these keys goes on as it was.
+    if OmegaConf.select(cfg, "gradient_checkpointing"):
+        checkpoint_gradients(module.student)
+    if OmegaConf.select(cfg, "compile"):
+        compile_in_place(module.student)
+        if module.teacher is not None and not isinstance(module.teacher, CachedTeacher):
+            compile_in_place(live(module.teacher))
+    trainer = build_trainer(cfg, directory, **trainer_changes)
+    profile = StepProfile() if cfg.get("profile") else None
+    if profile is not None:
+        trainer.callbacks.append(profile)  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    if profile is not None:
+        _keep_profile(cfg, module, profile, directory)
+    steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
+    if steps == 0:
+        raise ValueError(
+            "Training has ended without a step, so nothing was learnt. Look at trainer.max_epochs, "
+            "trainer.max_steps, trainer.limit_train_batches and the data's size."
+        )
+    best = None
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
+            best = Path(checkpoint.best_model_path) if checkpoint.best_model_path else None
+    if best is None:
+        # Nothing was monitored: the last weights are the result, and a resumed run needs them.
+        best = directory / "checkpoints" / "final.ckpt"
+        trainer.save_checkpoint(best, weights_only=True)
+    else:
+        load_checkpoint(module, best)
+    trainer.test(module, datamodule=data, verbose=False)
+    metrics = {
+        name.removeprefix("test/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
+    _prepend(directory / "metrics.csv", logged_before)
+    result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
+    _write(done, result)
+    return result
+
+
+@rank_zero_only
+def _keep_profile(
+    cfg: DictConfig, module: DistillationModule, profile: StepProfile, directory: Path
+) -> None:
+    kept = isinstance(module.teacher, CachedTeacher | CachingTeacher)
+    Profile(
+        profile.times,
+        num_workers=OmegaConf.select(cfg, "data.num_workers"),
+        length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
+        cacheable=module.teacher is not None and not kept,
+    ).save(directory)
+
+
+@rank_zero_only
+def _follow_a_move(last: Path) -> None:
+    """Let a checkpoint know its folder: one that was moved would forget which weights were best."""
+    state = torch.load(last, map_location="cpu", weights_only=True)
+    moved = False
+    for callback in state.get("callbacks", {}).values():
+        old = callback.get("dirpath") if isinstance(callback, dict) else None
+        if old is None or Path(old) == last.parent:
+            continue
+        moved = True
+        for name, value in callback.items():
+            if isinstance(value, str):
+                callback[name] = value.replace(old, str(last.parent))
+            elif name == "best_k_models":
+                callback[name] = {k.replace(old, str(last.parent)): v for k, v in value.items()}
+    if moved:
+        aside = last.with_suffix(".moved")
+        torch.save(state, aside)
+        aside.rename(last)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@rank_zero_only
+def _prepend(path: Path, before: list[dict[str, str]]) -> None:
+    """Put rows of the part of a run that went before in front of those that follow it."""
+    after = _rows(path)
+    if not before or not after:
+        return
+    first = min(int(row["step"]) for row in after)
+    rows = [row for row in before if int(row["step"]) < first] + after
+    found = {name for row in rows for name in row} - {"epoch", "step"}
+    names = ["epoch", "step", *sorted(found)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@rank_zero_only
+def _write(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(result), indent=2))
+
+
+def load_checkpoint(module: nn.Module, path: Path) -> None:
+    """Put a checkpoint's weights into `module`, which must have exactly these."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])

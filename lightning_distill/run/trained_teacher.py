@@ -1,0 +1,181 @@
+"""A teacher that is trained on the spot, kept, and found again by what made it."""
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from ..data.cache_folder import cache_folder
+from ..models.hugging_face import check_dtype
+from ..models.quantization import check_quantization, quantized
+from ..objective.objective import Objective
+from ..students.from_config import AUTO_CLASSES
+from ..teachers import pretrained
+from ..training.module import DistillationModule
+from .call import call, known
+from .check_values import check_number
+from .data import check_lengths
+from .metrics import build_metrics, watching
+from .objective import label_term
+from .stage import say, train
+from .trainer import optimization
+
+# What may change a teacher when it is another version.
+MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
+
+
+def trained_teacher(
+    cfg: DictConfig,
+    data: Any,
+    model: Any,
+    max_epochs: int = 6,
+    learning_rate: float = 1e-3,
+    label_smoothing: float = 0.0,
+    batch_size: int = 32,
+    folder: str | None = None,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    rehearse: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train a model on all labels of the data, or load the one that was trained so before.
+
+    Args:
+        cfg: the run's configuration, for everything not named here.
+        data: the data module; all its labels are used, also those kept from the student.
+        model: the configuration of the model to train.
+        max_epochs: passes over the data.
+        learning_rate: of the configured optimizer.
+        label_smoothing: share of the label's probability spread over all classes.
+        batch_size: rows per step.
+        folder: where to keep it; `teachers` in [`cache_folder`][] by default.
+        dtype: `float32` (the default), `bfloat16` or `float16`: in which it answers. It is trained
+            and kept in float32.
+        quantization: `int8` makes its answers cheaper and changes them, see [`quantized`][].
+        rehearse: called with the untrained model before it is trained, to find what would fail
+            afterwards.
+
+    Returns:
+        The trained model, its best by the monitored metric.
+    """
+    check_number("teacher.max_epochs", max_epochs, whole=True, least=1, required=True)
+    check_number("teacher.learning_rate", learning_rate, above=0, required=True)
+    check_number("teacher.label_smoothing", label_smoothing, least=0, most=1, required=True)
+    check_number("teacher.batch_size", batch_size, whole=True, least=1, required=True)
+    answering = check_dtype(dtype)
+    check_quantization(quantization)
+    if hasattr(data, "counts") and data.counts().get("labelled train rows") == 0:
+        raise ValueError(
+            "No training row has a label, so no teacher can be trained on them. Is data.label the "
+            "right column? Without labels name a trained one: teacher=pretrained teacher.path=DIR."
+        )
+    build_metrics(cfg)
+    recipe = {
+        **_settings(cfg),
+        "model": model,
+        "max_epochs": max_epochs,
+        "learning_rate": learning_rate,
+        "label_smoothing": label_smoothing,
+        "batch_size": batch_size,
+        "seed": cfg.seed,
+        "data": data.fingerprint(),
+        # Which rows share a batch, and in which order they come.
+        "order": {name: getattr(data, name, None) for name in ("length_bucketing", "seed")},
+        "labels": getattr(data, "label_names", None),
+        "versions": {name: version(name) for name in MAKERS},
+    }
+    text = json.dumps(recipe, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    kept = (Path(folder) if folder else cache_folder() / "teachers") / key
+    if (kept / "recipe.json").is_file():
+        say("Teacher", f"found in {kept}")
+        kind = AUTO_CLASSES.get(cfg.task)
+        return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
+    _check_writable(kept)
+    teacher = call(DictConfig(model), known(data), "teacher.model")
+    check_lengths(data, teacher=teacher)
+    if rehearse is not None:
+        # Whoever learns from a teacher freezes it.
+        rehearse(copy.deepcopy(teacher))
+    say("Teacher", f"training once, then kept in {kept}")
+    stage = cfg.copy()
+    with open_dict(stage):
+        stage.optimizer.lr = learning_rate
+    metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
+    module = DistillationModule(
+        teacher,
+        None,
+        Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)}),
+        metrics,
+        **optimization(stage),
+    )
+    stage = watching(stage, metrics, module.objective)
+    # What shapes the student's steps is no part of the teacher's recipe.
+    whole = {
+        "labelled_rows": None,
+        "drop_unlabelled": True,
+        "batch_size": batch_size,
+        "tokens_per_batch": None,
+        "augmentation": None,
+        "views": None,
+    }
+    rows = data.replace(**{name: v for name, v in whole.items() if hasattr(data, name)})
+    directory = Path(str(cfg.output_dir)) / "teacher"
+    # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
+    steps = cfg.trainer.max_steps if getattr(data, "streaming", False) else -1
+    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
+    _keep(module.student, data.tokenizer, kept, text)
+    # As if it were loaded from there, for who asks where it is.
+    module.student.name_or_path = str(kept)  # type: ignore[assignment]
+    return quantized(module.student.eval().to(answering), quantization)
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What else makes a teacher: everything but where it runs and what it shows."""
+    names = ["optimizer", "scheduler", "callbacks", "metrics", "trainer", "monitor", "mode"]
+    # Not resolved: the student's learning rate and the run's folder are no part of a recipe.
+    everything: Any = OmegaConf.to_container(cfg)
+    groups: dict[str, Any] = {name: everything.get(name) or {} for name in names}
+    where = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")
+    shown = ("log_every_n_steps", "enable_model_summary", "max_epochs", "max_steps")
+    for name, left_out in (
+        ("trainer", where + shown),
+        ("optimizer", ("lr",)),
+        ("callbacks", ("progress_bar",)),
+    ):
+        groups[name] = {k: v for k, v in groups[name].items() if k not in left_out}
+    return groups
+
+
+@rank_zero_only
+def _check_writable(kept: Path) -> None:
+    folder = kept.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The teacher cannot be kept in {folder}: {error.strerror}. Name another folder, as in "
+            "teacher.folder=DIR, or set LIGHTNING_DISTILL_CACHE."
+        ) from error
+
+
+@rank_zero_only
+def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a killed run leaves no half teacher to be found.
+    aside = Path(tempfile.mkdtemp(dir=kept.parent))
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    (aside / "recipe.json").write_text(recipe)
+    shutil.rmtree(kept, ignore_errors=True)
+    aside.rename(kept)

@@ -1,0 +1,87 @@
+"""Language models whose token ids may not mean the same, found out before anything is trained."""
+
+import logging
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..data.load_tokenizer import load_tokenizer
+from ..models.vocabulary import compare_vocabularies, shared_vocabulary
+from ..objective.objective import Objective
+
+log = logging.getLogger("lightning_distill")
+
+
+def share_ids(cfg: DictConfig, student: str, teacher: str) -> bool:
+    """Whether two language models may read the same ids; says how many they share, and notes it.
+
+    Args:
+        cfg: the run's configuration; criteria with a `shared_vocab` that is null get the number.
+        student: where the student's tokenizer is.
+        teacher: where the teacher's is.
+    """
+    target = cfg.data.get("_target_")
+    if target is None or getattr(get_object(target), "task", None) != "language_modelling":
+        return False
+    found = compare_vocabularies(load_tokenizer(student), load_tokenizer(teacher))
+    if not found.comparable:
+        return False
+    (log.warning if found.steps else log.info)("Tokenizers: %s", found)
+    if found.first_difference is not None:
+        for node in (cfg.get("criteria") or {}).values():
+            criterion = node.get("criterion") if OmegaConf.is_dict(node) else None
+            if criterion is not None and criterion.get("shared_vocab", 0) is None:
+                criterion.shared_vocab = found.shared
+    return True
+
+
+def check_vocabularies(data: Any, objective: Objective) -> None:
+    """Refuse to compare logits by ids that mean other tokens to the teacher.
+
+    Raises:
+        ValueError: with the first id that differs, and what to do.
+    """
+    own = getattr(data, "teacher_tokenizer", None)
+    if own is None or getattr(data, "task", None) != "language_modelling":
+        return
+    for name, term in objective.terms.items():
+        if not _compares_ids(term):
+            continue
+        try:
+            shared_vocabulary(data.tokenizer, own)
+        except ValueError as error:
+            raise ValueError(f"Term {name!r} compares logits by their ids. {error}") from error
+        raise ValueError(
+            f"Term {name!r} compares positions of the same tokens, and data.teacher_tokenizer "
+            "makes the teacher read tokens of its own. Its ids mean the same as the student's: "
+            "leave data.teacher_tokenizer=null."
+        )
+
+
+def _compares_ids(term: nn.Module) -> bool:
+    if getattr(getattr(term, "criterion", None), "any_classes", False):
+        return False
+    return any(
+        source.role == "teacher" and (source.kind in ("head", "sparse") or source.name == "logits")
+        for source in term.sources()  # type: ignore[operator]
+    )
+
+
+def without_common_tokens(cfg: DictConfig, data: Any) -> None:
+    """Switch off metrics that compare with the teacher token by token, where it has other ones."""
+    if getattr(data, "task", None) != "language_modelling" or data.teacher_tokenizer is None:
+        return
+    dropped = []
+    for name, node in (cfg.get("metrics") or {}).items():
+        target = node.get("_target_") if OmegaConf.is_dict(node) else None
+        if target is not None and getattr(get_object(target), "needs_teacher", False):
+            dropped.append(str(name))
+    for name in dropped:
+        cfg.metrics[name] = None
+    if dropped:
+        log.info(
+            "Metrics: %s left out, for student and teacher have different tokens",
+            ", ".join(dropped),
+        )

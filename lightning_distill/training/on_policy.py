@@ -1,0 +1,455 @@
+"""On-policy distillation: the student learns on texts that it, or its teacher, generates."""
+
+import logging
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+from transformers import GenerationConfig
+
+from ..models.capture import accepts
+from ..models.generation import batch_of, check_batch, generate, prompts, seeded, Text, UNLABELLED
+from ..models.inputs import longest_input
+from ..models.source import Source
+from ..objective.objective import Objective
+from ..schedules import Schedule
+from .module import DistillationModule
+from .replay_buffer import ReplayBuffer
+
+MASK = Source("batch", "output", "loss_mask")
+
+log = logging.getLogger("lightning_distill")
+
+Share = float | int | Schedule
+
+
+class OnPolicyDistillationModule(DistillationModule):
+    """Distils language models on texts that are generated while they are trained.
+
+    Each training batch is, as chance decides, one of
+
+    - the student's own: it continues the batch's prompts, and what it generated replaces the
+      batch, with probability `student_fraction` (GKD, Agarwal et al., 2024). Of these, a share
+      `replay_fraction` comes from what it generated before (after Ko et al., 2024);
+    - the teacher's: it continues the prompts, with probability `teacher_fraction`
+      (sequence-level KD, Kim and Rush, 2016);
+    - the data as they are.
+
+    A batch has `input_ids` and `labels` of shape `(rows, tokens)`; a label is the token that
+    follows its position, and -100 where nothing is to be predicted. What a row's first label is
+    predicted from is its prompt; of a row without labels that is all of it.
+
+    What replaces a batch has the entries `input_ids` and `attention_mask`, padded on the right,
+    `loss_mask`, true for positions that are followed by a generated token (its end of text
+    included), and `labels`. Tokens that the teacher wrote are labels. Tokens that the student
+    wrote are none: all labels are -100 there, so that [`HardLabel`][] and `label_weight` learn
+    from data and teacher only. Other batches get a `loss_mask` from their labels. Terms on logits
+    or heads whose criterion takes a `mask` count by it, unless they name a mask themselves.
+
+    All processes take the same decision for a batch, each generates other texts, and a resumed run
+    goes on as an uncut one.
+
+    Args:
+        student: a causal language model of transformers; trained.
+        teacher: as for [`DistillationModule`][], live and with the same vocabulary, of which one
+            may have some ids more at its end.
+        objective: what is minimised.
+        metrics: as for [`DistillationModule`][].
+        optimizer: as for [`DistillationModule`][].
+        scheduler: as for [`DistillationModule`][].
+        student_fraction: share of batches that the student generates, from 0 to 1; a number or a
+            schedule. Known as lambda.
+        teacher_fraction: share of batches that the teacher generates; a number or a schedule.
+        max_new_tokens: the longest completion, its end of text included.
+        temperature: of the student's sampling; at 1 texts are drawn from what is trained, at 0 the
+            likeliest token is taken.
+        teacher_temperature: of the teacher's; 0 by default.
+        beams: the teacher's beam search, as in the paper, where more than 1.
+        top_k: sample from so many of the likeliest tokens only; `None` from all.
+        top_p: sample from the likeliest tokens of this mass only; `None` from all.
+        prompt_tokens: how many first tokens are the prompt of a row whose labels count from its
+            first token on, as those of plain text do.
+        replay_size: how many generated texts each process keeps; 0 for none.
+        replay_fraction: share of the student's batches that are taken from these, once there are
+            any.
+        eos_token_id: what ends a text, one id or several; `None` asks the data module's tokenizer,
+            then the student's configuration.
+        pad_token_id: what fills rows up, and is read by no one; found in the same way, and the end
+            of text if there is none.
+        seed: of decisions and texts.
+
+    Raises:
+        ValueError: at construction for shares that do not fit, and models, teachers or terms that
+            nothing can be generated with or learnt by; before the first step for batches without
+            prompts.
+
+    References:
+        Agarwal et al., *On-Policy Distillation of Language Models: Learning from Self-Generated
+        Mistakes*, 2024, https://arxiv.org/abs/2306.13649, algorithm 1; Kim and Rush,
+        *Sequence-Level Knowledge Distillation*, 2016, https://arxiv.org/abs/1606.07947; Ko et al.,
+        *DistiLLM: Towards Streamlined Distillation for Large Language Models*, 2024,
+        https://arxiv.org/abs/2402.03898.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        objective: Objective,
+        metrics: Mapping[str, Metric] | Metric | None = None,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        *,
+        student_fraction: Share = 1.0,
+        teacher_fraction: Share = 0.0,
+        max_new_tokens: int = 128,
+        temperature: float = 1.0,
+        teacher_temperature: float = 0.0,
+        beams: int = 1,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        prompt_tokens: int | None = None,
+        replay_size: int = 0,
+        replay_fraction: float = 0.0,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        seed: int = 0,
+    ):
+        _check_shares(student_fraction, teacher_fraction)
+        _check_share("replay_fraction", replay_fraction)
+        _check_whole("max_new_tokens", max_new_tokens, 1)
+        _check_whole("beams", beams, 1)
+        _check_whole("replay_size", replay_size, 0)
+        for name, count in (("prompt_tokens", prompt_tokens), ("top_k", top_k)):
+            if count is not None:
+                _check_whole(name, count, 1)
+        for name, value in (
+            ("temperature", temperature),
+            ("teacher_temperature", teacher_temperature),
+        ):
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"`{name}` must be finite and not negative (0 takes the likeliest token), "
+                    f"got {value}."
+                )
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"`top_p` must be above 0 and at most 1, or null, got {top_p}.")
+        if beams > 1 and teacher_temperature > 0:
+            raise ValueError(
+                f"beams={beams} searches and teacher_temperature={teacher_temperature} samples: "
+                "set teacher_temperature=0, or beams=1."
+            )
+        if replay_fraction > 0 and replay_size == 0:
+            raise ValueError(
+                f"replay_fraction is {replay_fraction} and replay_size is 0, so that nothing is "
+                "kept to be replayed: set replay_size to a number of texts, such as 1000."
+            )
+        super().__init__(student, teacher, objective, metrics, optimizer, scheduler)
+        self.student_fraction, self.teacher_fraction = student_fraction, teacher_fraction
+        self.max_new_tokens, self.prompt_tokens = max_new_tokens, prompt_tokens
+        self.temperature, self.teacher_temperature = temperature, teacher_temperature
+        self.beams, self.top_k, self.top_p = beams, top_k, top_p
+        self.replay_fraction, self.replay = replay_fraction, ReplayBuffer(replay_size)
+        self.eos_token_id, self.pad_token_id = eos_token_id, pad_token_id
+        self.seed = seed
+        # Training batches so far: what decisions and texts are drawn from, beside the seed.
+        self._batches = 0
+        self._writers = [
+            name
+            for name, share in (("student", student_fraction), ("teacher", teacher_fraction))
+            if _largest(share) > 0
+        ]
+        self._check_models()
+        _mask_terms(objective)
+
+    def training_batch(self, batch: Any) -> Any:
+        """The batch itself, or what student or teacher generate, or generated, in its place."""
+        number, self._batches = self._batches, self._batches + 1
+        origin = self._origin(number)
+        if self._writers:
+            self._log({"on_policy": float(origin in ("student", "replay"))})
+            if "teacher" in self._writers:
+                self._log({"from_teacher": float(origin == "teacher")})
+            if self.replay_fraction > 0:
+                self._log({"replayed": float(origin == "replay")})
+        if origin == "data":
+            return _with_mask(batch)
+        if origin == "replay":
+            numbers = random.Random(f"replay {self.seed} {number} {_rank()}")
+            texts = self.replay.draw(len(batch["input_ids"]), numbers)
+        else:
+            texts = self._write(origin, batch, number)
+        if origin == "student":
+            self.replay.add(texts)
+        lengths = [len(text.tokens) - text.prompt for text in texts]
+        ended = [text.ended for text in texts]
+        self._log(
+            {
+                "generated_tokens": sum(lengths) / len(texts),
+                "ended": sum(ended) / len(texts),
+            },
+            len(texts),
+            on_epoch=False,
+        )
+        return batch_of(texts, self._pad(), batch["input_ids"].device, origin == "teacher")
+
+    def prepare(self, batch: Any, check: bool = True) -> None:
+        """As for any module, and see that the batch has prompts and that they can be continued.
+
+        Args:
+            batch: one batch as the data loader gives it.
+            check: also demand that each term is finite and gives the student a gradient.
+        """
+        check_batch(batch)
+        # Nothing is generated in validation and tests.
+        if check and self._writers:
+            self._check_ends()
+            prompts(batch, self.prompt_tokens)
+            if self._longest_prompt() < 1:
+                raise ValueError(
+                    f"max_new_tokens is {self.max_new_tokens}, which leaves no token for a prompt: "
+                    f"the models read {self._longest_prompt() + self.max_new_tokens}. Lower "
+                    "max_new_tokens."
+                )
+        super().prepare(batch, check)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also write how many batches there were, and the replay buffers of all processes."""
+        super().on_save_checkpoint(checkpoint)
+        states = [self.replay.state()]
+        if self.replay.size and _ranks() > 1:
+            states = [{} for _ in range(_ranks())]
+            torch.distributed.all_gather_object(states, self.replay.state())
+        checkpoint["on_policy"] = {"batches": self._batches, "replay": states}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also go on with the decisions and the replay buffer where they stopped."""
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("on_policy")
+        if saved is not None:
+            self._batches = saved["batches"]
+            self.replay.load(saved["replay"], _rank(), _ranks())
+
+    # What is decided.
+
+    def _origin(self, number: int) -> str:
+        """Whose the batch of this number is: `student`, `replay`, `teacher` or `data`."""
+        progress = min(self.global_step / max(self._total_steps - 1, 1), 1.0)
+        shares = []
+        for share in (self.student_fraction, self.teacher_fraction):
+            if isinstance(share, Schedule):
+                share.progress = progress
+            shares.append(float(share() if isinstance(share, Schedule) else share))
+        # Of the seed and the number alone: equal on every rank, and after a restart.
+        numbers = random.Random(f"origin {self.seed} {number}")
+        drawn, replayed = numbers.random(), numbers.random() < self.replay_fraction
+        if drawn < shares[0]:
+            return "replay" if replayed and len(self.replay) else "student"
+        return "teacher" if drawn < sum(shares) else "data"
+
+    # How texts are written.
+
+    def _write(self, writer: str, batch: Any, number: int) -> list[Text]:
+        model: Any = self.student if writer == "student" else self.teacher
+        longest = self._longest_prompt()
+        begun = [prompt[-longest:] for prompt in prompts(batch, self.prompt_tokens)]
+        device = batch["input_ids"].device
+        # Other random numbers on each rank, and none taken from the stream of the training.
+        seed = random.Random(f"text {self.seed} {number} {_rank()}").getrandbits(63)
+        with self._section("generation"), seeded(seed, device):
+            return generate(
+                model, begun, self._generation_config(writer), self._shared_vocabulary(), device
+            )
+
+    def _generation_config(self, writer: str) -> GenerationConfig:
+        student = writer == "student"
+        temperature = self.temperature if student else self.teacher_temperature
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            # Explicitly none: transformers takes 50 where nothing is said.
+            sampling = {"do_sample": True, "temperature": float(temperature)}
+            sampling |= {
+                "top_k": self.top_k or 0,
+                "top_p": 1.0 if self.top_p is None else self.top_p,
+            }
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            num_beams=1 if student else self.beams,
+            eos_token_id=self._ends(),
+            pad_token_id=self._pad(),
+            # Whatever the model's configuration says, which is for training.
+            use_cache=True,
+            **sampling,
+        )
+
+    def _longest_prompt(self) -> int:
+        models = [m for m in (self.student, self.teacher) if m is not None]
+        limits = [n for n in map(longest_input, models) if n is not None]
+        return min(limits, default=10**9) - self.max_new_tokens
+
+    def _shared_vocabulary(self) -> int:
+        return min(_vocabulary(m) for m in (self.student, self.teacher) if m is not None)
+
+    def _token(self, name: str) -> Any:
+        """An id as the user names it, or the data's tokenizer, or the student's configuration."""
+        own = getattr(self, name)
+        if own is not None:
+            return own
+        data = getattr(self._trainer, "datamodule", None)
+        student: Any = self.student
+        for where in (
+            getattr(data, "tokenizer", None),
+            getattr(student, "generation_config", None),
+            getattr(student, "config", None),
+        ):
+            found = getattr(where, name, None)
+            if found is not None:
+                return found
+        return None
+
+    def _ends(self) -> list[int]:
+        found = self._token("eos_token_id")
+        if found is None:
+            return []
+        return [found] if isinstance(found, int) else list(found)
+
+    def _pad(self) -> int:
+        found = self._token("pad_token_id")
+        return self._ends()[0] if found is None or found < 0 else int(found)
+
+    # What is refused.
+
+    def _check_models(self) -> None:
+        if not self._writers:
+            return
+        if hasattr(self.teacher, "recall"):
+            raise ValueError(
+                f"The teacher is a {type(self.teacher).__name__}, which keeps answers to the texts "
+                "of the data, and here texts are made anew in every step. Use a live teacher "
+                "(teacher=pretrained), or set student_fraction=0 and teacher_fraction=0."
+            )
+        for writer in self._writers:
+            model = getattr(self, writer)
+            if model is None:
+                raise ValueError("teacher_fraction is above 0, but `teacher` is None.")
+            if not hasattr(model, "generate"):
+                raise ValueError(
+                    f"The {writer} is a {type(model).__name__} and cannot generate; it must be a "
+                    "causal language model of transformers, as "
+                    f"{writer}.auto_class=AutoModelForCausalLM gives it."
+                )
+        if "student" in self._writers and not self.objective.sources("teacher"):
+            raise ValueError(
+                "No term reads the teacher, so the student would learn nothing from its own texts: "
+                "add one, such as fused_linear_divergence, or set student_fraction=0."
+            )
+        for name, term in self.objective.terms.items():
+            if getattr(getattr(term, "criterion", None), "shift_labels", False):
+                raise ValueError(
+                    f"Term {name!r} has shift_labels=true, and labels here are the tokens that "
+                    "follow already: set its criterion's shift_labels to false."
+                )
+
+    def _check_ends(self) -> None:
+        ends, known = self._ends(), self._shared_vocabulary()
+        if not ends:
+            raise ValueError(
+                "It is not known which token ends a text: neither the data's tokenizer nor the "
+                "student's configuration has an eos_token_id. Set eos_token_id."
+            )
+        for token in (*ends, self._pad()):
+            if not 0 <= token < known:
+                raise ValueError(
+                    f"Token {token}, which ends a text or fills it up, is not among the {known} "
+                    "that student and teacher know. Set eos_token_id and pad_token_id to those of "
+                    "the tokenizer."
+                )
+
+    def _values(self, batch: Any, *args: Any, **options: Any) -> Any:
+        # Of validation and tests too: terms count by the mask there as in training.
+        return super()._values(_with_mask(batch), *args, **options)
+
+    def _log(self, values: Mapping[str, float], rows: int = 1, on_epoch: bool = True) -> None:
+        if self._trainer is None:
+            return
+        # Shares of batches are the epoch's; the others are there in some steps only.
+        self.log_dict(
+            {f"train/{name}": value for name, value in values.items()},
+            on_step=not on_epoch,
+            on_epoch=on_epoch,
+            sync_dist=on_epoch,
+            batch_size=rows,
+        )
+
+
+def _with_mask(batch: Any) -> Any:
+    if not isinstance(batch, Mapping) or "loss_mask" in batch or "labels" not in batch:
+        return batch
+    return {**batch, "loss_mask": batch["labels"] != UNLABELLED}
+
+
+def _mask_terms(objective: Objective) -> None:
+    """Let terms on logits or heads count by the mask of the batch, where they name none."""
+    for name, term in objective.terms.items():
+        inputs: Any = getattr(term, "inputs", None)
+        criterion: Any = getattr(term, "criterion", None)
+        if not isinstance(inputs, dict) or criterion is None or "mask" in inputs:
+            continue
+        of_logits = any(
+            s.role != "batch" and (s.kind == "head" or (s.kind, s.name) == ("output", "logits"))
+            for s in inputs.values()
+        )
+        if of_logits and accepts(criterion, "mask"):
+            inputs["mask"] = MASK
+            log.info("Term %r counts by batch.loss_mask.", name)
+
+
+def _vocabulary(model: Any) -> int:
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    return int(getattr(embeddings, "num_embeddings", 2**31))
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _ranks() > 1 else 0
+
+
+def _ranks() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
+def _largest(share: Share) -> float:
+    return share.largest if isinstance(share, Schedule) else share
+
+
+def _check_share(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
+
+
+def _check_shares(student: Share, teacher: Share) -> None:
+    for i in range(101):
+        now = []
+        for name, share in (("student_fraction", student), ("teacher_fraction", teacher)):
+            value = share.at(i / 100) if isinstance(share, Schedule) else share
+            _check_share(name, value)
+            now.append(value)
+        if sum(now) > 1 + 1e-9:
+            raise ValueError(
+                "student_fraction and teacher_fraction are shares of the same batches and must sum "
+                f"to 1 at most, got {now[0]:.4g} and {now[1]:.4g} at {i} % of the run."
+            )
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
+
+
+__all__ = ["OnPolicyDistillationModule"]

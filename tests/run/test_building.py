@@ -1,0 +1,69 @@
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+from tiny import bert
+
+from lightning_distill.data.ragged import Ragged
+from lightning_distill.run.data import check_lengths
+from lightning_distill.run.metrics import check_metric_task, without_agreement
+
+
+def data(*rows, teacher=None):
+    ids = Ragged.of(rows)
+    other = ids if teacher is None else Ragged.of(teacher)
+    split = SimpleNamespace(student={"input_ids": ids}, teacher={"input_ids": other})
+    tokenizer = None if teacher is None else object()
+    return SimpleNamespace(splits={"train": split}, teacher_tokenizer=tokenizer)
+
+
+def test_a_token_that_a_model_does_not_know_is_refused_wherever_it_is():
+    known = data([1, 2], [3, 59])
+    check_lengths(known, student=bert(1, 8), teacher=None)
+    with pytest.raises(ValueError, match="student knows 59 token ids, but the data holds id 59"):
+        check_lengths(known, student=bert(1, 8, vocab_size=59))
+    # Each side has a tokenizer of its own.
+    own = data([1, 2], teacher=[[1], [70]])
+    check_lengths(own, student=bert(1, 8), teacher=bert(1, 8, vocab_size=71))
+    with pytest.raises(ValueError, match="teacher knows 60 token ids, but the data holds id 70"):
+        check_lengths(own, student=bert(1, 8), teacher=bert(1, 8))
+
+
+def test_a_row_that_a_model_cannot_read_whole_is_refused():
+    with pytest.raises(ValueError, match="student reads at most 32 tokens, but the data has .* 33"):
+        check_lengths(data([1] * 33), student=bert(1, 8))
+
+
+def metric_of(task: str, target: str, **more):
+    cfg = OmegaConf.create({"task": task})
+    check_metric_task(cfg, "m", OmegaConf.create({"_target_": target, **more}))
+
+
+@pytest.mark.parametrize("kind", ["Perplexity", "BitsPerByte", "ForwardKL", "ReverseKL"])
+def test_metrics_of_language_models_fit_their_task(kind):
+    target = f"lightning_distill.metrics.{kind}"
+    metric_of("language_modelling", target)
+    for task in ("multi_label", "regression"):
+        with pytest.raises(ValueError, match=f"{kind}. measures a softmax.*data.task={task}"):
+            metric_of(task, target)
+
+
+def test_metrics_of_other_tasks_are_refused_for_language_models():
+    metric_of("language_modelling", "torchmetrics.classification.MulticlassAccuracy", num_classes=9)
+    for kind in ("classification.MulticlassAccuracy", "PearsonCorrCoef"):
+        with pytest.raises(ValueError, match=r"task=language_modelling.*metrics=\[perplexity\]"):
+            metric_of("language_modelling", f"torchmetrics.{kind}")
+    with pytest.raises(ValueError, match=r"whole rows at once.*metrics=\[perplexity\]"):
+        metric_of("language_modelling", "torchmetrics.text.Perplexity")
+
+
+def test_without_a_teacher_nothing_is_compared_with_it():
+    targets = {
+        "perplexity": "lightning_distill.metrics.Perplexity",
+        "agreement": "lightning_distill.Agreement",
+        "forward_kl": "lightning_distill.metrics.ForwardKL",
+        "accuracy": "torchmetrics.classification.MulticlassAccuracy",
+    }
+    cfg = OmegaConf.create({"metrics": {n: {"_target_": t} for n, t in targets.items()}})
+    without_agreement(cfg)
+    assert [n for n, node in cfg.metrics.items() if node is not None] == ["perplexity", "accuracy"]
