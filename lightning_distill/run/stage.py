@@ -138,8 +138,9 @@ def train(
         if name.startswith("test/")
     }
     _prepend(directory / "metrics.csv", logged_before)
-    checkpoint = str(best.relative_to(directory))
-    result = Result(metrics, steps, epochs, seconds, checkpoint, validations.count)
+    result = Result(
+        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
+    )
     _write(done, result)
     return result
 

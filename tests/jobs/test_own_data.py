@@ -101,15 +101,17 @@ def test_it_distils_trains_measures_and_inspects(run, kind):
     assert (run("job=inspect", *teacher) / "layers.json").is_file()
 
 
+CACHE = ["job=cache", "teacher=pretrained", "teacher.path=teacher"]
+MISSING = "Data lacks fingerprint"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["teacher=trained"], "teacher=trained trains a teacher once .* Data lacks fingerprint"),
-        (
-            ["job=cache", "teacher=pretrained", "teacher.path=teacher"],
-            "job=cache walks over the rows .* Data lacks fingerprint, preprocessing",
-        ),
+        (["teacher=trained"], f"teacher=trained trains a teacher once .* {MISSING}"),
+        (CACHE, f"job=cache walks over the rows .* {MISSING}, preprocessing"),
     ],
+    ids=["trained", "cache"],
 )
 def test_a_job_that_needs_more_says_what_before_anything_is_trained(
     run, arguments, words, capsys, monkeypatch

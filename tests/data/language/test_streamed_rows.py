@@ -157,6 +157,7 @@ def _rank(rank, folder, store, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_documents_and_take_equally_many_steps(tmp_path):
     # Written before both processes read them.
     held = corpus(tmp_path, packing=False, max_length=300)

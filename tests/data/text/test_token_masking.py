@@ -76,6 +76,7 @@ def on_rank(rank, store, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_do_not_matter(tmp_path):
     from processes import in_two_processes
 
