@@ -27,7 +27,7 @@ ROOMS["students"] = ROOMS["data"] = ROOMS["callbacks"] = {"models", "objective",
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks"}
-ROOMS["report"] = {"training", "teachers", "models", "callbacks"}
+ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs"}

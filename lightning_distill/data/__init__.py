@@ -1,5 +1,6 @@
 """Where batches come from: LightningDataModules of tokenised text, and of documents."""
 
+from .data import Cacheable, DataFacts, KeepsTeacher, Trainable
 from .draw import Draw
 from .language.chat_files import ChatFiles
 from .language.language_model import LanguageModelData
@@ -15,11 +16,14 @@ from .text.text_files import TextFiles
 from .text.token_masking import TokenMasking
 
 __all__ = [
+    "Cacheable",
     "ChatFiles",
+    "DataFacts",
     "Docstrings",
     "Draw",
     "EvenRows",
     "Hub",
+    "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
     "OffsetTokenizer",
@@ -32,5 +36,6 @@ __all__ = [
     "TokenAlignment",
     "TokenMasking",
     "TokenizedTexts",
+    "Trainable",
     "token_spans",
 ]

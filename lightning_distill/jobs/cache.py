@@ -38,6 +38,7 @@ from ..cache import (
 from ..cache.answer import signature
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST, PLAN, read_json, whole, write_json
+from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
 from ..models.forward import kept_heads, run_model as run
 from ..models.head import Head, head_of
@@ -155,13 +156,7 @@ def cache(
 def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list[Source]]:
     """The module that runs the teacher, the data, and what is read of the teacher."""
     data = build_data(cfg)
-    for name in ("row_lengths", "rows_dataloader", "preprocessing", "fingerprint"):
-        if not hasattr(data, name):
-            raise ValueError(
-                f"job=cache walks over the rows by number, and {type(data).__name__} has no method "
-                f"{name!r}. Write it (see TextDataModule), or let teacher=caching keep the answers "
-                "while a student learns."
-            )
+    check_cacheable(data, "job=cache")
     metrics = build_metrics(cfg)
 
     def rehearsal(teacher: nn.Module) -> None:
@@ -199,12 +194,12 @@ def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:
 
 
 def _refuse_unkeyed(data: Any) -> None:
-    if getattr(data, "streaming", False):
+    if DataFacts(data).is_streaming:
         raise ValueError(
             "A stream reads its rows anew in each epoch and does not number them, so none could be "
             "found again in a cache. Set data.streaming=false, or use a live teacher."
         )
-    if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
+    if DataFacts(data).draws_anew:
         raise ValueError(
             "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
             "it go round among a number of views: data.views=N, for this job and for the training."

@@ -1,7 +1,6 @@
 """The main job: teacher, student without it, student with it, and the comparison."""
 
 import copy
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..objective.objective import Objective
+from ..run.budget import same_budget
 from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, labelled_rows, on_labels
@@ -21,7 +21,7 @@ from ..run.objective import build_label_objective, build_objective
 from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
-from ..run.stage import Result, say, train
+from ..run.stage import say, train
 from ..run.trainer import build_module, optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
@@ -76,29 +76,11 @@ def distill(cfg: DictConfig) -> float:
             untrained, teacher, labels_only, metrics, **optimization(cfg)
         )
         rows = on_labels(data)
-        budget = same_budget(cfg, result, rows)
+        budget = same_budget(result.steps, result.validations, rows is data)
         stage = watching(cfg, metrics, labels_only)
         baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
     report(cfg, directory, data, module, result, baseline_module, baseline, facts)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]
-
-
-def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
-    """Trainer arguments for as many steps and validations as another model had.
-
-    Equally many validations, because the best of many checkpoints is better than of few.
-    """
-    if getattr(data, "streaming", False):
-        # Nobody knows how many batches an epoch has; it ends where it did.
-        return {"max_steps": result.steps, "max_epochs": max(result.epochs, 1)}
-    accumulated = cfg.trainer.accumulate_grad_batches
-    per_epoch = math.ceil(len(data.train_dataloader()) / accumulated)
-    return {
-        "max_steps": result.steps,
-        "max_epochs": math.ceil(result.steps / per_epoch),
-        "val_check_interval": max(result.steps * accumulated // max(result.epochs, 1), 1),
-        "check_val_every_n_epoch": None,
-    }
 
 
 def _rehearse_with(

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
+from ..data.data import DataFacts
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
 from ..run.data import build_data, check_lengths
@@ -42,13 +43,13 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
-    data = build_data(cfg)
+    data = build_data(cfg, loaders=("test_dataloader",))
     model, info = load(str(folder), AUTO_CLASSES.get(cfg.task), dtype=torch.float32)
     check_complete(f"model {folder}", info)
     model.eval()
     metrics = build_metrics(cfg)
     order = label_order(
-        getattr(data, "label_names", None),
+        DataFacts(data).label_names,
         getattr(model.config, "id2label", None),
         ("data", "model"),
     )

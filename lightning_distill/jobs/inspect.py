@@ -35,7 +35,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
         Paths and shapes of both models and the suggested mapping, also in `layers.json`.
     """
     check_number("job.depth", depth, whole=True, least=1)
-    data = build_data(cfg)
+    data = build_data(cfg, loaders=("train_dataloader",))
     teacher = build_teacher(cfg, data)
     if isinstance(teacher, CachedTeacher):
         teacher = teacher_weights(teacher, cfg)

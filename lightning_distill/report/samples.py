@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from ..data.data import DataFacts
 from ..models.inputs import longest_input
 from ..teachers.caching import live
 
@@ -63,11 +64,11 @@ def write_samples(
     Returns:
         The samples; none where no model writes any.
     """
-    own = getattr(data, "teacher_tokenizer", None)
+    own = DataFacts(data).teacher_tokenizer
     models = {} if teacher is None else {"teacher": (live(teacher), own)}
     models |= {name: (student, None) for name, student in students.items()}
     models = {name: pair for name, pair in models.items() if _can_generate(name, pair[0])}
-    if not models or getattr(data, "tokenizer", None) is None:
+    if not models or DataFacts(data).tokenizer is None:
         return []
     samples = []
     for prompt, rest in _prompts(data.test_dataloader(), count, prompt_tokens):

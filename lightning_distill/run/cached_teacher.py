@@ -13,6 +13,7 @@ from torch import nn
 from ..cache import AnswerStore
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
+from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
@@ -51,9 +52,10 @@ def cached_teacher(
     teacher = CachedTeacher(where)
     if path is not None:
         _load(teacher, path, auto_class)
-    if not hasattr(data, "preprocessing"):
+    if DataFacts(data).preprocessing is None:
         # Rows that are not there are found when they are asked for.
         return teacher
+    check_cacheable(data, "teacher=cached")
     check_preprocessing(teacher.store, data)
     if not _same_data(teacher.store, data):
         _check_rows(teacher, data)
@@ -144,7 +146,7 @@ def _same_data(store: AnswerStore, data: Any) -> bool:
 
 def _check_rows(teacher: CachedTeacher, data: Any) -> None:
     """Look for every row of other data before the first step; a part of what was cached is fine."""
-    if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
+    if DataFacts(data).draws_anew:
         raise ValueError(
             "Augmentation draws anew in each epoch, which no cache can hold. Let it go round among "
             "the views that were cached: data.views=N."

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ..data.data import DataFacts
 from ..students.from_config import AUTO_CLASSES
 
 
@@ -17,15 +18,16 @@ def group(cfg: DictConfig, name: str) -> Any:
 
 def known(data: Any, **more: Any) -> dict[str, Any]:
     """What a model's constructor may ask for by name."""
-    tokenizer = getattr(data, "tokenizer", None)
+    facts = DataFacts(data)
+    tokenizer = facts.tokenizer
     known = {
-        "num_labels": getattr(data, "num_labels", None),
-        "label_names": getattr(data, "label_names", None),
-        "task": getattr(data, "task", None),
+        "num_labels": facts.num_labels,
+        "label_names": facts.label_names,
+        "task": facts.task,
         "vocab_size": None if tokenizer is None else len(tokenizer),
         "pad_token_id": getattr(tokenizer, "pad_token_id", None),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
-        "auto_class": AUTO_CLASSES.get(str(getattr(data, "task", None))),
+        "auto_class": AUTO_CLASSES.get(str(facts.task)),
         "data": data,
         **more,
     }

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from ..data.data import DataFacts
+
 # A split, numbers of its rows, and the view under which training rows are augmented.
 Batch = tuple[str, list[int], int]
 
@@ -18,7 +20,7 @@ def every_row(data: Any, batch_size: int) -> list[Batch]:
     found: list[Batch] = []
     for split, lengths in data.row_lengths().items():
         order = torch.as_tensor(lengths).argsort(stable=True).tolist()
-        views = (getattr(data, "views", None) or 1) if split == "train" else 1
+        views = DataFacts(data).views if split == "train" else 1
         for view in range(views):
             for start in range(0, len(order), batch_size):
                 found.append((split, order[start : start + batch_size], view))

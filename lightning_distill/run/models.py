@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..data.data import DataFacts
 from ..models.label_order import label_order
 from ..teachers import CachedTeacher, CachingTeacher
 from .cached_teacher import teacher_weights
@@ -31,8 +32,9 @@ def build_teacher(
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
     names = getattr(getattr(teacher, "config", None), "id2label", None)
-    if names is not None and getattr(data, "label_names", None):
-        label_order(data.label_names, names, ("data", "teacher"))
+    known_names = DataFacts(data).label_names
+    if names is not None and known_names:
+        label_order(known_names, names, ("data", "teacher"))
     return teacher
 
 

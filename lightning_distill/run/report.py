@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from ..data.data import DataFacts
 from ..report import (
     Comparison,
     draw_curves,
@@ -118,8 +119,7 @@ def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
 
 def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
     facts = {"seed": str(cfg.seed), "training": f"{result.steps} steps in {result.seconds:.0f} s"}
-    if hasattr(data, "counts"):
-        facts |= {name: f"{count:,}" for name, count in data.counts().items()}
+    facts |= {name: f"{count:,}" for name, count in DataFacts(data).counts.items()}
     return facts
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_model
 
+from ..data.data import DataFacts
 from ..models.submodules import unwrapped
 
 # Within a student's folder.
@@ -49,7 +50,7 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
             config.save_pretrained(folder)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
-    tokenizer = getattr(data, "tokenizer", None)
+    tokenizer = DataFacts(data).tokenizer
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 

@@ -4,13 +4,14 @@ import csv
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -23,6 +24,7 @@ from ..teachers import CachedTeacher, CachingTeacher
 from ..teachers.caching import live
 from ..training.distill import fit
 from ..training.module import DistillationModule
+from .budget import Validations
 from .trainer import build_trainer
 
 log = logging.getLogger("lightning_distill")
@@ -38,6 +40,7 @@ class Result:
         epochs: passes over the data, begun or finished.
         seconds: wall time of training.
         checkpoint: path within the run of the weights that were tested.
+        validations: how often it was measured on the validation rows, but for a trial.
     """
 
     metrics: dict[str, float]
@@ -45,6 +48,7 @@ class Result:
     epochs: int
     seconds: float
     checkpoint: str
+    validations: int = 0
 
 
 @rank_zero_only
@@ -58,6 +62,7 @@ def train(
     module: DistillationModule,
     data: Any,
     directory: Path,
+    more_callbacks: Sequence[Callback] = (),
     **trainer_changes: Any,
 ) -> Result:
     """Fit, put the best weights back and test; goes on where a stage in `directory` stopped.
@@ -68,6 +73,7 @@ def train(
         data: a LightningDataModule.
         directory: checkpoints, `metrics.csv` and `result.json` are written there, and
             `profile.json` and `profile.png` with `cfg.profile`.
+        more_callbacks: besides those of `cfg`.
         trainer_changes: arguments of the trainer that differ from `cfg.trainer`.
 
     Raises:
@@ -96,6 +102,9 @@ def train(
         if module.teacher is not None and not isinstance(module.teacher, CachedTeacher):
             compile_in_place(live(module.teacher))
     trainer = build_trainer(cfg, directory, **trainer_changes)
+    validations = Validations()
+    # A checkpoint holds the state of those that come before it.
+    trainer.callbacks[:0] = [validations, *more_callbacks]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
@@ -129,7 +138,9 @@ def train(
         if name.startswith("test/")
     }
     _prepend(directory / "metrics.csv", logged_before)
-    result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
+    result = Result(
+        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
+    )
     _write(done, result)
     return result
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ..data.cache_folder import cache_folder
+from ..data.data import check_keeps_teacher, DataFacts
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
@@ -72,7 +73,9 @@ def trained_teacher(
     check_number("teacher.batch_size", batch_size, whole=True, least=1, required=True)
     answering = check_dtype(dtype)
     check_quantization(quantization)
-    if hasattr(data, "counts") and data.counts().get("labelled train rows") == 0:
+    check_keeps_teacher(data, "teacher=trained")
+    facts = DataFacts(data)
+    if facts.labelled_rows == 0:
         raise ValueError(
             "No training row has a label, so no teacher can be trained on them. Is data.label the "
             "right column? Without labels name a trained one: teacher=pretrained teacher.path=DIR."
@@ -88,8 +91,8 @@ def trained_teacher(
         "seed": cfg.seed,
         "data": data.fingerprint(),
         # Which rows share a batch, and in which order they come.
-        "order": {name: getattr(data, name, None) for name in ("length_bucketing", "seed")},
-        "labels": getattr(data, "label_names", None),
+        "order": facts.order,
+        "labels": facts.label_names,
         "versions": {name: version(name) for name in MAKERS},
     }
     text = json.dumps(recipe, sort_keys=True)
@@ -127,12 +130,12 @@ def trained_teacher(
         "augmentation": None,
         "views": None,
     }
-    rows = data.replace(**{name: v for name, v in whole.items() if hasattr(data, name)})
+    rows = facts.replaced(**whole)
     directory = Path(str(cfg.output_dir)) / "teacher"
     # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
-    steps = cfg.trainer.max_steps if getattr(data, "streaming", False) else -1
+    steps = cfg.trainer.max_steps if facts.is_streaming else -1
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-    _keep(module.student, data.tokenizer, kept, text)
+    _keep(module.student, facts.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return quantized(module.student.eval().to(answering), quantization)
@@ -175,7 +178,8 @@ def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     # Written aside and renamed, so that a killed run leaves no half teacher to be found.
     aside = Path(tempfile.mkdtemp(dir=kept.parent))
     model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(aside)
     (aside / "recipe.json").write_text(recipe)
     shutil.rmtree(kept, ignore_errors=True)
     aside.rename(kept)

@@ -7,6 +7,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
 from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
@@ -43,8 +44,8 @@ def check_vocabularies(data: Any, objective: Objective) -> None:
     Raises:
         ValueError: with the first id that differs, and what to do.
     """
-    own = getattr(data, "teacher_tokenizer", None)
-    if own is None or getattr(data, "task", None) != "language_modelling":
+    own = DataFacts(data).teacher_tokenizer
+    if own is None or DataFacts(data).task != "language_modelling":
         return
     for name, term in objective.terms.items():
         if not _compares_ids(term):
@@ -71,7 +72,8 @@ def _compares_ids(term: nn.Module) -> bool:
 
 def without_common_tokens(cfg: DictConfig, data: Any) -> None:
     """Switch off metrics that compare with the teacher token by token, where it has other ones."""
-    if getattr(data, "task", None) != "language_modelling" or data.teacher_tokenizer is None:
+    facts = DataFacts(data)
+    if facts.task != "language_modelling" or facts.teacher_tokenizer is None:
         return
     dropped = []
     for name, node in (cfg.get("metrics") or {}).items():
