@@ -8,11 +8,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ..models.inputs import labels_of, take_rows
+from ..tasks import infer_task, Task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
 AT_ONCE = 2**23
-UNLABELLED = -100
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Samples:
         labels: of the samples, if there are any.
         entries: entries of the batch that a metric names in its `batch_entries`, of the samples.
         are_tokens: whether they are, and not rows; then all of them count.
+        task: says which rows have a label, and in which type metrics get labels.
     """
 
     predicted: Tensor
@@ -32,6 +33,7 @@ class Samples:
     labels: Tensor | None = None
     entries: Mapping[str, Tensor] = field(default_factory=dict)
     are_tokens: bool = False
+    task: Task = field(default_factory=Task)
 
     @classmethod
     def of(
@@ -41,8 +43,9 @@ class Samples:
         teacher: Tensor | None = None,
         rows: Tensor | None = None,
         metrics: Iterable[Metric] = (),
+        task: Task | None = None,
     ) -> Iterator["Samples"]:
-        """Those of a batch: its rows at once, or, where each token has a label, tokens in parts.
+        """Those of a batch: its rows at once, or, where tokens are predicted, these in parts.
 
         Of tokens only those come that count. Where one model predicts more ids than the other, its
         head is padded, and a metric that compares them is given the ids of both.
@@ -53,17 +56,20 @@ class Samples:
             teacher: what its teacher predicts.
             rows: which rows count; `None` if all.
             metrics: which will be fed.
+            task: says which tokens count; see [`infer_task`][lightning_distill.tasks.infer_task]
+                for `None`.
 
         Raises:
             ValueError: if the batch has no entry that a metric wants.
         """
         labels = labels_of(batch)
         entries = _entries(batch, metrics)
-        counted = _counted_tokens(batch, predicted)
+        task = task or infer_task(None, batch, predicted) or Task()
+        counted = task.counted(batch, predicted)
         if counted is None:
             taken = {name: take_rows(value, rows) for name, value in entries.items()}
             predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
-            yield cls(predicted, teacher, labels, taken)
+            yield cls(predicted, teacher, labels, taken, task=task)
             return
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
@@ -78,6 +84,7 @@ class Samples:
                 None if labels is None else labels[at],
                 {name: value[at] for name, value in entries.items()},
                 are_tokens=True,
+                task=task,
             )
 
     def feed(self, metric: Metric) -> None:
@@ -96,16 +103,12 @@ class Samples:
                     f"There must be a label for each row or for each token: got predictions of "
                     f"shape {tuple(predicted.shape)} and labels of shape {tuple(labels.shape)}."
                 )
-            known = labels != UNLABELLED
-            if labels.is_floating_point():
-                known &= ~labels.isnan()
-            if labels.dim() > 1 and labels.shape == predicted.shape:
-                known = known.flatten(1).all(1)
+            known = self.task.labelled(labels)
             if not known.any():
                 return
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
-        metric.update(predicted, labels.long() if labels.dim() > 1 else labels, **entries)
+        metric.update(predicted, self.task.measured_labels(labels), **entries)
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:
@@ -156,18 +159,6 @@ def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
     # By dimensions and not by shapes: heads may have been asked for the last token alone.
     per_token = labels is None or 1 < labels.dim() == predicted.dim() - 1
     return own is not None and "input_ids" in own and predicted.dim() > 2 and per_token
-
-
-def _counted_tokens(batch: Any, predicted: Tensor) -> Tensor | None:
-    """Which tokens count, `(rows, tokens)`; `None` if not tokens but rows are predicted."""
-    labels = labels_of(batch)
-    if labels is not None:
-        per_token = labels.dim() > 1 and labels.shape == predicted.shape[:-1]
-        return labels != UNLABELLED if per_token else None
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    if mask is None or predicted.dim() < 3 or mask.shape != predicted.shape[:-1]:
-        return None
-    return mask.bool()
 
 
 def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ from ..cache.store import MANIFEST
 from ..models import fingerprint
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
-from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, pretrained
 from .directory import newest_run
 from .every_row import every_row
+from .task import auto_class_of, task_in
 
 log = logging.getLogger("lightning_distill")
 
@@ -101,7 +101,7 @@ def teacher_weights(teacher: CachedTeacher, cfg: DictConfig) -> nn.Module:
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
-    kind = OmegaConf.select(cfg, "teacher.auto_class") or AUTO_CLASSES.get(cfg.task)
+    kind = OmegaConf.select(cfg, "teacher.auto_class") or auto_class_of(task_in(cfg), path)
     model = _load(teacher, str(path), kind)
     rounded = teacher.about["quantization"] is not None or teacher.about["dtype"] != "float32"
     return pretrained(str(path), kind) if rounded else model

@@ -7,7 +7,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ..students.from_config import AUTO_CLASSES
+from ..tasks import task_named
+from .task import auto_class_of
 
 
 def group(cfg: DictConfig, name: str) -> Any:
@@ -15,17 +16,24 @@ def group(cfg: DictConfig, name: str) -> Any:
     return OmegaConf.select(cfg, name) or {}
 
 
-def known(data: Any, **more: Any) -> dict[str, Any]:
-    """What a model's constructor may ask for by name."""
+def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
+    """What a model's constructor may ask for by name.
+
+    Args:
+        data: the data module.
+        path: of a saved model that is to be loaded, whose class may choose the `auto_class`.
+        more: further values.
+    """
+    task = getattr(data, "task", None)
     tokenizer = getattr(data, "tokenizer", None)
     known = {
         "num_labels": getattr(data, "num_labels", None),
         "label_names": getattr(data, "label_names", None),
-        "task": getattr(data, "task", None),
+        "task": None if task is None else task_named(task),
         "vocab_size": None if tokenizer is None else len(tokenizer),
         "pad_token_id": getattr(tokenizer, "pad_token_id", None),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
-        "auto_class": AUTO_CLASSES.get(str(getattr(data, "task", None))),
+        "auto_class": auto_class_of(task, path),
         "data": data,
         **more,
     }

@@ -11,6 +11,7 @@ from torch import nn
 from ..models.hugging_face import check_path
 from ..models.inputs import check_largest_id, longest_input
 from .cached_teacher import tokenizer_path
+from .task import note_task
 from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
@@ -44,12 +45,13 @@ def build_data(cfg: DictConfig) -> Any:
     data.prepare_data()
     data.setup("fit")
     with open_dict(cfg):
-        for name in ("task", "num_labels", "num_rows"):
+        for name in ("num_labels", "num_rows"):
             found = getattr(data, name, None)
             given = cfg.get(name)
             if given is not None and found is not None and given != found:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
+    note_task(cfg, data)
     return data
 
 

@@ -27,7 +27,8 @@ def build_teacher(
     """
     if cfg.teacher is None:
         raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
-    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
+    path = OmegaConf.select(cfg, "teacher.path")
+    teacher = call(cfg.teacher, known(data, path, cfg=cfg, rehearse=rehearse), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
     names = getattr(getattr(teacher, "config", None), "id2label", None)
@@ -44,7 +45,8 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
         # Only for a student that is made from its weights are they loaded, and not kept.
         wanted = _is_made_of_teacher(cfg.student)
         teacher = teacher_weights(teacher, cfg) if wanted else None
-    student = call(cfg.student, known(data, teacher=teacher), "student")
+    path = OmegaConf.select(cfg, "student.path")
+    student = call(cfg.student, known(data, path, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student

@@ -20,6 +20,7 @@ from ..report import (
 from ..teachers import CachedTeacher
 from ..training.module import DistillationModule
 from .stage import Result, say
+from .task import task_in
 
 
 @rank_zero_only
@@ -92,7 +93,8 @@ def report(
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     comparison.save(directory)
-    if cfg.task == "language_modelling":
+    task = task_in(cfg)
+    if task is not None and task.predicts_ids:
         alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
         write_samples(directory, data, {**alone_too, title: module.student}, module.teacher)
     profile = Profile.load(directory) if cfg.get("profile") else None

@@ -11,7 +11,7 @@ from torch import nn
 from ..models.fingerprint import plain_tensors
 from ..models.label_order import label_order
 from ..objective.layer_mapping import kept_layers
-from .from_config import set_labels
+from ..tasks import task_of_model
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -70,7 +70,7 @@ def from_teacher(
     order = label_order(label_names, getattr(config, "id2label", None))
     if order is not None and label_names is not None:
         state = _with_labels_in_order(state, type(teacher), smaller, order)
-        set_labels(student.config, len(order), label_names, _task(config))
+        task_of_model(teacher).write_labels(student.config, len(order), label_names)
     loaded = student.load_state_dict(state, strict=False)
     unfit = [*loaded.missing_keys, *loaded.unexpected_keys]
     if unfit:
@@ -98,11 +98,6 @@ def _with_labels_in_order(
             if ours != theirs:
                 found[name] = value.index_select(dim, torch.tensor(order, device=value.device))
     return found
-
-
-def _task(config: Any) -> str:
-    kinds = {"multi_label_classification": "multi_label", "regression": "regression"}
-    return kinds.get(str(config.problem_type), "classification")
 
 
 def _list_of_layers(model: nn.Module, count: int) -> str:

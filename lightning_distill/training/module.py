@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import lightning as L
@@ -30,6 +30,8 @@ from ..models.source import OUTPUTS, Source
 from ..models.submodules import submodules
 from ..objective.objective import Objective
 from ..schedules import Schedule
+from ..tasks import infer_task, label_kind_of, mask_terms, Task, task_named
+from ..tasks.shapes import check_outputs
 from ..teachers.caching import live
 from .accumulation import Accumulation
 from .preconditions import (
@@ -75,6 +77,10 @@ class DistillationModule(L.LightningModule):
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
             `num_training_steps` or `total_steps`; stepped after every step.
+        task: what labels mean, a [`Task`][lightning_distill.tasks.Task] or the name of one; by
+            default what the first batch shows, see
+            [`infer_task`][lightning_distill.tasks.infer_task]. Terms that compare token by token
+            and name no mask get the task's.
 
     Raises:
         ValueError: in `setup`, before the first step, if sources, shapes, labels or gradients are
@@ -91,8 +97,10 @@ class DistillationModule(L.LightningModule):
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        task: Task | str | None = None,
     ):
         super().__init__()
+        self.task: Task | None = None if task is None else task_named(task)
         for name, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, nn.Module) and not (name == "teacher" and model is None):
                 raise ValueError(
@@ -175,12 +183,11 @@ class DistillationModule(L.LightningModule):
         return call_model(live(self.teacher), self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
-        """What metrics are given, from the outputs of either model: its logits.
+        """What metrics are given, from the outputs of either model: as the task says, its logits.
 
         Regression heads of one output give shape `(batch,)`, others `(batch, classes)`.
         """
-        logits = read(_STUDENT_LOGITS, outputs, {})
-        return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+        return (self.task or Task()).predictions(outputs)
 
     def training_batch(self, batch: Any) -> Any:
         """What is trained on in the place of a batch, such as the student's own texts."""
@@ -240,7 +247,9 @@ class DistillationModule(L.LightningModule):
             model.eval()
         try:
             with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
+                self._settle_task(batch)
                 values, student, teacher = self._values(batch, check_inputs=True, heads="checked")
+                self._settle_task(batch, values, student)
                 if self.teacher is not None:
                     self._check_pairs(batch, student)
                 if teacher is not None:
@@ -266,6 +275,23 @@ class DistillationModule(L.LightningModule):
                 module.train(self.objective.training)
             for buffer, state in states.items():
                 buffer.copy_(state)
+
+    def _settle_task(
+        self, batch: Any, values: dict[Source, Any] | None = None, student: Any = None
+    ) -> None:
+        """Find out the task where nobody named it, and give terms its masks."""
+        terms = dict(self.objective.terms.items())
+        if self.task is None:
+            predicted = None
+            if student is not None:
+                with suppress(ValueError):
+                    predicted = self.predictions(student)
+            self.task = infer_task(self.student, batch, predicted, label_kind_of(terms))
+        if self.task is not None:
+            mask_terms(terms, self.task, batch, values)
+        if values is not None:
+            new = [source for source in self.objective.sources("batch") if source not in values]
+            values.update({source: read(source, batch, {}) for source in new})
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
@@ -414,13 +440,13 @@ class DistillationModule(L.LightningModule):
         if teacher is not None and any(map(_needs_teacher, metrics.values())):
             check_pairs(batch, predicted, metrics)
             of_teacher = self.predictions(teacher)
-        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
+        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values(), self.task):
             for metric in metrics.values():
                 samples.feed(metric)
         own, metrics = self._teacher_metrics(stage, batch, student, teacher)
         if metrics:
             taught = self.predictions(teacher)
-            for samples in Samples.of(own, taught, None, rows, metrics.values()):
+            for samples in Samples.of(own, taught, None, rows, metrics.values(), self.task):
                 for metric in metrics.values():
                     samples.feed(metric)
 
@@ -610,6 +636,7 @@ class DistillationModule(L.LightningModule):
         # do not go with that.
         of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
         if shapes[0][1:] != shapes[1][1:] and not of_tokens:
+            check_outputs({"student": student, "teacher": teacher})
             raise ValueError(
                 f"student and teacher predict different classes: their logits have shapes "
                 f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
@@ -674,9 +701,6 @@ class DistillationModule(L.LightningModule):
         if self._trainer is None:
             return nullcontext()
         return self.trainer.precision_plugin.forward_context()
-
-
-_STUDENT_LOGITS = Source("student", "output", "logits")
 
 
 class _SetUpFirst(L.Callback):
