@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from .draw import Draw
 
 # For each batch the split, row numbers, and the view under which training rows are augmented.
 Plan = Sequence[tuple[str, Sequence[int], int | None]]
@@ -38,6 +40,17 @@ def row_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=count > 0,
     )
+
+
+class Splits(Dataset):
+    """Rows of several splits; indexed by `(split, row numbers, view)`."""
+
+    def __init__(self, splits: Mapping[str, Any]):
+        self.splits = splits
+
+    def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> Any:
+        split, rows, view = asked
+        return self.splits[split][Draw(rows, view)]
 
 
 def check_plan(plan: Plan, splits: Mapping[str, Sized]) -> None:

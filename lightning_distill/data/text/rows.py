@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,11 @@ class Rows(Dataset):
             return (labels != UNLABELLED).all(dim=1)
         return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
 
+    def contents(self) -> Iterator[bytes]:
+        """All tokens and labels, in one form whatever types they are held in."""
+        yield from self.student["input_ids"].contents()
+        yield self.labels.numpy().tobytes()
+
     def labelled(self) -> "Rows":
         """Those rows that have a label."""
         return self._with(numbers=self.numbers[self.has_label])
@@ -127,17 +132,6 @@ class Rows(Dataset):
         hidden[candidates[:count]] = False
         labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
         return self._with(labels=labels)
-
-
-class Splits(Dataset):
-    """Rows of several splits; indexed by `(split, row numbers, view)`."""
-
-    def __init__(self, splits: dict[str, Any]):
-        self.splits = splits
-
-    def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> dict[str, Any]:
-        split, rows, view = asked
-        return self.splits[split][Draw(rows, view)]
 
 
 class Collate:

@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from data.test_language_model import Documents, TEXTS
+from data.language.test_language_model import Documents, TEXTS
 from processes import in_two_processes
 
 from lightning_distill.data import TextCorpus

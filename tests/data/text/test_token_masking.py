@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 import torch.distributed
-from test_text import Given
+from data.text.test_text import Given
 
 from lightning_distill.data import Draw, TokenMasking
 from lightning_distill.data.text.word_pieces import train_word_pieces
