@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..models.inputs import labels_of, take_rows
+from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
 from ..tasks import infer_task, Task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
@@ -121,9 +121,9 @@ def teacher_batch(batch: Any, predicted: Tensor) -> Any:
     Returns:
         The batch; `None` if its labels are of the student's tokens, and the teacher has others.
     """
-    own = _own_entries(batch)
+    own = teacher_entries(batch)
     if own is None or not _has_own_tokens(batch, predicted):
-        return batch if own is None else {**batch, **own}
+        return batch if own is None else with_entries(batch, own)
     return own if labels_of(own) is not None else None
 
 
@@ -149,13 +149,8 @@ def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor
     return student[..., :shared], teacher[..., :shared]
 
 
-def _own_entries(batch: Any) -> Mapping[str, Any] | None:
-    own = batch.get("teacher") if isinstance(batch, Mapping) else None
-    return own if isinstance(own, Mapping) else None
-
-
 def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
-    own, labels = _own_entries(batch), labels_of(batch)
+    own, labels = teacher_entries(batch), labels_of(batch)
     # By dimensions and not by shapes: heads may have been asked for the last token alone.
     per_token = labels is None or 1 < labels.dim() == predicted.dim() - 1
     return own is not None and "input_ids" in own and predicted.dim() > 2 and per_token
@@ -165,11 +160,11 @@ def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:
     found = {}
     for metric in metrics:
         for name in getattr(metric, "batch_entries", ()):
-            if not isinstance(batch, Mapping) or name not in batch:
-                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else "no names"
+            found[name] = entry(batch, name)
+            if found[name] is None:
                 raise ValueError(
                     f"{type(metric).__name__} reads the entry {name!r} of each batch, and the "
-                    f"batch has {has}. Take data that have it, or leave this metric out."
+                    f"batch has {describe(batch)}. Take data that have it, or leave this metric "
+                    "out."
                 )
-            found[name] = batch[name]
     return found

@@ -1,16 +1,19 @@
 """Read the tensors that sources name, by forward hooks that exist only while the model runs."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from . import batch as batches
+from .compilation import readable
+from .copies import copied
 from .head import head_of, linear_head
+from .signature import accepts
 from .source import Item, matching, nearest, OUTPUTS, Source
-from .submodules import submodules, unwrapped, WRAPPED
+from .submodules import PREFIXES, submodules, unwrapped
 
 
 def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
@@ -19,9 +22,15 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     for source in sources:
         if source.kind in OUTPUTS:
             continue
+        if isinstance(unwrapped(model), torch.jit.ScriptModule):
+            raise ValueError(
+                f"The {source.role} is TorchScript, which runs no hooks, so that {source} cannot "
+                "be read. Give the model that it was made of, or compare what it returns, as in "
+                f"{source.role}.logits."
+            )
         for name in map(str.strip, source.name.split(",")):
             if not matching(name, names):
-                inside = name.removeprefix(WRAPPED)
+                inside = _without_prefixes(name)
                 wrapped = inside != name and bool(matching(inside, names))
                 near = f"It is {inside!r} here." if wrapped else nearest(name, names)
                 head = linear_head(model) if source.kind in ("head", "layer_input") else None
@@ -33,12 +42,10 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
                 )
 
 
-def accepts(model: nn.Module, argument: str) -> bool:
-    """Whether `model.forward` takes a keyword of this name."""
-    parameters = inspect.signature(unwrapped(model).forward).parameters
-    # Hugging Face models of version 5 take `output_hidden_states` through **kwargs.
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return argument in parameters or (takes_any and hasattr(unwrapped(model), "config"))
+def _without_prefixes(path: str) -> str:
+    while prefix := next((p for p in PREFIXES if path.startswith(p)), None):
+        path = path.removeprefix(prefix)
+    return path
 
 
 def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bool]:
@@ -53,42 +60,58 @@ def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bo
 
 
 @contextmanager
-def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
+def capture(
+    model: nn.Module, sources: Iterable[Source], copies: bool = True
+) -> Iterator[dict[str, Any]]:
     """Collect what the named submodules return and are given while the model runs.
+
+    Tensors are copied when a layer is reached: a model may go on to change them in place, as
+    residual blocks do that add to what a batch norm returned, and apply the next activation. The
+    gradient goes through the copy.
+
+    Args:
+        model: whose forward runs meanwhile.
+        sources: of this model.
+        copies: false where only shapes are of interest.
 
     Yields:
         A dict from `layer:path` and `layer_input:path` to the value, filled by the forward.
     """
     found: dict[str, Any] = {}
     handles = []
+    sources = [source for source in sources if source.kind not in OUTPUTS]
+    modules = submodules(model) if sources else {}
+    wanted: dict[tuple[str, str], list[Source]] = {}
+    for source in sources:
+        for path in matching(source.name, modules):
+            wanted.setdefault((source.kind, path), []).append(source)
 
-    def output_hook(path: str) -> Callable[..., None]:
+    def output_hook(key: str, readers: list[Source]) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            found[f"layer:{path}"] = output
+            found[key] = copied(output, readers) if copies else output
 
         return hook
 
-    def input_hook(path: str) -> Callable[..., None]:
+    def input_hook(key: str, readers: list[Source]) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             values = [*args, *kwargs.values()]
-            found[f"layer_input:{path}"] = values[0] if len(values) == 1 else values
+            value = values[0] if len(values) == 1 else values
+            found[key] = copied(value, readers) if copies else value
 
         return hook
 
-    wanted = {(s.kind, s.name) for s in sources if s.kind not in OUTPUTS}
-    modules = submodules(model) if wanted else {}
-    hooked = {(kind, path) for kind, name in wanted for path in matching(name, modules)}
-    for kind, path in hooked:
+    for (kind, path), readers in wanted.items():
+        part, key = modules[path], f"{kind}:{path}"
         if kind == "head":
-            found[f"head:{path}"] = head_of(model, path)
+            found[key] = head_of(model, path)
         elif kind == "layer":
-            handles.append(modules[path].register_forward_hook(output_hook(path)))
+            handles.append(part.register_forward_hook(output_hook(key, readers)))
         else:
-            handles.append(
-                modules[path].register_forward_pre_hook(input_hook(path), with_kwargs=True)
-            )
+            hook = input_hook(key, readers)
+            handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
     try:
-        yield found
+        with readable():
+            yield found
     finally:
         for handle in handles:
             handle.remove()
@@ -101,6 +124,8 @@ def capture(model: nn.Module, sources: Iterable[Source]) -> Iterator[dict[str, A
 
 def entry(container: Any, name: str, source: Source) -> Any:
     """A named entry of what a model returned, or of a batch."""
+    if source.role == "batch":
+        return _batch_entry(container, name, source)
     if isinstance(container, Tensor):
         if name == "logits":
             return container
@@ -121,17 +146,57 @@ def entry(container: Any, name: str, source: Source) -> Any:
         raise ValueError(
             f"{source} is not there: the {source.role} has no {name!r}. {nearest(name, keys)}{why}"
         )
-    if isinstance(container, tuple | list):
-        if name == "logits":
-            return container[0]
-        if name == "labels" and source.role == "batch" and len(container) == 2:
-            return container[1]
     if hasattr(container, name):
         return getattr(container, name)
+    if isinstance(container, tuple | list) and name == "logits":
+        return logits_of_tuple(container, source.role)
     raise ValueError(
         f"{source} is not there: the {source.role} is a {type(container).__name__} "
         f"without {name!r}."
     )
+
+
+def _batch_entry(batch: Any, name: str, source: Source) -> Any:
+    found = batches.labels_of(batch) if name == "labels" else batches.entry(batch, name)
+    if found is not None:
+        return found
+    names = [name for name, value in batches.entries(batch).items() if value is not None]
+    listed = nearest(name, names) if names else f"It has {batches.describe(batch)}."
+    raise ValueError(
+        f"{source} is not there: the batch has no {name!r}. {listed} Where the criterion can do "
+        "without it, leave the input out, as in criteria.NAME.inputs.mask=null."
+    )
+
+
+def logits_of_tuple(outputs: Sequence[Any], role: str) -> Tensor:
+    """The logits of a model that returns a tuple: its first entry, if nothing speaks against it.
+
+    Raises:
+        ValueError: if the first cannot be logits, or another may be them.
+    """
+    first = outputs[0] if len(outputs) else None
+    way_out = (
+        f'Return a dict, as in {{"logits": ...}}, or override {role}_forward of '
+        "DistillationModule so that it does; for metrics alone, override predictions."
+    )
+    if not isinstance(first, Tensor) or first.dim() < 1 or not first.is_floating_point():
+        what = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise ValueError(
+            f"The {role} returns a {type(outputs).__name__} whose first entry ({what}) is no "
+            f"logits. {way_out}"
+        )
+    shapes = [
+        tuple(o.shape)
+        for o in outputs
+        if isinstance(o, Tensor) and o.is_floating_point() and o.shape[:-1] == first.shape[:-1]
+    ]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            f"The {role} returns a {type(outputs).__name__} with entries of shapes "
+            f"{', '.join(map(str, shapes))}, and it is not clear which of them are the logits. "
+            f"{way_out}"
+        )
+    return first
 
 
 def pick(value: Any, item: Item | None, source: Source) -> Any:
@@ -169,8 +234,11 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
         outputs: what the model returned; for the role `batch`, the batch.
         captured: what [`capture`][] collected during that forward.
     """
-    absent = not isinstance(outputs, Mapping) or source.name not in outputs
-    if absent and (source.optional or _is_mask_of_packed(source, outputs)):
+    if (
+        source.role == "batch"
+        and batches.entry(outputs, source.name) is None
+        and (source.optional or _is_mask_of_packed(source, outputs))
+    ):
         return None
     if source.kind in OUTPUTS:
         value = outputs
@@ -201,7 +269,7 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
 
 def _is_mask_of_packed(source: Source, batch: Any) -> bool:
     """Whether a mask is asked of rows that are packed: these have none, as all tokens count."""
-    packed = isinstance(batch, Mapping) and "position_ids" in batch
+    packed = batches.entry(batch, "position_ids") is not None
     return packed and str(source) == "batch.attention_mask"
 
 

@@ -14,6 +14,7 @@ from ..cache import AnswerStore
 from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
 from ..models import fingerprint
+from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
 from ..teachers import CachedTeacher, pretrained
@@ -158,8 +159,7 @@ def _check_rows(teacher: CachedTeacher, data: Any) -> None:
         batches,
         strict=True,
     ):
-        own = batch["teacher"] if isinstance(batch.get("teacher"), dict) else batch
-        places = teacher.store.find(row_ids(model_inputs(own, teacher)))
+        places = teacher.store.find(row_ids(model_inputs(teacher_entries(batch) or batch, teacher)))
         looked += len(places)
         lost = [rows[i] for i in np.flatnonzero(places < 0)]
         if lost:

@@ -8,8 +8,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from ..models.configuration import longest_input
+from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
-from ..models.inputs import check_largest_id, longest_input
 from .cached_teacher import tokenizer_path
 from .task import note_task
 from .vocabularies import share_ids

@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..models.configuration import label_names
 from ..models.label_order import label_order
 from ..teachers import CachedTeacher, CachingTeacher
 from .cached_teacher import teacher_weights
@@ -31,7 +32,7 @@ def build_teacher(
     teacher = call(cfg.teacher, known(data, path, cfg=cfg, rehearse=rehearse), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
-    names = getattr(getattr(teacher, "config", None), "id2label", None)
+    names = label_names(teacher)
     if names is not None and getattr(data, "label_names", None):
         label_order(data.label_names, names, ("data", "teacher"))
     return teacher

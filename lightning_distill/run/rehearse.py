@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
-from ..models.inputs import labels_of
+from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from .task import task_in

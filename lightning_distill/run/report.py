@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from ..models.batch import first_rows
 from ..report import (
     Comparison,
     draw_curves,
@@ -127,13 +128,7 @@ def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
 
 def _one_row(data: Any) -> Any:
     data.setup("test")
-    batch = next(iter(data.test_dataloader()))
-    if not isinstance(batch, dict):
-        return tuple(t[:1] for t in batch)
-    return {
-        k: ({n: t[:1] for n, t in v.items()} if isinstance(v, dict) else v[:1])
-        for k, v in batch.items()
-    }
+    return first_rows(next(iter(data.test_dataloader())))
 
 
 def _short(path: Path) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.fingerprint import plain_tensors
 from ..models.label_order import label_order
+from ..models.plain_tensors import plain_tensors
 from ..objective.layer_mapping import kept_layers
 from ..tasks import task_of_model
 

@@ -6,9 +6,10 @@ from typing import Any
 from torch import nn, Tensor
 
 from ..criteria import HardLabel
+from ..models.batch import entry, labels_of
+from ..models.configuration import configured
 from ..models.head import linear_head
-from ..models.inputs import labels_of
-from ..models.submodules import unwrapped
+from ..models.submodules import innermost
 from .classification import Classification
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
@@ -55,10 +56,7 @@ def task_of(data: Any) -> Task:
 
 def task_of_model(model: Any) -> Task:
     """The task that the class of a model serves, and what its configuration says of its labels."""
-    return task_of_architecture(
-        type(unwrapped(model)).__name__,
-        getattr(getattr(model, "config", None), "problem_type", None),
-    )
+    return task_of_architecture(type(innermost(model)).__name__, configured(model, "problem_type"))
 
 
 def task_of_architecture(architecture: str, problem_type: str | None = None) -> Task:
@@ -117,8 +115,7 @@ def infer_task(
     several = isinstance(labels, Tensor) and labels.dim() > 1 and labels.shape == predicted.shape
     if not isinstance(labels, Tensor) or not (several or labels.is_floating_point()):
         return Classification()
-    config = None if model is None else getattr(unwrapped(model), "config", None)
-    problem = getattr(config, "problem_type", None)
+    problem = configured(model, "problem_type")
     for task in TASKS:
         if label_kind is not None and task.label_kind == label_kind:
             return task
@@ -130,7 +127,7 @@ def infer_task(
 
 
 def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    ids = entry(batch, "input_ids")
     if isinstance(labels, Tensor):
         if labels.is_floating_point() or labels.dim() < 2:
             return False
@@ -140,7 +137,7 @@ def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:
         return isinstance(ids, Tensor) and labels.shape == ids.shape
     if predicted is None or predicted.dim() != 3:
         return False
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    mask = entry(batch, "attention_mask")
     tokens = next((t.shape for t in (mask, ids) if isinstance(t, Tensor) and t.dim() == 2), None)
     return tokens is not None and tokens == predicted.shape[:-1]
 
@@ -149,9 +146,8 @@ def _predicts_ids(model: nn.Module | None, predicted: Tensor | None) -> bool:
     if model is None:
         # Metrics are fed alike.
         return False
-    inner = unwrapped(model)
-    if linear_head(inner) is not None or type(inner).__name__.endswith(OF_IDS):
+    if linear_head(model) is not None or type(innermost(model)).__name__.endswith(OF_IDS):
         return True
     # A head that is as wide as the embedding has rows predicts its ids.
-    size = getattr(getattr(inner, "config", None), "vocab_size", None)
+    size = configured(model, "vocab_size")
     return predicted is not None and isinstance(size, int) and predicted.shape[-1] >= size

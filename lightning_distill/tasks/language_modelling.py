@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import nn, Tensor
 
 from ..criteria import FusedLinearCrossEntropy
+from ..models.batch import entry, labels_of
 from ..models.head import linear_head
-from ..models.inputs import labels_of
 from ..models.source import Source
 from ..objective.term import Term
 from .classification import Classification
@@ -30,7 +30,7 @@ class PerToken(Task):
 
     def mask(self, batch: Any) -> Source | None:
         """The tokens that have a label; those that are no padding where no labels are given."""
-        if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
+        if isinstance(entry(batch, "labels"), Tensor):
             return LABELLED
         return self.padding(batch)
 
@@ -40,7 +40,7 @@ class PerToken(Task):
         if labels is not None:
             per_token = labels.dim() > 1 and labels.shape == predicted.shape[:-1]
             return has_label(labels) if per_token else None
-        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        mask = entry(batch, "attention_mask")
         if mask is None or predicted.dim() < 3 or mask.shape != predicted.shape[:-1]:
             return None
         return mask.bool()

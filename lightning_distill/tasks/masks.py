@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn, Tensor
 
+from ..models.batch import entry
 from ..models.source import Source
-from .task import Task
+from .task import PADDING, Task
 
 log = logging.getLogger("lightning_distill")
 
@@ -57,23 +58,31 @@ def mask_terms(
         if inputs is None or knows_what_counts(term):
             continue
         on_predictions = _reads_predictions(inputs)
-        per_token = task.per_token if values is None else _is_per_token(inputs, values, batch)
-        if not per_token or (values is None and not on_predictions):
+        if values is None and not (on_predictions and task.per_token):
             continue
         mask = task.mask(batch) if on_predictions else task.padding(batch)
-        if mask is None:
+        if values is not None and not _is_per_token(inputs, values, mask or PADDING, batch):
             continue
-        if takes_mask(term.criterion):
+        if mask is not None and takes_mask(term.criterion):
             inputs["mask"] = mask
             log.debug("Term %r counts by %s.", name, mask)
         elif values is not None and _is_unaware(inputs) and _has_padding(batch):
-            kind = type(term.criterion).__name__
-            raise ValueError(
-                f"Term {name!r} compares logits token by token, the batch has padding, and "
-                f"{kind} takes no mask, so that padding would be learnt from. Choose a criterion "
-                "with an argument `mask`, such as SoftTarget or LogitMSE, or pick the tokens that "
-                "count in a source's `process`."
-            )
+            _refuse(name, term, task)
+
+
+def _refuse(name: str, term: Any, task: Task) -> None:
+    what = f"Term {name!r} compares logits token by token, and the batch has padding"
+    if not task.per_token:
+        raise ValueError(
+            f"{what}, but the task is {task.name}, which has one label for each row: nothing says "
+            "which tokens count. Name the right task, such as task=token_classification, or give "
+            "the term a mask, as in mask=batch.attention_mask."
+        )
+    raise ValueError(
+        f"{what}, and {type(term.criterion).__name__} takes no mask, so that padding would be "
+        "learnt from. Choose a criterion with an argument `mask`, such as SoftTarget or LogitMSE, "
+        "or pick the tokens that count in the `process` of a source."
+    )
 
 
 def _is_unaware(inputs: Mapping[str, Source]) -> bool:
@@ -94,12 +103,14 @@ def _is_logits(source: Source) -> bool:
     return (source.kind, source.name) == ("output", "logits")
 
 
-def _is_per_token(inputs: Mapping[str, Source], values: Mapping[Source, Any], batch: Any) -> bool:
-    """Whether the student's tensor has an entry for each token of each row of the batch."""
-    tokens = _tokens(batch)
-    if tokens is None:
+def _is_per_token(
+    inputs: Mapping[str, Source], values: Mapping[Source, Any], mask: Source, batch: Any
+) -> bool:
+    """Whether a tensor of the student has an entry for each token that a mask has."""
+    tokens = entry(batch, mask.name)
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2:
         return False
-    rows, length = tokens
+    rows, length = tokens.shape
     for source in inputs.values():
         value = values.get(source)
         first = value[0] if isinstance(value, list) and value else value
@@ -112,17 +123,6 @@ def _is_per_token(inputs: Mapping[str, Source], values: Mapping[Source, Any], ba
     return False
 
 
-def _tokens(batch: Any) -> tuple[int, int] | None:
-    """Rows and tokens of a batch."""
-    if not isinstance(batch, Mapping):
-        return None
-    for name in ("attention_mask", "input_ids", "labels"):
-        value = batch.get(name)
-        if isinstance(value, Tensor) and value.dim() == 2:
-            return value.shape[0], value.shape[1]
-    return None
-
-
 def _has_padding(batch: Any) -> bool:
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    mask = entry(batch, "attention_mask")
     return isinstance(mask, Tensor) and not bool(mask.all())

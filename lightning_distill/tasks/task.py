@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn, Tensor
 
 from ..criteria import HardLabel
+from ..models.batch import entry
 from ..models.capture import read
 from ..models.source import Source
 from ..objective.term import Term
@@ -125,8 +126,8 @@ class Task:
 
     def padding(self, batch: Any) -> Source | None:
         """Where a term that compares layers token by token finds which tokens are no padding."""
-        known = isinstance(batch, Mapping) and isinstance(batch.get("attention_mask"), Tensor)
-        return PADDING if known else None
+        mask = entry(batch, "attention_mask")
+        return PADDING if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
     # What is measured.
 
@@ -195,7 +196,7 @@ class Task:
             )
         return [value]
 
-    def read_labels(self, values: Sequence[Any], names: Sequence[str], split: str) -> Tensor:
+    def read_labels(self, values: Sequence[Any], names: Sequence[str], split: str) -> Any:
         """The labels of all rows as one tensor, `(rows, ...)`.
 
         Args:

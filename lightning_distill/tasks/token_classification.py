@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..models.batch import entry
 from ..models.source import Source
 from .labels import label_name, label_or_none, numbers_by_name, UNLABELLED
 from .language_modelling import PerToken
@@ -29,25 +30,19 @@ class TokenClassification(PerToken):
 
     def mask(self, batch: Any) -> Source | None:
         """First tokens of words; else what is no padding; else what has a label."""
-        if isinstance(batch, Mapping) and isinstance(batch.get("word_mask"), Tensor):
+        if isinstance(entry(batch, "word_mask"), Tensor):
             return WORDS
         return self.padding(batch) or super().mask(batch)
-
-    def predictions(self, outputs: Any) -> Tensor:
-        """The logits, `(rows, tokens, classes)`."""
-        return super().predictions(outputs)
 
     def classes_of(self, value: Any, split: str) -> list[Any]:
         """The tags of a row."""
         return [tag for tag in map(label_or_none, value) if tag is not None]
 
-    def read_tags(
-        self, rows: Sequence[Sequence[Any] | None], names: Sequence[str], split: str
-    ) -> list[list[int]]:
-        """The number of each word's tag, -100 without.
+    def read_labels(self, values: Sequence[Any], names: Sequence[str], split: str) -> Any:
+        """The number of each word's tag in every row, -100 without; no numbers in rows without.
 
         Args:
-            rows: the tags of every row, a tag for each word; `None` for a row without.
+            values: the tags of every row, one for each word; `None` for a row without.
             names: of all tags in order.
             split: the data's, for an error.
 
@@ -56,7 +51,7 @@ class TokenClassification(PerToken):
         """
         numbers = numbers_by_name(names)
         found = []
-        for i, tags in enumerate(rows):
+        for i, tags in enumerate(values):
             row = []
             for j, tag in enumerate(tags or ()):
                 known = label_or_none(tag)

@@ -13,18 +13,22 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
+from ..models.batch import (
+    batch_size,
+    counted_rows,
+    entry,
+    labels_of,
+    take_rows,
+    teacher_entries,
+    with_entries,
+)
 from ..models.capture import check_layers, read
+from ..models.configuration import label_names
+from ..models.embeddings import check_vocabulary
 from ..models.fingerprint import fingerprint
 from ..models.forward import run_model as run
-from ..models.inputs import (
-    batch_size,
-    call_model,
-    check_vocabulary,
-    counted_rows,
-    labels_of,
-    model_inputs,
-    take_rows,
-)
+from ..models.freeze import freeze
+from ..models.inputs import call_model, model_inputs, named
 from ..models.label_order import label_order, reordered
 from ..models.source import OUTPUTS, Source
 from ..models.submodules import submodules
@@ -42,7 +46,7 @@ from .preconditions import (
     check_shift,
     check_teacher,
     check_unused,
-    use_eager_attention,
+    make_attentions,
 )
 
 log = logging.getLogger("lightning_distill")
@@ -142,10 +146,10 @@ class DistillationModule(L.LightningModule):
         self._accumulation = Accumulation(anew=self._replaces_batches())
         if teacher is not None:
             check_teacher(student, teacher)
-            teacher.requires_grad_(False).eval()
-            self._label_order = label_order(_label_names(student), _label_names(teacher))
+            freeze(teacher)
+            self._label_order = label_order(label_names(student), label_names(teacher))
         for role in ("student", "teacher"):
-            use_eager_attention(getattr(self, role), objective.sources(role))
+            make_attentions(getattr(self, role), objective.sources(role))
 
     # The teacher stays out of the module tree, and still goes where the module goes.
 
@@ -170,8 +174,8 @@ class DistillationModule(L.LightningModule):
     def teacher_inputs(self, batch: Any) -> Any:
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
         assert self.teacher is not None
-        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, live(self.teacher))
+        own = teacher_entries(batch)
+        return model_inputs(batch if own is None else own, live(self.teacher))
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -238,6 +242,7 @@ class DistillationModule(L.LightningModule):
         trainer = self._trainer
         if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
             batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
+        batch = named(batch, self.student)
         # Criteria in training may keep what they saw; this batch is no part of the training.
         self._trying = True
         trained = (self.student, self.objective)
@@ -315,6 +320,7 @@ class DistillationModule(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
+        batch = named(batch, self.student)
         batch, factors = self._accumulation.take(self, batch, batch_idx)
         values, _, _ = self._values(batch, heads="skipped")
         shares = (
@@ -413,6 +419,7 @@ class DistillationModule(L.LightningModule):
             self.teacher.store_answers(self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
 
     def _evaluate(self, batch: Any, stage: str) -> None:
+        batch = named(batch, self.student)
         compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
         values, student, teacher = self._values(
             batch,
@@ -457,9 +464,10 @@ class DistillationModule(L.LightningModule):
         if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
             return batch
         moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
-        if "label_bytes" in batch:
-            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
-        return {**batch, **moved}
+        of_bytes = entry(batch, "label_bytes")
+        if of_bytes is not None:
+            moved["label_bytes"] = nn.functional.pad(of_bytes[..., 1:], (0, 1))
+        return with_entries(batch, moved)
 
     def _teacher_metrics(
         self, stage: str, batch: Any, student: Any, teacher: Any
@@ -475,7 +483,7 @@ class DistillationModule(L.LightningModule):
             name: metric
             for name, metric in self._metrics("teacher").items()
             if not _needs_teacher(metric)
-            and all(name in own for name in getattr(metric, "batch_entries", ()))
+            and all(entry(own, n) is not None for n in getattr(metric, "batch_entries", ()))
         }
 
     def _log_metrics(self, stage: str, batch: Any, student: Any, teacher: Any) -> None:
@@ -729,10 +737,6 @@ def _norm(optimizer: Any) -> Tensor:
 
 def _needs_teacher(metric: Any) -> bool:
     return bool(getattr(metric, "needs_teacher", False))
-
-
-def _label_names(model: nn.Module) -> Mapping[int, str] | None:
-    return getattr(getattr(model, "config", None), "id2label", None)
 
 
 def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
