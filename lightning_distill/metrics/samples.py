@@ -26,6 +26,8 @@ class Samples:
         entries: entries of the batch that a metric names in its `batch_entries`, of the samples.
         are_tokens: whether they are, and not rows; then all of them count.
         task: says which rows have a label, and in which type metrics get labels.
+        are_sequences: whether they are rows of tokens, for metrics that read these as a whole
+            (`reads_rows`) and are given no single tokens.
     """
 
     predicted: Tensor
@@ -34,6 +36,7 @@ class Samples:
     entries: Mapping[str, Tensor] = field(default_factory=dict)
     are_tokens: bool = False
     task: Task = field(default_factory=Task)
+    are_sequences: bool = False
 
     @classmethod
     def of(
@@ -62,7 +65,7 @@ class Samples:
         Raises:
             ValueError: if the batch has no entry that a metric wants.
         """
-        labels = labels_of(batch)
+        labels, metrics = labels_of(batch), list(metrics)
         entries = _entries(batch, metrics)
         task = task or infer_task(None, batch, predicted) or Task()
         counted = task.counted(batch, predicted)
@@ -71,6 +74,9 @@ class Samples:
             predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
             yield cls(predicted, teacher, labels, taken, task=task)
             return
+        if any(_reads_rows(metric) for metric in metrics):
+            whole = (take_rows(v, rows) for v in (predicted, teacher, labels))
+            yield cls(*whole, task=task, are_sequences=True)
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
         sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]
@@ -89,6 +95,13 @@ class Samples:
 
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+        if self.are_sequences or self.are_tokens:
+            if _reads_rows(metric) is not self.are_sequences:
+                return
+            if self.are_sequences and self.labels is not None:
+                metric.update(self.predicted, self.labels)
+            if self.are_sequences:
+                return
         entries = {name: self.entries[name] for name in getattr(metric, "batch_entries", ())}
         if getattr(metric, "needs_teacher", False):
             if self.teacher is not None:
@@ -109,6 +122,10 @@ class Samples:
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
         metric.update(predicted, self.task.measured_labels(labels), **entries)
+
+
+def _reads_rows(metric: Metric) -> bool:
+    return bool(getattr(metric, "reads_rows", False))
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:

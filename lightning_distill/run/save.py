@@ -8,9 +8,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_model
 
 from ..models.submodules import unwrapped
+from ..tasks import task_of
 
 # Within a student's folder.
 ADAPTER = "adapter"
+# Which files tell that a folder holds a processor of this kind.
+PROCESSORS = {
+    "AutoTokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
+    "AutoImageProcessor": ("preprocessor_config.json",),
+    "AutoProcessor": ("processor_config.json",),
+}
 
 
 def check_hugging_face(folder: Path) -> None:
@@ -25,13 +32,13 @@ def check_hugging_face(folder: Path) -> None:
 
 @rank_zero_only
 def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True) -> None:
-    """Write a Hugging Face folder (weights, configuration, tokenizer), or plain safetensors.
+    """Write a Hugging Face folder (weights, configuration, processors), or plain safetensors.
 
     Of a model with adapters the weights have the adapters in them; alone they lie in `adapter/`.
 
     Args:
         model: a Hugging Face model, or any other module.
-        data: whose tokenizer goes with it.
+        data: whose tokenizer, or what else the task names as its processors, goes with it.
         folder: where to; made if missing.
         with_weights: false writes all but the weights, before training, so that a checkpoint
             of a run that was cut off can still be exported.
@@ -49,9 +56,17 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
             config.save_pretrained(folder)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
-    tokenizer = getattr(data, "tokenizer", None)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    for name in task_of(data).processors:
+        processor = getattr(data, name, None)
+        if hasattr(processor, "save_pretrained"):
+            processor.save_pretrained(folder)
+
+
+def processors_in(folder: Path) -> list[str]:
+    """The `Auto` classes of transformers that load the processors in a folder."""
+    return [
+        auto for auto, files in PROCESSORS.items() if any((folder / f).is_file() for f in files)
+    ]
 
 
 def merged(model: Any) -> Any:
