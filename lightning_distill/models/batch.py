@@ -126,8 +126,8 @@ def first_rows(batch: Any, count: int = 1) -> Any:
 
 def with_entries(batch: Any, changes: Mapping[str, Any]) -> Any:
     """The batch with entries added or replaced; the batch itself stays as it is."""
-    if isinstance(batch, Mapping):
-        return {**batch, **changes}
+    if isinstance(batch, Mapping) or _is_like_a_mapping(batch):
+        return {**entries(batch), **changes}
     if isinstance(batch, NamedTuple) or is_pair(batch):
         if not changes.keys() <= entries(batch).keys():
             raise ValueError(

@@ -434,7 +434,3 @@ class _SetUpFirst(L.Callback):
 
 def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.detach().float() for loss in losses.values()])
-
-
-def _label_names(model: nn.Module) -> Mapping[int, str] | None:
-    return getattr(getattr(model, "config", None), "id2label", None)

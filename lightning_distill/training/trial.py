@@ -14,6 +14,7 @@ from ..models.embeddings import check_vocabulary
 from ..models.source import Source
 from ..models.submodules import submodules
 from ..teachers.caching import live
+from .last_batch import check_last_batch
 from .optimization import trainable, trainable_by_name
 from .preconditions import (
     check_causal,
@@ -79,7 +80,10 @@ def prepare(module: Any, batch: Any, check: bool = True) -> None:
         trainer = module.trainer
         if trainer.world_size == trainer.num_devices * trainer.num_nodes:
             device = working_device(module)
-    try_batch(module, transferred(module, batch, device=device), check)
+    batch = transferred(module, batch, device=device)
+    try_batch(module, batch, check)
+    if check and module.is_attached:
+        check_last_batch(module, batch, module.trainer.train_dataloader)
 
 
 def try_first_batch(module: Any, batch: Any) -> None:
