@@ -2,10 +2,13 @@
 
 from collections import namedtuple, UserDict
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from tiny import loader, trainer
 from torch import nn
 from torch.testing import assert_close
@@ -13,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from transformers import BatchEncoding
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.criteria import HardLabel, SoftTarget
+from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.models.batch import (
     batch_size,
     counted_rows,
@@ -285,3 +288,24 @@ def test_a_tuple_is_trained_on_by_the_names_of_the_forward(tmp_path, expected):
 class Unmasked(DistillationModule):
     def teacher_inputs(self, batch):
         return batch[0]
+
+
+@pytest.mark.parametrize("mask", ["batch.attention_mask", None], ids=["named", "left out"])
+def test_a_mask_that_the_batch_does_not_have_may_be_left_out(mask):
+    inputs = {"student": "student.layer:layer", "teacher": "teacher.layer:layer", "mask": mask}
+    module = DistillationModule(Net(), Net(), Objective({"hint": Term(Hint(), inputs)}))
+    batch = {"x": X, "labels": LABELS}
+    if mask is None:
+        module.prepare(batch)
+        return
+    with pytest.raises(ValueError) as info:
+        module.prepare(batch)
+    message = str(info.value)
+    assert "batch.attention_mask is not there: the batch has no 'attention_mask'." in message
+    assert "leave the input out, as in criteria.NAME.inputs.mask=null" in message
+
+
+def test_the_configuration_of_hint_does_without_its_mask():
+    node = OmegaConf.load(Path(__file__).parents[2] / "conf/criteria/hint.yaml").hint
+    node.inputs.mask = None
+    assert "mask" not in instantiate(node, _convert_="object").inputs

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.criteria import AB, OFD
+from lightning_distill.criteria import AB, HardLabel, OFD
 from lightning_distill.models.capture import capture, read
 from lightning_distill.models.compilation import compile_in_place
 from lightning_distill.models.source import Source
@@ -175,3 +175,20 @@ def test_before_the_activation_means_before_it(criterion):
     if criterion is OFD:
         # Margins are means of negative responses, which a ReLU leaves none of.
         assert (results[0][2]["terms.term.criterion.floor"] < 0).all()
+
+
+class ChangesItsInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu, self.layer = nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(self.relu(x))
+
+
+def test_a_model_that_changes_its_inputs_is_refused():
+    inputs = {"student": "student.logits", "labels": "batch.labels"}
+    objective = Objective({"hard_label": Term(HardLabel(), inputs)})
+    module = DistillationModule(ChangesItsInput(), None, objective)
+    with pytest.raises(ValueError, match="ChangesItsInput changes its inputs in place, so that"):
+        module.prepare((torch.tensor([[-1.0, 2, 3, torch.nan]]), torch.tensor([1])))
