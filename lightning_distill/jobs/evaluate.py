@@ -10,8 +10,10 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
+from ..models.configuration import label_names
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
+from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.directory import newest_run
 from ..run.metrics import build_metrics, without_agreement
@@ -44,13 +46,13 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     without_agreement(cfg)
     data = build_data(cfg)
     auto_class = auto_class_of(task_in(cfg), folder)
-    model, info = load(str(folder), auto_class, dtype=torch.float32)
+    model, info = load(str(folder), auto_class, pad_token_id(data), dtype=torch.float32)
     check_complete(f"model {folder}", info)
     model.eval()
     metrics = build_metrics(cfg, data)
     order = label_order(
         getattr(data, "label_names", None),
-        getattr(model.config, "id2label", None),
+        label_names(model),
         ("data", "model"),
     )
     check_lengths(data, model=model)

@@ -90,7 +90,19 @@ def counted_rows(batch: Any) -> Tensor | None:
 
 def batch_size(batch: Any) -> int:
     """How many rows a batch has; 1 if it holds nothing that has rows."""
-    return next(_sizes(batch, of=Tensor), None) or next(_sizes(batch, of=list), 1)
+    for tensor in tensors(batch):
+        if tensor.dim():
+            return tensor.shape[0]
+    return next((len(words) for words in _words(batch)), 1)
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """All tensors that a batch holds, nested ones too."""
+    if isinstance(batch, Tensor):
+        yield batch
+    else:
+        for part in _parts(batch):
+            yield from tensors(part)
 
 
 def take_rows(value: Any, rows: Tensor | None) -> Any:
@@ -126,8 +138,8 @@ def first_rows(batch: Any, count: int = 1) -> Any:
 
 def with_entries(batch: Any, changes: Mapping[str, Any]) -> Any:
     """The batch with entries added or replaced; the batch itself stays as it is."""
-    if isinstance(batch, Mapping):
-        return {**batch, **changes}
+    if isinstance(batch, Mapping) or _is_like_a_mapping(batch):
+        return {**entries(batch), **changes}
     if isinstance(batch, NamedTuple) or is_pair(batch):
         if not changes.keys() <= entries(batch).keys():
             raise ValueError(
@@ -217,20 +229,20 @@ def _is_like_a_mapping(batch: Any) -> bool:
     return callable(getattr(batch, "keys", None)) and hasattr(batch, "__getitem__")
 
 
-def _sizes(batch: Any, of: type) -> Iterator[int]:
-    """The sizes of what holds a row of each sample: tensors, or lists of words."""
-    if isinstance(batch, Tensor):
-        if of is Tensor and batch.dim():
-            yield batch.shape[0]
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _sizes(value, of)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        if of is list and batch and all(isinstance(v, str) for v in batch):
-            yield len(batch)
-        else:
-            for value in batch:
-                yield from _sizes(value, of)
+def _parts(batch: Any) -> Iterator[Any]:
+    """What a batch holds directly; nothing of what is no container."""
+    if isinstance(batch, Mapping):
+        yield from batch.values()
+    elif isinstance(batch, tuple | list):
+        yield from batch
     else:
-        for name in _fields(batch):
-            yield from _sizes(_held(batch, name), of)
+        yield from (_held(batch, name) for name in _fields(batch))
+
+
+def _words(batch: Any) -> Iterator[Sequence[str]]:
+    """Lists of words, such as the names of the rows."""
+    if isinstance(batch, tuple | list) and batch and all(isinstance(v, str) for v in batch):
+        yield batch
+    else:
+        for part in _parts(batch):
+            yield from _words(part)

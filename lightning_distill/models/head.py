@@ -102,13 +102,14 @@ def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterato
         hidden = args[0]
         return hidden[..., hidden.shape[-2] - positions :, :]
 
-    def take_none(shapes: list[Any]) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    def take_none(given: list[Tensor]) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         def before(part: nn.Module, args: tuple[Tensor]) -> Tensor:
-            shapes.append(args[0].shape[:-1])
+            # The tensor and not its shape: for numbers torch.compile would compile each batch anew.
+            given.append(args[0])
             return args[0][..., :0, :]
 
         def after(part: nn.Module, args: tuple[Tensor], logits: Tensor) -> Tensor:
-            return logits.new_zeros(*shapes.pop(), 0)
+            return logits.new_zeros(*given.pop().shape[:-1], 0)
 
         return before, after
 

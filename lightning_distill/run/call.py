@@ -31,13 +31,20 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
         "label_names": getattr(data, "label_names", None),
         "task": None if task is None else task_named(task),
         "vocab_size": None if tokenizer is None else len(tokenizer),
-        "pad_token_id": getattr(tokenizer, "pad_token_id", None),
+        "pad_token_id": pad_token_id(data),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
         "auto_class": auto_class_of(task, path),
         "data": data,
         **more,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def pad_token_id(data: Any, role: str = "student") -> int | None:
+    """What the rows of a model are padded with: its tokenizer decides, and the model is told."""
+    own = getattr(data, "teacher_tokenizer", None) if role == "teacher" else None
+    tokenizer = getattr(data, "tokenizer", None) if own is None else own
+    return getattr(tokenizer, "pad_token_id", None)
 
 
 def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:

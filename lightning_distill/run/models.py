@@ -12,7 +12,7 @@ from ..models.configuration import label_names
 from ..models.label_order import label_order
 from ..teachers import CachedTeacher, CachingTeacher
 from .cached_teacher import teacher_weights
-from .call import call, known
+from .call import call, known, pad_token_id
 
 
 def build_teacher(
@@ -28,8 +28,9 @@ def build_teacher(
     """
     if cfg.teacher is None:
         raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
+    more = {"cfg": cfg, "rehearse": rehearse, "pad_token_id": pad_token_id(data, "teacher")}
     path = OmegaConf.select(cfg, "teacher.path")
-    teacher = call(cfg.teacher, known(data, path, cfg=cfg, rehearse=rehearse), "teacher")
+    teacher = call(cfg.teacher, known(data, path, **more), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
     names = label_names(teacher)
