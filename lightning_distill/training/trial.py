@@ -13,7 +13,6 @@ from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
 from ..models.source import Source
 from ..models.submodules import submodules
-from ..tasks.shapes import check_outputs
 from ..teachers.caching import live
 from .last_batch import check_last_batch
 from .optimization import trainable, trainable_by_name
@@ -200,7 +199,6 @@ def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
     # do not go with that.
     of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
     if shapes[0][1:] != shapes[1][1:] and not of_tokens:
-        check_outputs({"student": student, "teacher": teacher})
         raise ValueError(
             f"student and teacher predict different classes: their logits have shapes "
             f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."

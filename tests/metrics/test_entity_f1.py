@@ -87,7 +87,7 @@ def test_rows_are_given_as_a_whole_and_repeats_left_out():
     assert metric.compute() == 0.5 and metric.there == 2
 
 
-def test_no_entity_is_zero_and_tags_without_kinds_are_refused():
+def test_no_entity_is_zero_and_tags_without_kinds_are_refused(unchecked_types):
     assert EntityF1(TAGS).compute() == 0
     with pytest.raises(ValueError, match="spans of tags such as B-place.*noun, verb"):
         EntityF1(["noun", "verb"])

@@ -276,9 +276,10 @@ def tokens_of_words(
             found = _encoded(shown, tokenizer, max_length)
         return found
 
-    name = texts_fingerprint([["\x1f".join(row) for row in rows]], tokenizer, max_length)
+    parts = [["words"], ["\x1f".join(row) for row in rows]]
+    name = texts_fingerprint(parts, tokenizer, max_length)
     columns = {"words": [list(row) for row in rows]}
-    return kept_tokens(columns, tokens, f"words-{name}", keep=len(rows) >= LEAST)
+    return kept_tokens(columns, tokens, name, keep=len(rows) >= LEAST)
 
 
 def _encoded(rows: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> dict[str, Any]:
