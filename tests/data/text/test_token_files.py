@@ -96,8 +96,9 @@ def test_long_rows_are_cut_with_their_tags(tmp_path, caplog):
         data = ready(tmp_path / "a.conll", max_length=6)
     assert "words lie beyond data.max_length=6" in caplog.text
     for words, tags in of_batch(data):
-        full = next(s for s in expected() if s[0][: len(words) - 1] == words[:-1])
-        assert tags == full[1][: len(tags)]
+        # The last word may have lost its end.
+        begun = [full for full in expected() if full[0][: len(words) - 1] == words[:-1]]
+        assert any(tags == full[1][: len(tags)] for full in begun)
     (batch,) = data.val_dataloader()
     assert batch["input_ids"].shape[1] == 6
 
