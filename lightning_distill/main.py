@@ -47,19 +47,16 @@ def _run_id() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
-def _label_kind(task: str | None) -> str:
-    kinds = {"multi_label": "binary_cross_entropy", "regression": "mse"}
-    return kinds.get(str(task), "cross_entropy")
+def _label_kind(task: Any) -> str:
+    # Read by a job only, which needs torch anyway.
+    from .run.task import made_task
+
+    return made_task(task).label_kind
 
 
 def _learning_rate(student: str) -> float:
     # What is trained from nothing bears larger steps than what was trained before.
     return 2e-3 if student in ("from_config", "causal_lm") else 5e-5
-
-
-def _agreement_task(task: str | None) -> str:
-    # A language model chooses among tokens as a classifier among classes.
-    return "classification" if task in (None, "language_modelling") else task
 
 
 # `replace`, because tests and notebooks may import this module more than once.
@@ -69,7 +66,8 @@ OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
-OmegaConf.register_new_resolver("agreement_task", _agreement_task, replace=True)
+# Of configurations that were written before; a task is named as it is.
+OmegaConf.register_new_resolver("agreement_task", lambda task: task, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_distill.conf", config_name="main")

@@ -22,7 +22,9 @@ ROOMS: dict[str, set[str]] = {"criteria": set(), "models": set(), "schedules": s
 ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["cache"] = ROOMS["metrics"] = {"models"}
 ROOMS["weights"] = {"temperatures"}
 ROOMS["objective"] = {"models", "criteria", "schedules"}
-ROOMS["tasks"] = {"models", "metrics", "objective", "criteria", "schedules"}
+ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
+# Metrics ask the task which rows or tokens count, and in which type they get labels.
+ROOMS["metrics"] = {"models", "tasks"}
 ROOMS["students"] = ROOMS["data"] = ROOMS["callbacks"] = {"models", "objective", "tasks"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
@@ -30,7 +32,7 @@ ROOMS["training"] |= {"tasks"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs"}
+ROOMS["main"] = {"jobs", "run"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 CORE = sorted({*ROOMS} - {"run", "jobs", "main"})

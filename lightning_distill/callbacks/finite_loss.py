@@ -6,6 +6,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from ..models.batch import row_numbers
+
 
 class FiniteLoss(L.Callback):
     """Raises before a backward pass whose loss is NaN or infinite, so that the weights stay.
@@ -25,7 +27,7 @@ class FiniteLoss(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember which rows the step is about."""
-        self._rows = batch.get("row") if isinstance(batch, dict) else None
+        self._rows = row_numbers(batch)
         self._batch = batch_idx
 
     def on_before_backward(

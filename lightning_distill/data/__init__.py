@@ -13,6 +13,7 @@ from .text.docstrings import Docstrings
 from .text.hub import Hub
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
+from .text.token_files import TokenFiles
 from .text.token_masking import TokenMasking
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "TextDataModule",
     "TextFiles",
     "TokenAlignment",
+    "TokenFiles",
     "TokenMasking",
     "TokenizedTexts",
     "Trainable",

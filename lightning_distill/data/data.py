@@ -204,6 +204,11 @@ class DataFacts:
         """The teacher's, if it is another one than the student's."""
         return self._said("teacher_tokenizer")
 
+    def processors(self, names: Sequence[str]) -> list[Any]:
+        """What is saved with a student, of attributes of these names, where it has them."""
+        found = (self._said(name) for name in names)
+        return [one for one in found if hasattr(one, "save_pretrained")]
+
     @property
     def splits(self) -> Mapping[str, Any]:
         """The rows of each split with the tokens of both models; empty where they are not held."""

@@ -53,6 +53,7 @@ from ..run.models import build_student, build_teacher
 from ..run.objective import build_objective
 from ..run.rehearse import rehearse
 from ..run.stage import say
+from ..run.task import task_in
 from ..run.trainer import build_trainer
 from ..teachers import CachedTeacher, CachingTeacher
 from ..teachers.answers import about, describe, raw_values, without_last_token
@@ -157,7 +158,7 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     """The module that runs the teacher, the data, and what is read of the teacher."""
     data = build_data(cfg)
     check_cacheable(data, "job=cache")
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
 
     def rehearsal(teacher: nn.Module) -> None:
         student = build_student(cfg, data, teacher)
@@ -172,7 +173,7 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     objective = build_objective(cfg)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
-    module = DistillationModule(student, teacher, objective)
+    module = DistillationModule(student, teacher, objective, task=task_in(cfg))
     # Pairs the layers: only those that are compared are kept.
     module.prepare(next(iter(data.train_dataloader())), check=False)
     return module, data, objective.sources("teacher")

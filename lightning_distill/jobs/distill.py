@@ -22,6 +22,7 @@ from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
+from ..run.task import task_in
 from ..run.trainer import build_module, optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
@@ -39,7 +40,7 @@ def distill(cfg: DictConfig) -> float:
         without_agreement(cfg)
     data = build_data(cfg)
     without_common_tokens(cfg, data)
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)
     check_vocabularies(data, objective)
@@ -73,7 +74,7 @@ def distill(cfg: DictConfig) -> float:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg, untrained)
         baseline_module = DistillationModule(
-            untrained, teacher, labels_only, metrics, **optimization(cfg)
+            untrained, teacher, labels_only, metrics, **optimization(cfg), task=task_in(cfg)
         )
         rows = on_labels(data)
         budget = same_budget(result.steps, result.validations, rows is data)

@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.data import DataFacts
+from ..models.configuration import label_names
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
+from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.directory import newest_run
 from ..run.metrics import build_metrics, without_agreement
 from ..run.objective import build_label_objective
 from ..run.save import check_hugging_face
+from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
-from ..students.from_config import AUTO_CLASSES
 from ..training.module import DistillationModule
 
 
@@ -44,19 +46,21 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
     data = build_data(cfg, loaders=("test_dataloader",))
-    model, info = load(str(folder), AUTO_CLASSES.get(cfg.task), dtype=torch.float32)
+    auto_class = auto_class_of(task_in(cfg), folder)
+    model, info = load(str(folder), auto_class, pad_token_id(data), dtype=torch.float32)
     check_complete(f"model {folder}", info)
     model.eval()
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
     order = label_order(
         DataFacts(data).label_names,
-        getattr(model.config, "id2label", None),
+        label_names(model),
         ("data", "model"),
     )
     check_lengths(data, model=model)
     if order is not None:
         model.register_forward_hook(lambda _, __, outputs: reordered(outputs, order))
-    module = DistillationModule(model, None, build_label_objective(cfg, model), metrics)
+    objective = build_label_objective(cfg, model)
+    module = DistillationModule(model, None, objective, metrics, task=task_in(cfg))
     trainer = build_trainer(cfg, Path(str(cfg.output_dir)), logger=False, callbacks=[])
     L.seed_everything(cfg.seed, verbose=False)
     trainer.test(module, datamodule=data, verbose=False)

@@ -1,6 +1,5 @@
 """Loading models of Hugging Face's transformers, with errors that say what to do."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+
+from .configuration import set_pad_token
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,8 +35,16 @@ def check_dtype(dtype: str | None) -> torch.dtype:
     return DTYPES[name]
 
 
-def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[str, Any]]:
+def load(
+    path: str, auto_class: str | None, pad_token_id: int | None = None, **options: Any
+) -> tuple[Any, dict[str, Any]]:
     """A model and what transformers says of its loading; used for teachers and students.
+
+    Args:
+        path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
+        auto_class: the class of transformers that knows the task.
+        pad_token_id: what the data is padded with, for a model that knows of none or of another.
+        options: of `from_pretrained`.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -69,6 +78,7 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
             f"expected {tuple(expected)}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}. "
             "Save model and configuration together, with save_pretrained."
         )
+    set_pad_token(model, pad_token_id)
     return model, info
 
 
@@ -106,16 +116,13 @@ def check_path(path: str) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars and load reports of transformers: what matters is an error here."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "transformers.modeling_utils")]
-    levels = [logger.level for logger in loggers]
-    with_bars = transformers.utils.logging.is_progress_bar_enabled()
+    logs = transformers.utils.logging
+    level, with_bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        transformers.utils.logging.disable_progress_bar()
+        logs.set_verbosity_error()
+        logs.disable_progress_bar()
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logs.set_verbosity(level)
         if with_bars:
-            transformers.utils.logging.enable_progress_bar()
+            logs.enable_progress_bar()

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from ..models.batch import batch_size
 from ..models.capture import read
-from ..models.inputs import batch_size
 from ..models.source import Source
 from ..schedules import Schedule
 from .count import count_of

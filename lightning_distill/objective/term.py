@@ -73,6 +73,8 @@ class Term(nn.Module):
         self.inputs = {
             name: source if isinstance(source, Source) else Source.parse(source)
             for name, source in inputs.items()
+            # null leaves out what a configuration names and the batch does not have.
+            if source is not None
         }
         _check_arguments(criterion, list(self.inputs))
         self.adapter = adapter

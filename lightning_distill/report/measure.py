@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.fingerprint import plain_tensors
+from ..models.plain_tensors import plain_tensors
 
 
 def parameter_count(model: nn.Module) -> int:

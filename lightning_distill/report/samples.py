@@ -12,7 +12,8 @@ import torch
 from torch import nn, Tensor
 
 from ..data.data import DataFacts
-from ..models.inputs import longest_input
+from ..models.configuration import longest_input
+from ..models.embeddings import generates
 from ..teachers.caching import live
 
 log = logging.getLogger("lightning_distill")
@@ -96,10 +97,10 @@ def write_samples(
 
 
 def _can_generate(name: str, model: nn.Module) -> bool:
-    able = hasattr(model, "generate") and getattr(model, "can_generate", lambda: True)()
+    able = generates(model)
     if not able:
         log.info(f"No samples of {name}: a {type(model).__name__} does not generate.")
-    return bool(able)
+    return able
 
 
 def _prompts(batches: Any, count: int, prompt_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:

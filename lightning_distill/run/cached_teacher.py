@@ -15,12 +15,13 @@ from ..cache.row_id import row_ids
 from ..cache.store import MANIFEST
 from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
+from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
-from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, pretrained
 from .directory import newest_run
 from .every_row import every_row
+from .task import auto_class_of, task_in
 
 log = logging.getLogger("lightning_distill")
 
@@ -103,7 +104,7 @@ def teacher_weights(teacher: CachedTeacher, cfg: DictConfig) -> nn.Module:
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
-    kind = OmegaConf.select(cfg, "teacher.auto_class") or AUTO_CLASSES.get(cfg.task)
+    kind = OmegaConf.select(cfg, "teacher.auto_class") or auto_class_of(task_in(cfg), path)
     model = _load(teacher, str(path), kind)
     rounded = teacher.about["quantization"] is not None or teacher.about["dtype"] != "float32"
     return pretrained(str(path), kind) if rounded else model
@@ -160,8 +161,7 @@ def _check_rows(teacher: CachedTeacher, data: Any) -> None:
         batches,
         strict=True,
     ):
-        own = batch["teacher"] if isinstance(batch.get("teacher"), dict) else batch
-        places = teacher.store.find(row_ids(model_inputs(own, teacher)))
+        places = teacher.store.find(row_ids(model_inputs(teacher_entries(batch) or batch, teacher)))
         looked += len(places)
         lost = [rows[i] for i in np.flatnonzero(places < 0)]
         if lost:

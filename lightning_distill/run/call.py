@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ..data.data import DataFacts
-from ..students.from_config import AUTO_CLASSES
+from ..tasks import task_named
+from .task import auto_class_of
 
 
 def group(cfg: DictConfig, name: str) -> Any:
@@ -16,22 +17,35 @@ def group(cfg: DictConfig, name: str) -> Any:
     return OmegaConf.select(cfg, name) or {}
 
 
-def known(data: Any, **more: Any) -> dict[str, Any]:
-    """What a model's constructor may ask for by name."""
+def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
+    """What a model's constructor may ask for by name.
+
+    Args:
+        data: the data module.
+        path: of a saved model that is to be loaded, whose class may choose the `auto_class`.
+        more: further values.
+    """
     facts = DataFacts(data)
-    tokenizer = facts.tokenizer
+    task, tokenizer = facts.task, facts.tokenizer
     known = {
         "num_labels": facts.num_labels,
         "label_names": facts.label_names,
-        "task": facts.task,
+        "task": None if task is None else task_named(task),
         "vocab_size": None if tokenizer is None else len(tokenizer),
-        "pad_token_id": getattr(tokenizer, "pad_token_id", None),
+        "pad_token_id": pad_token_id(data),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
-        "auto_class": AUTO_CLASSES.get(str(facts.task)),
+        "auto_class": auto_class_of(task, path),
         "data": data,
         **more,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def pad_token_id(data: Any, role: str = "student") -> int | None:
+    """What the rows of a model are padded with: its tokenizer decides, and the model is told."""
+    own = getattr(data, "teacher_tokenizer", None) if role == "teacher" else None
+    tokenizer = getattr(data, "tokenizer", None) if own is None else own
+    return getattr(tokenizer, "pad_token_id", None)
 
 
 def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:

@@ -10,9 +10,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ..data.data import check_trainable, DataFacts, LOADERS, token_lengths
+from ..models.configuration import longest_input
+from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
-from ..models.inputs import check_largest_id, longest_input
 from .cached_teacher import tokenizer_path
+from .task import note_task
 from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
@@ -53,12 +55,13 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
     data.setup("fit")
     facts = DataFacts(data)
     with open_dict(cfg):
-        for name in ("task", "num_labels", "num_rows"):
+        for name in ("num_labels", "num_rows"):
             found = getattr(facts, name)
             given = cfg.get(name)
             if given is not None and found is not None and given != found:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
+    note_task(cfg, data)
     return data
 
 

@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data.data import DataFacts
+from ..models.configuration import label_names
 from ..models.label_order import label_order
 from ..teachers import CachedTeacher, CachingTeacher
 from .cached_teacher import teacher_weights
-from .call import call, known
+from .call import call, known, pad_token_id
 
 
 def build_teacher(
@@ -28,11 +29,12 @@ def build_teacher(
     """
     if cfg.teacher is None:
         raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
-    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
+    more = {"cfg": cfg, "rehearse": rehearse, "pad_token_id": pad_token_id(data, "teacher")}
+    path = OmegaConf.select(cfg, "teacher.path")
+    teacher = call(cfg.teacher, known(data, path, **more), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
-    names = getattr(getattr(teacher, "config", None), "id2label", None)
-    known_names = DataFacts(data).label_names
+    names, known_names = label_names(teacher), DataFacts(data).label_names
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
     return teacher
@@ -46,7 +48,8 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
         # Only for a student that is made from its weights are they loaded, and not kept.
         wanted = _is_made_of_teacher(cfg.student)
         teacher = teacher_weights(teacher, cfg) if wanted else None
-    student = call(cfg.student, known(data, teacher=teacher), "student")
+    path = OmegaConf.select(cfg, "student.path")
+    student = call(cfg.student, known(data, path, teacher=teacher), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student

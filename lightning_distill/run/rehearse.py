@@ -10,9 +10,10 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
-from ..models.inputs import labels_of
+from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
+from .task import task_in
 from .trainer import optimization
 
 
@@ -39,7 +40,7 @@ def rehearse(
     Raises:
         ValueError: naming the part of the configuration that does not work.
     """
-    module = DistillationModule(student, teacher, objective, metrics)
+    module = DistillationModule(student, teacher, objective, metrics, task=task_in(cfg))
     if with_objective:
         module.prepare(next(iter(data.train_dataloader())))
     _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
@@ -64,7 +65,7 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
         if getattr(metric, "needs_teacher", False):
             continue
         try:
-            for samples in Samples.of(batch, predicted, metrics=[metric]):
+            for samples in Samples.of(batch, predicted, metrics=[metric], task=module.task):
                 samples.feed(metric.clone())
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise ValueError(

@@ -19,15 +19,15 @@ from ..data.data import check_keeps_teacher, DataFacts
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
-from ..students.from_config import AUTO_CLASSES
+from ..tasks import Task
 from ..teachers import pretrained
 from ..training.module import DistillationModule
 from .call import call, known
 from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
-from .objective import label_term
 from .stage import say, train
+from .task import auto_class_of, task_in
 from .trainer import optimization
 
 # What may change a teacher when it is another version.
@@ -80,7 +80,7 @@ def trained_teacher(
             "No training row has a label, so no teacher can be trained on them. Is data.label the "
             "right column? Without labels name a trained one: teacher=pretrained teacher.path=DIR."
         )
-    build_metrics(cfg)
+    build_metrics(cfg, data)
     recipe = {
         **_settings(cfg),
         "model": model,
@@ -100,7 +100,7 @@ def trained_teacher(
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
-        kind = AUTO_CLASSES.get(cfg.task)
+        kind = auto_class_of(task_in(cfg), kept)
         return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
@@ -112,12 +112,15 @@ def trained_teacher(
     stage = cfg.copy()
     with open_dict(stage):
         stage.optimizer.lr = learning_rate
-    metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
+    metrics = {
+        n: m for n, m in build_metrics(stage, data).items() if not hasattr(m, "needs_teacher")
+    }
     module = DistillationModule(
         teacher,
         None,
-        Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)}),
+        Objective({"hard_label": (task_in(cfg) or Task()).label_term(teacher, label_smoothing)}),
         metrics,
+        task=task_in(cfg),
         **optimization(stage),
     )
     stage = watching(stage, metrics, module.objective)

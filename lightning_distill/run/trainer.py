@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from .call import group
+from .task import task_in
 
 
 def build_module(
@@ -30,7 +31,10 @@ def build_module(
     node = cfg.get("module")
     make = DistillationModule if node is None else instantiate(node, _convert_="object")
     module = make(student, teacher, objective, metrics, **optimization(cfg))
-    if not isinstance(module, DistillationModule):
+    if isinstance(module, DistillationModule):
+        # Not by an argument, which classes of a user's own may not pass on.
+        module.task = module.task or task_in(cfg)
+    else:
         raise ValueError(
             f"`module` must make a DistillationModule, got a {type(module).__name__} from "
             f"{node.get('_target_')}."

@@ -11,6 +11,7 @@ from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
 from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
+from ..tasks import task_of
 
 log = logging.getLogger("lightning_distill")
 
@@ -24,7 +25,7 @@ def share_ids(cfg: DictConfig, student: str, teacher: str) -> bool:
         teacher: where the teacher's is.
     """
     target = cfg.data.get("_target_")
-    if target is None or getattr(get_object(target), "task", None) != "language_modelling":
+    if target is None or not task_of(get_object(target)).predicts_ids:
         return False
     found = compare_vocabularies(load_tokenizer(student), load_tokenizer(teacher))
     if not found.comparable:
@@ -45,7 +46,7 @@ def check_vocabularies(data: Any, objective: Objective) -> None:
         ValueError: with the first id that differs, and what to do.
     """
     own = DataFacts(data).teacher_tokenizer
-    if own is None or DataFacts(data).task != "language_modelling":
+    if own is None or not task_of(data).predicts_ids:
         return
     for name, term in objective.terms.items():
         if not _compares_ids(term):
@@ -72,8 +73,7 @@ def _compares_ids(term: nn.Module) -> bool:
 
 def without_common_tokens(cfg: DictConfig, data: Any) -> None:
     """Switch off metrics that compare with the teacher token by token, where it has other ones."""
-    facts = DataFacts(data)
-    if facts.task != "language_modelling" or facts.teacher_tokenizer is None:
+    if not task_of(data).predicts_ids or DataFacts(data).teacher_tokenizer is None:
         return
     dropped = []
     for name, node in (cfg.get("metrics") or {}).items():

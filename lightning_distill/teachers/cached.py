@@ -12,6 +12,7 @@ from torch import nn, Tensor
 
 from ..cache import AnswerStore, row_ids, Sampled, token_count, TopK
 from ..cache.answer import Encoding
+from ..models.batch import row_numbers
 from ..models.head import Head
 from ..models.source import Source
 from .answers import answer_name, LOGITS, padded, singles
@@ -95,12 +96,6 @@ class CachedTeacher(nn.Module):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.about['class']}, {len(self.store):,} rows in {self.store.folder}"
-
-
-def row_numbers(batch: Any) -> Tensor | None:
-    """The numbers of a batch's rows, if it has any."""
-    rows = batch.get("row") if isinstance(batch, Mapping) else None
-    return rows if isinstance(rows, Tensor) else None
 
 
 def recall(

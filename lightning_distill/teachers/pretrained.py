@@ -13,6 +13,7 @@ def pretrained(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     quantization: str | None = None,
+    pad_token_id: int | None = None,
 ) -> nn.Module:
     """Load a trained model; every one of its weights must be there.
 
@@ -26,6 +27,7 @@ def pretrained(
         attn_implementation: for example `eager`, which returns attention maps.
         trust_remote_code: run code that comes with the model.
         quantization: `int8` makes it smaller and changes its answers, see [`quantized`][].
+        pad_token_id: what the data is padded with; the tokenizer says it.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -36,6 +38,7 @@ def pretrained(
     model, info = load(
         path,
         auto_class,
+        pad_token_id,
         dtype=check_dtype(dtype),
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,

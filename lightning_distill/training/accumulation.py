@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.inputs import named
+
 log = logging.getLogger("lightning_distill")
 
 
@@ -97,7 +99,7 @@ class Accumulation:
             count.to(module.device)
             for b in batches
             for of_labels in (False, True)
-            for count in module.objective.batch_counts(b, of_labels).values()
+            for count in module.objective.batch_counts(named(b, module.student), of_labels).values()
         ]
         counted = torch.stack(counts).view(len(batches), 2, -1)
         counted = module.trainer.strategy.reduce(counted, reduce_op="sum")

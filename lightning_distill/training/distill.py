@@ -18,6 +18,7 @@ from ..criteria import FusedLinearDivergence, HardLabel, SoftTarget
 from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..tasks import Task
 from .module import DistillationModule
 
 log = logging.getLogger("lightning_distill")
@@ -34,6 +35,7 @@ def distill(
     scheduler: Callable[..., Any] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
+    task: Task | str | None = None,
 ) -> nn.Module:
     """Train `student` to match `teacher`; returns it with the best weights, in eval mode.
 
@@ -54,6 +56,8 @@ def distill(
         monitor: what chooses the best weights; `val/` and the first metric by default,
             `val/loss` without metrics. Without validation rows the last weights are returned.
         mode: `max` or `min`; by default what the monitored metric says of itself.
+        task: what labels mean; by default what the first batch shows, see
+            [`infer_task`][lightning_distill.tasks.infer_task].
 
     Raises:
         ValueError: before the first step, if an argument is none of these, if models, data and
@@ -69,7 +73,7 @@ def distill(
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
     objective = _objective(objective, student, teacher)
     metrics = _metrics(metrics)
-    module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler)
+    module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler, task)
     loaders = _loaders(data)
     with tempfile.TemporaryDirectory() as scratch:
         if trainer is None:

@@ -8,7 +8,8 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
-from ..models.inputs import counted_rows, labels_of, take_rows
+from ..models.batch import counted_rows, entry, labels_of, take_rows, with_entries
+from ..models.inputs import named
 
 
 class Evaluation:
@@ -39,6 +40,7 @@ class Evaluation:
     def step(self, batch: Any, loader: int = 0) -> None:
         """Measure one batch."""
         module, metrics = self.module, self._metrics(self.stage, loader)
+        batch = named(batch, module.student)
         compared = self.stage == "test" or any(map(needs_teacher, metrics.values()))
         values, student, teacher = module.read_sources(
             batch,
@@ -93,13 +95,14 @@ class Evaluation:
         if teacher is not None and any(map(needs_teacher, metrics.values())):
             check_pairs(batch, predicted, metrics)
             of_teacher = module.predictions(teacher)
-        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
+        found, task = metrics.values(), module.task
+        for samples in Samples.of(batch, predicted, of_teacher, rows, found, task):
             for metric in metrics.values():
                 samples.feed(metric)
         own, metrics = self._teacher_metrics(loader, batch, student, teacher)
         if metrics:
             taught = module.predictions(teacher)
-            for samples in Samples.of(own, taught, None, rows, metrics.values()):
+            for samples in Samples.of(own, taught, None, rows, metrics.values(), task):
                 for metric in metrics.values():
                     samples.feed(metric)
 
@@ -111,9 +114,10 @@ class Evaluation:
         if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
             return batch
         moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
-        if "label_bytes" in batch:
-            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
-        return {**batch, **moved}
+        of_bytes = entry(batch, "label_bytes")
+        if of_bytes is not None:
+            moved["label_bytes"] = nn.functional.pad(of_bytes[..., 1:], (0, 1))
+        return with_entries(batch, moved)
 
     def _teacher_metrics(
         self, loader: int, batch: Any, student: Any, teacher: Any
@@ -129,7 +133,7 @@ class Evaluation:
             name: metric
             for name, metric in self._metrics("teacher", loader).items()
             if not needs_teacher(metric)
-            and all(name in own for name in getattr(metric, "batch_entries", ()))
+            and all(entry(own, n) is not None for n in getattr(metric, "batch_entries", ()))
         }
 
     def _log_metrics(self, loader: int, batch: Any, student: Any, teacher: Any) -> None:

@@ -11,13 +11,15 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from ..models.capture import read
+from ..models.batch import batch_size, teacher_entries
+from ..models.configuration import label_names
 from ..models.fingerprint import fingerprint
-from ..models.inputs import batch_size, call_model, model_inputs
+from ..models.freeze import freeze
+from ..models.inputs import call_model, model_inputs
 from ..models.label_order import label_order
-from ..models.source import Source
 from ..objective.objective import Objective
 from ..schedules import Schedule
+from ..tasks import Task, task_named
 from ..teachers.caching import live
 from . import trial
 from .accumulation import Accumulation
@@ -32,7 +34,7 @@ from .optimization import (
     UNKNOWN_END,
     with_scheduler,
 )
-from .preconditions import check_teacher, use_eager_attention
+from .preconditions import check_teacher, make_attentions
 from .values import read_values, Values
 
 log = logging.getLogger("lightning_distill")
@@ -62,6 +64,10 @@ class DistillationModule(L.LightningModule):
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
             `num_training_steps` or `total_steps`; stepped after every step.
+        task: what labels mean, a [`Task`][lightning_distill.tasks.Task] or the name of one; by
+            default what the first batch shows, see
+            [`infer_task`][lightning_distill.tasks.infer_task]. Terms that compare token by token
+            and name no mask get the task's.
 
     Raises:
         ValueError: in `setup`, before the first step, if sources, shapes, labels or gradients are
@@ -78,8 +84,10 @@ class DistillationModule(L.LightningModule):
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        task: Task | str | None = None,
     ):
         super().__init__()
+        self.task: Task | None = None if task is None else task_named(task)
         for name, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, nn.Module) and not (name == "teacher" and model is None):
                 raise ValueError(
@@ -123,10 +131,10 @@ class DistillationModule(L.LightningModule):
         self._accumulation = Accumulation(anew=self._replaces_batches())
         if teacher is not None:
             check_teacher(student, teacher)
-            teacher.requires_grad_(False).eval()
-            self.label_order = label_order(_label_names(student), _label_names(teacher))
+            freeze(teacher)
+            self.label_order = label_order(label_names(student), label_names(teacher))
         for role in ("student", "teacher"):
-            use_eager_attention(getattr(self, role), objective.sources(role))
+            make_attentions(getattr(self, role), objective.sources(role))
 
     # The teacher stays out of the module tree, and still goes where the module goes.
 
@@ -151,8 +159,8 @@ class DistillationModule(L.LightningModule):
     def teacher_inputs(self, batch: Any) -> Any:
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
         assert self.teacher is not None
-        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, live(self.teacher))
+        own = teacher_entries(batch)
+        return model_inputs(batch if own is None else own, live(self.teacher))
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -164,12 +172,11 @@ class DistillationModule(L.LightningModule):
         return call_model(live(self.teacher), self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
-        """What metrics are given, from the outputs of either model: its logits.
+        """What metrics are given, from the outputs of either model: as the task says, its logits.
 
         Regression heads of one output give shape `(batch,)`, others `(batch, classes)`.
         """
-        logits = read(_STUDENT_LOGITS, outputs, {})
-        return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+        return (self.task or Task()).predictions(outputs)
 
     def training_batch(self, batch: Any) -> Any:
         """What is trained on in the place of a batch, such as the student's own texts."""
@@ -419,9 +426,6 @@ class DistillationModule(L.LightningModule):
         return type(self).training_batch is not DistillationModule.training_batch
 
 
-_STUDENT_LOGITS = Source("student", "output", "logits")
-
-
 class _SetUpFirst(L.Callback):
     """Builds adapters before callbacks that copy the module, such as averages of the weights."""
 
@@ -431,7 +435,3 @@ class _SetUpFirst(L.Callback):
 
 def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.detach().float() for loss in losses.values()])
-
-
-def _label_names(model: nn.Module) -> Mapping[int, str] | None:
-    return getattr(getattr(model, "config", None), "id2label", None)

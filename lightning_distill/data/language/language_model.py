@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 from torch.utils.data import DataLoader
 
+from ...tasks import LanguageModelling
 from ..all_splits import all_splits
 from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
@@ -77,7 +78,7 @@ class LanguageModelData(RowsModule):
         ValueError: for data and options that cannot be trained on; each says what to do.
     """
 
-    task = "language_modelling"
+    task = LanguageModelling.name
     # Whether a document may be continued in another row.
     divisible = True
     whole_numbers: ClassVar[Mapping[str, int]] = {**RowsModule.whole_numbers, "shuffle_rows": 1}

@@ -6,10 +6,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import datasets
-import torch
 
-from .labels import class_label, label_name, label_or_none, label_set, numbers_of, plain
-from .rows import UNLABELLED
+from ...tasks import Task
+from ...tasks.labels import in_order, label_or_none
 
 log = logging.getLogger("lightning_distill")
 
@@ -19,7 +18,7 @@ class LabelReader:
 
     Args:
         column: its name.
-        task: `classification`, `multi_label` or `regression`.
+        task: says what a label is.
         names: all classes in order; by default those of the training rows, sorted.
 
     Attributes:
@@ -27,7 +26,7 @@ class LabelReader:
         count: how many classes there are, or numbers that are predicted.
     """
 
-    def __init__(self, column: str, task: str, names: list[str] | None):
+    def __init__(self, column: str, task: Task, names: list[str] | None):
         self.column, self.task, self.names = column, task, names
         self.count: int | None = None
 
@@ -36,7 +35,7 @@ class LabelReader:
         splits: Mapping[str, datasets.Dataset],
         unlabelled_training: bool,
         validation_is_cut: bool,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """The labels of every split.
 
         Args:
@@ -46,8 +45,7 @@ class LabelReader:
                 they may hold alone.
 
         Returns:
-            For each split int64 classes, shape (rows,), -100 without; of several labels 0 or 1,
-            shape (rows, classes), -100 without; of a regression numbers, NaN without.
+            For each split what `task.read_labels` makes of the column.
 
         Raises:
             ValueError: for a column that is missing, and labels that are none of the task's.
@@ -55,9 +53,9 @@ class LabelReader:
         columns = {
             name: self._column(name, split, unlabelled_training) for name, split in splits.items()
         }
-        if self.task == "regression":
+        if not self.task.has_names:
             self.count = 1
-            return {name: numbers_of(values, name) for name, values in columns.items()}
+            return {n: self.task.read_labels(values, (), n) for n, values in columns.items()}
         if self.names is None:
             self.names = self._names_of(splits, columns, validation_is_cut)
         self.count = len(self.names)
@@ -66,8 +64,7 @@ class LabelReader:
                 f"There is only one class ({', '.join(self.names) or 'none'}): nothing to "
                 "tell apart. Is data.label the right column?"
             )
-        read = classes if self.task == "classification" else label_sets
-        return {name: read(values, self.names, name) for name, values in columns.items()}
+        return {n: self.task.read_labels(values, self.names, n) for n, values in columns.items()}
 
     def _column(self, name: str, split: datasets.Dataset, unlabelled_training: bool) -> list[Any]:
         if self.column in split.column_names:
@@ -91,7 +88,7 @@ class LabelReader:
         """Labels of every row, by name where the data set numbers them; None without."""
         values = [label_or_none(v) for v in split[self.column]]
         feature = class_label(split, self.column)
-        if feature is None or self.task == "regression":
+        if feature is None or not self.task.has_names:
             return values
 
         def name(value: Any) -> Any:
@@ -115,98 +112,18 @@ class LabelReader:
         # Validation rows that were cut from these may hold all rows of a rare class.
         if not found or validation_is_cut:
             found |= self._distinct("validation", columns["validation"])
-        return in_order({plain(value) for value in found})
+        return in_order(found)
 
     def _distinct(self, split: str, values: list[Any]) -> set[Any]:
         found: set[Any] = set()
         for value in values:
-            if value is None:
-                continue
-            if isinstance(value, list | tuple | dict) and self.task != "multi_label":
-                raise ValueError(
-                    f"Label {value!r} of the {split} data is a list, but data.task="
-                    f"{self.task} has one label per row. For several use data.task=multi_label."
-                )
-            found.update(label_set(value) if self.task == "multi_label" else [value])
+            if value is not None:
+                found.update(self.task.classes_of(value, split))
         return found
 
 
-def in_order(labels: set[Any]) -> list[str]:
-    """The names of classes, by their number if all are numbers.
-
-    Raises:
-        ValueError: for a number that is no class.
-    """
-    for value in labels:
-        if isinstance(value, float):
-            raise ValueError(
-                f"Label {value} is no class; classes are whole numbers or words. For numbers "
-                "to be predicted use data.task=regression."
-            )
-        if isinstance(value, int) and value < 0:
-            raise ValueError(
-                f"Label {value} is negative. Classes count from 0; unlabelled rows have no "
-                "label or -100."
-            )
-    if labels and all(isinstance(value, int) for value in labels):
-        return [str(number) for number in sorted(labels)]
-    return sorted(str(value) for value in labels)
-
-
-def classes(values: list[Any], names: list[str], split: str) -> torch.Tensor:
-    """The number of each row's class, -100 without, shape (rows,), int64.
-
-    Args:
-        values: a label of each row, or `None`.
-        names: of all classes in order.
-        split: its name, for errors.
-
-    Raises:
-        ValueError: for a label that is none of them.
-    """
-    numbers = numbers_by_name(names)
-    found = []
-    for i, value in enumerate(values):
-        if value is None:
-            found.append(UNLABELLED)
-            continue
-        number = numbers.get(label_name(value))
-        if number is None:
-            raise ValueError(
-                f"Label {value!r} in row {i} of the {split} data is none of the classes "
-                f"({', '.join(names[:10])}). Correct the row, or list all in data.label_names."
-            )
-        found.append(number)
-    return torch.tensor(found)
-
-
-def label_sets(values: list[Any], names: list[str], split: str) -> torch.Tensor:
-    """1 for each label of a row, else 0; -100 in rows without, shape (rows, labels).
-
-    Args:
-        values: a list of labels of each row, or words with commas between, or `None`.
-        names: of all labels in order.
-        split: its name, for errors.
-
-    Raises:
-        ValueError: for a label that is none of them.
-    """
-    numbers = numbers_by_name(names)
-    found = torch.zeros(len(values), len(numbers))
-    for i, value in enumerate(values):
-        if value is None:
-            found[i] = UNLABELLED
-            continue
-        for label in label_set(value):
-            if label_name(label) not in numbers:
-                raise ValueError(
-                    f"Label {label!r} in row {i} of the {split} data is none of "
-                    f"{', '.join(names[:10])}. Correct the row, or list all in data.label_names."
-                )
-            found[i, numbers[label_name(label)]] = 1.0
-    return found
-
-
-def numbers_by_name(names: list[str]) -> dict[str, int]:
-    """The number of each class; names are normalised like labels: 1 and "1.0" are the same."""
-    return {label_name(name): i for i, name in enumerate(names)}
+def class_label(split: datasets.Dataset, column: str) -> datasets.ClassLabel | None:
+    """The names of a column's numbers, or of the numbers in its lists, if it has any."""
+    feature = split.features.get(column)
+    feature = getattr(feature, "feature", feature)
+    return feature if isinstance(feature, datasets.ClassLabel) else None

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from ...tasks import Task, task_of, TASKS
 from ..all_splits import all_splits
 from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
@@ -22,8 +23,6 @@ from .rows import Augmentation, Collate, Rows
 from .word_pieces import train_word_pieces
 
 log = logging.getLogger("lightning_distill")
-
-TASKS = ("classification", "multi_label", "regression")
 
 
 class TextDataModule(RowsModule):
@@ -38,7 +37,8 @@ class TextDataModule(RowsModule):
         text_pair: column of a second text, for tasks on pairs.
         label: column of the label; may be absent or empty where rows are unlabelled.
         task: `classification` (int64 labels, -100 without), `multi_label` (a list of labels
-            per row) or `regression` (numbers, NaN without).
+            per row), `regression` (numbers, NaN without), or a
+            [`Task`][lightning_distill.tasks.Task] of one's own.
         label_names: all labels in order; by default those of the training rows, sorted.
         tokenizer: one, or where to load it; by default a WordPiece is trained on the texts.
         teacher_tokenizer: one, or where to load it; the same by default.
@@ -88,12 +88,15 @@ class TextDataModule(RowsModule):
         "views",
     }
 
+    # Whether each word has a label, and not each row.
+    tags_words: ClassVar[bool] = False
+
     def __init__(
         self,
         text: str = "text",
         text_pair: str | None = None,
         label: str = "label",
-        task: str = "classification",
+        task: str | Task = "classification",
         label_names: Sequence[str] | None = None,
         tokenizer: Tokenizer = None,
         teacher_tokenizer: Tokenizer = None,
@@ -149,8 +152,8 @@ class TextDataModule(RowsModule):
         given = self.load()
         splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
         for name, split in splits.items():
-            check_texts(name, split, text=self.text, text_pair=self.text_pair)
-        reader = LabelReader(self.label, self.task, self.label_names)
+            self._check_columns(name, split)
+        reader = LabelReader(self.label, task_of(self), self.label_names)
         labels = reader.read(
             splits,
             unlabelled_training=self.labelled_rows is None and not self.drop_unlabelled,
@@ -230,8 +233,15 @@ class TextDataModule(RowsModule):
     # Checks and reading.
 
     def _check_options(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        task = task_of(self)
+        if task.per_token is not self.tags_words:
+            wanted = "a tag for each word" if self.tags_words else "one label for each text"
+            there = [t.name for t in TASKS if t.per_token is self.tags_words and not t.predicts_ids]
+            raise ValueError(
+                f"`task` of {type(self).__name__} must be one with {wanted}, such as "
+                f"{', '.join(there)}, got {task.name}. Words with tags are read by "
+                "data=token_files, and texts of language models by data=text_corpus."
+            )
         super()._check_options()
         if self.augmentation is not None and not callable(self.augmentation):
             raise ValueError(
@@ -258,7 +268,8 @@ class TextDataModule(RowsModule):
                 f"`labelled_rows` is {self.labelled_rows}, but only {available} training rows "
                 "have a label."
             )
-        classes = self.num_labels if self.task == "classification" else None
+        one_each = task_of(self).has_softmax and not self.tags_words
+        classes = self.num_labels if one_each else None
         if self.labelled_rows is not None and self.labelled_rows < (classes or 0):
             log.warning(
                 "`labelled_rows` is %d: not every one of the %d classes has a labelled row",
@@ -285,17 +296,20 @@ class TextDataModule(RowsModule):
 
     def _build_tokenizer(self, train: datasets.Dataset) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
-            texts = list(train[self.text])
-            if self.text_pair is not None:
-                texts += list(train[self.text_pair])
+            texts = [text for part in self._texts(train) for text in part]
             return train_word_pieces(texts, self.vocab_size, self.max_length)
         return load_tokenizer(self.tokenizer)
 
-    def _tokenise(self, split: datasets.Dataset, labels: torch.Tensor) -> "Rows":
-        texts = [list(split[self.text])]
-        if self.text_pair is not None:
-            texts.append(list(split[self.text_pair]))
+    def _check_columns(self, name: str, split: datasets.Dataset) -> None:
+        check_texts(name, split, text=self.text, text_pair=self.text_pair)
 
+    def _texts(self, split: datasets.Dataset) -> list[list[str]]:
+        """The texts of a split, or both of each pair."""
+        columns = (self.text, self.text_pair)
+        return [list(split[column]) for column in columns if column is not None]
+
+    def _tokenise(self, split: datasets.Dataset, labels: Any) -> Rows:
+        texts = self._texts(split)
         own = tokenise(texts, self.tokenizer, self.max_length)
         other = None
         if self.teacher_tokenizer is not None:
