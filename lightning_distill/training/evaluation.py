@@ -75,7 +75,7 @@ class Evaluation:
 
     def _log(self, name: str, value: Tensor, loader: int) -> None:
         # Equal on every rank already; Lightning warns of what is not marked so.
-        self.module.log(_of_loader(name, loader), value, sync_dist=True)
+        self.module.log(_of_loader(name, loader), value, sync_dist=True, add_dataloader_idx=False)
 
     def _add_losses(
         self, loader: int, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..metrics import check_pairs
 from ..models.capture import check_layers
@@ -68,7 +68,9 @@ def _batches_of_several(loaders: Any) -> Iterator[Any]:
 def _is_one_shot(loader: Any) -> bool:
     """Whether what is read from a loader is gone, as from a generator."""
     data = loader.dataset if isinstance(loader, DataLoader) else loader
-    if hasattr(data, "__getitem__") or not hasattr(data, "__iter__"):
+    # Every data set of torch has a `__getitem__`, if only to say that it has none.
+    by_number = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+    if by_number or not hasattr(data, "__iter__"):
         return False
     return iter(data) is iter(data)
 
