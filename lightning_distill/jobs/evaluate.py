@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
-from ..models.configuration import label_names
+from ..models.configuration import label_names, set_pad_token
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
 from ..run.call import pad_token_id
@@ -45,8 +45,8 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
     data = build_data(cfg)
-    auto_class = AUTO_CLASSES.get(cfg.task)
-    model, info = load(str(folder), auto_class, pad_token_id(data), dtype=torch.float32)
+    model, info = load(str(folder), AUTO_CLASSES.get(cfg.task), dtype=torch.float32)
+    set_pad_token(model, pad_token_id(data))
     check_complete(f"model {folder}", info)
     model.eval()
     metrics = build_metrics(cfg)

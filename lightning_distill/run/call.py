@@ -6,7 +6,9 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from ..models.configuration import set_pad_token
 from ..students.from_config import AUTO_CLASSES
 
 
@@ -71,4 +73,8 @@ def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
             f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
             f"+{role}.{missing[0]}=VALUE."
         )
-    return target(**given)
+    made = target(**given)
+    if isinstance(made, nn.Module):
+        # Whatever makes a model of it: the tokenizer alone decides what rows are padded with.
+        set_pad_token(made, known.get("pad_token_id"))
+    return made
