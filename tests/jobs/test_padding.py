@@ -11,11 +11,6 @@ from transformers import AutoConfig, GPT2ForSequenceClassification
 from lightning_distill.main import main
 
 TEXTS = [("a fine film", "good"), ("poor", "bad"), ("very fine", "good"), ("so poor", "bad")]
-    ("a fine film", "good"),
-    ("poor", "bad"),
-    ("long and very fine", "good"),
-    ("so poor", "bad"),
-]
 
 
 @pytest.fixture
