@@ -159,7 +159,7 @@ class Refusing(hf.PreTrainedModel):
 
 
 def test_getters_that_raise_answer_nothing(tmp_path):
-    model = Refusing(hf.PretrainedConfig())
+    model = Refusing(hf.PretrainedConfig(num_labels=3))
     with pytest.raises(NotImplementedError):
         model.get_input_embeddings()
     assert input_embeddings(model) is output_embeddings(model) is vocabulary_size(model) is None
