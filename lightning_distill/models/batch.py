@@ -155,8 +155,9 @@ def with_entries(batch: Any, changes: Mapping[str, Any]) -> Any:
         pair = (with_entries(inputs, own) if own else inputs, changes.get("labels", labels))
         return pair if isinstance(batch, tuple) else list(pair)
     if isinstance(batch, tuple):
+        changed_entries = {**entries(batch), **changes}
         known = changes.keys() <= set(_fields(batch))
-        return batch._replace(**changes) if known else {**entries(batch), **changes}
+        return type(batch)(**changed_entries) if known else changed_entries
     changed = copy.copy(batch)
     for name, value in changes.items():
         # Frozen dataclasses refuse setattr, and this is a copy.
