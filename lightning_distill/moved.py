@@ -8,7 +8,7 @@ from types import ModuleType
 NEW_PATHS = {
     "accumulation": "training.accumulation",
     "adapter": "objective.adapter",
-    "batches": "models.inputs",
+    "batches": "models.batch, and lightning_distill.models.inputs for what a model is given",
     "cache_folder": "data.cache_folder",
     "compilation": "models.compilation",
     "data.byte_pairs": "data.language.byte_pairs",

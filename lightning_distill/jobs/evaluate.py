@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.data import DataFacts
-from ..models.configuration import label_names
+from ..models.configuration import label_names, set_pad_token
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
 from ..run.call import pad_token_id
@@ -47,7 +47,8 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     without_agreement(cfg)
     data = build_data(cfg, loaders=("test_dataloader",))
     auto_class = auto_class_of(task_in(cfg), folder)
-    model, info = load(str(folder), auto_class, pad_token_id(data), dtype=torch.float32)
+    model, info = load(str(folder), auto_class, dtype=torch.float32)
+    set_pad_token(model, pad_token_id(data))
     check_complete(f"model {folder}", info)
     model.eval()
     metrics = build_metrics(cfg, data)

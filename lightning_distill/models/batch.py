@@ -53,13 +53,13 @@ def entry(batch: Any, name: str) -> Any:
     """The entry of a batch that has this name; `None` if there is none."""
     if isinstance(batch, Mapping):
         return batch.get(name)
-    if not is_pair(batch) and not _fields(batch) and _has_attributes(batch):
-        # Such as properties of a class with slots.
-        return getattr(batch, name, None)
-    found = entries(batch)
-    if name not in found and _has_attributes(batch) and not callable(getattr(batch, name, None)):
-        return getattr(batch, name, None)
-    return found.get(name)
+    if is_pair(batch):
+        return entries(batch).get(name)
+    if name in _fields(batch):
+        return _held(batch, name)
+    # A property of an object is none of its fields.
+    value = getattr(batch, name, None) if _has_attributes(batch) else None
+    return None if callable(value) else value
 
 
 def labels_of(batch: Any) -> Any:
@@ -154,8 +154,10 @@ def with_entries(batch: Any, changes: Mapping[str, Any]) -> Any:
         own = {name: value for name, value in changes.items() if name != "labels"}
         pair = (with_entries(inputs, own) if own else inputs, changes.get("labels", labels))
         return pair if isinstance(batch, tuple) else list(pair)
-    if isinstance(batch, tuple) and hasattr(batch, "_replace"):
-        return batch._replace(**changes)
+    if isinstance(batch, tuple):
+        changed_entries = {**entries(batch), **changes}
+        known = changes.keys() <= set(_fields(batch))
+        return type(batch)(**changed_entries) if known else changed_entries
     changed = copy.copy(batch)
     for name, value in changes.items():
         # Frozen dataclasses refuse setattr, and this is a copy.

@@ -1,7 +1,7 @@
 """What a model's configuration says, if it has one; every model may be asked."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -31,10 +31,10 @@ def _config(model: nn.Module | None) -> Any:
     return getattr(innermost(model), "config", None) if own is None else own
 
 
-def label_names(model: nn.Module | None) -> Mapping[int, str] | None:
-    """The names of the labels that a model predicts, by number."""
+def label_names(model: nn.Module | None) -> Mapping[int, str] | Sequence[str] | None:
+    """The names of the labels that a model predicts, by number or in order."""
     names = configured(model, "id2label")
-    return names if isinstance(names, Mapping) else None
+    return names if isinstance(names, Mapping | list | tuple) else None
 
 
 def is_encoder_decoder(model: nn.Module | None) -> bool:

@@ -13,7 +13,7 @@ from .configuration import configured_text, is_encoder_decoder
 from .embeddings import generates, output_embeddings
 from .peft_parts import has_adapter, trained_part
 from .plain_tensors import is_quantized
-from .submodules import innermost, submodules, unwrapped
+from .submodules import submodules, unwrapped
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def linear_head(model: nn.Module | None) -> str | None:
     if model is None or not generates(model) or is_encoder_decoder(model):
         return None
     head = output_embeddings(model)
-    parts = submodules(innermost(model)).items()
+    parts = submodules(model).items()
     path = next((path for path, part in parts if part is head), None) if head else None
     if path is not None:
         try:

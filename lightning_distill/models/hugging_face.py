@@ -10,8 +10,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from .configuration import set_pad_token
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,16 +33,8 @@ def check_dtype(dtype: str | None) -> torch.dtype:
     return DTYPES[name]
 
 
-def load(
-    path: str, auto_class: str | None, pad_token_id: int | None = None, **options: Any
-) -> tuple[Any, dict[str, Any]]:
+def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model and what transformers says of its loading; used for teachers and students.
-
-    Args:
-        path: a folder that `save_pretrained` wrote, or a name on the Hugging Face hub.
-        auto_class: the class of transformers that knows the task.
-        pad_token_id: what the data is padded with, for a model that knows of none or of another.
-        options: of `from_pretrained`.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -78,7 +68,6 @@ def load(
             f"expected {tuple(expected)}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}. "
             "Save model and configuration together, with save_pretrained."
         )
-    set_pad_token(model, pad_token_id)
     return model, info
 
 

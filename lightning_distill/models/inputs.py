@@ -119,7 +119,7 @@ def call_model(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
                 return model(*inputs, **options)
             return model(inputs, **options)
     except ValueError as error:
-        if _lacks_pad_token(model, inputs):
+        if "pad" in str(error).lower() and _lacks_pad_token(model, inputs):
             raise ValueError(
                 f"{type(innermost(model)).__name__} has no padding token, and the batch has "
                 f"several rows: {str(error).splitlines()[0]} Set "

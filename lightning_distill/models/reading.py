@@ -122,11 +122,8 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
         outputs: what the model returned; for the role `batch`, the batch.
         captured: what [`capture`][] collected during that forward.
     """
-    if (
-        source.role == "batch"
-        and batches.entry(outputs, source.name) is None
-        and (source.optional or _is_mask_of_packed(source, outputs))
-    ):
+    may_be_absent = source.optional or _is_mask_of_packed(source, outputs)
+    if source.role == "batch" and may_be_absent and _is_absent(source, outputs):
         return None
     if source.kind in OUTPUTS:
         value = outputs
@@ -155,10 +152,16 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     return value if source.is_many else tensor_of(value, source)
 
 
+def _is_absent(source: Source, batch: Any) -> bool:
+    for part in source.name.split("."):
+        batch = batches.entry(batch, part)
+    return batch is None
+
+
 def _is_mask_of_packed(source: Source, batch: Any) -> bool:
     """Whether a mask is asked of rows that are packed: these have none, as all tokens count."""
-    packed = batches.entry(batch, "position_ids") is not None
-    return packed and str(source) == "batch.attention_mask"
+    asked = str(source) == "batch.attention_mask"
+    return asked and batches.entry(batch, "position_ids") is not None
 
 
 def tensor_of(value: Any, source: Source) -> Tensor:

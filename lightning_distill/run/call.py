@@ -6,8 +6,10 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ..data.data import DataFacts
+from ..models.configuration import set_pad_token
 from ..tasks import task_named
 from .task import auto_class_of
 
@@ -33,7 +35,7 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
         "task": None if task is None else task_named(task),
         "vocab_size": None if tokenizer is None else len(tokenizer),
         "pad_token_id": pad_token_id(data),
-        "eos_token_id": getattr(tokenizer, "eos_token_id", None),
+        "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
         "auto_class": auto_class_of(task, path),
         "data": data,
         **more,
@@ -43,9 +45,10 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
 
 def pad_token_id(data: Any, role: str = "student") -> int | None:
     """What the rows of a model are padded with: its tokenizer decides, and the model is told."""
-    own = getattr(data, "teacher_tokenizer", None) if role == "teacher" else None
-    tokenizer = getattr(data, "tokenizer", None) if own is None else own
-    return getattr(tokenizer, "pad_token_id", None)
+    facts = DataFacts(data)
+    own = facts.teacher_tokenizer if role == "teacher" else None
+    tokenizer = facts.tokenizer if own is None else own
+    return None if tokenizer is None else tokenizer.pad_token_id
 
 
 def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
@@ -80,4 +83,8 @@ def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
             f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
             f"+{role}.{missing[0]}=VALUE."
         )
-    return target(**given)
+    made = target(**given)
+    if isinstance(made, nn.Module):
+        # Whatever makes a model of it: the tokenizer alone decides what rows are padded with.
+        set_pad_token(made, known.get("pad_token_id"))
+    return made

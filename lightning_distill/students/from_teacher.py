@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.configuration import is_encoder_decoder, label_names as names_of_labels, set_pad_token
+from ..models.configuration import is_encoder_decoder, label_names as names_of_labels
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
 from ..objective.layer_mapping import kept_layers
@@ -22,7 +22,6 @@ def from_teacher(
     layers: int | None = None,
     keep: str | Sequence[int] = "uniform",
     label_names: Sequence[str] | None = None,
-    pad_token_id: int | None = None,
 ) -> nn.Module:
     """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
 
@@ -34,7 +33,6 @@ def from_teacher(
             et al., 2019) the first.
 
         label_names: in the order that the student shall have; that of the teacher by default.
-        pad_token_id: what the data is padded with; the tokenizer says it.
 
     Returns:
         A model of the teacher's class that shares no memory with it, in train mode on the CPU,
@@ -84,7 +82,6 @@ def from_teacher(
         )
     if hasattr(teacher, "generation_config"):
         student.generation_config = copy.deepcopy(teacher.generation_config)
-    set_pad_token(student, pad_token_id)
     return student.float().requires_grad_(True).train()
 
 

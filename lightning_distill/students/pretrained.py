@@ -22,7 +22,6 @@ def pretrained(
     task: str | Task = "classification",
     auto_class: str | None = None,
     attn_implementation: str | None = None,
-    pad_token_id: int | None = None,
 ) -> nn.Module:
     """Load a student in float32, ready to train.
 
@@ -35,7 +34,6 @@ def pretrained(
         task: a [`Task`][lightning_distill.tasks.Task], or the name of one.
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
-        pad_token_id: what the data is padded with; the tokenizer says it.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -45,9 +43,7 @@ def pretrained(
     auto_class = auto_class or task.auto_class()
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     # No code that comes with a model is run, nor the user asked about it at a terminal.
-    model, info = load(
-        path, auto_class, pad_token_id, dtype=torch.float32, trust_remote_code=False, **options
-    )
+    model, info = load(path, auto_class, dtype=torch.float32, trust_remote_code=False, **options)
     new = set(info["missing_keys"])
     lost = sorted(name for name in new if _in_body(name, model))
     if lost:

@@ -77,13 +77,18 @@ def about(
         "fingerprint": fingerprint,
         "parameters": sum(p.numel() for p in model.parameters()),
         "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
-        "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
+        "labels": None if names is None else _numbered(names),
         "inputs": list(input_names),
         "modules": list(submodules(model)),
         "outputs": counts_of(outputs),
         # A token's logits stand where the model returns them; nothing is moved by one.
         "shift": "none",
     }
+
+
+def _numbered(names: Mapping[int, str] | Sequence[str]) -> dict[str, str]:
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+    return {str(number): str(name) for number, name in pairs}
 
 
 def raw_values(

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ..models.configuration import configured
 from ..models.hugging_face import check_complete, check_dtype, load
 from ..models.quantization import check_quantization, quantized
 
@@ -13,7 +14,6 @@ def pretrained(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     quantization: str | None = None,
-    pad_token_id: int | None = None,
 ) -> nn.Module:
     """Load a trained model; every one of its weights must be there.
 
@@ -27,7 +27,6 @@ def pretrained(
         attn_implementation: for example `eager`, which returns attention maps.
         trust_remote_code: run code that comes with the model.
         quantization: `int8` makes it smaller and changes its answers, see [`quantized`][].
-        pad_token_id: what the data is padded with; the tokenizer says it.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -38,12 +37,11 @@ def pretrained(
     model, info = load(
         path,
         auto_class,
-        pad_token_id,
         dtype=check_dtype(dtype),
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
     )
     check_complete(f"teacher {path}", info)
-    if getattr(model.config, "use_cache", False):
+    if configured(model, "use_cache"):
         model.config.use_cache = False
     return quantized(model.eval(), quantization)

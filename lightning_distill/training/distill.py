@@ -44,7 +44,8 @@ def distill(
         teacher: frozen in place; never changed. `None` if the objective reads none.
         data: a LightningDataModule, a train DataLoader, or a pair of train and validation
             DataLoaders. Batches are dicts such as Hugging Face collators make, with `labels`,
-            or pairs (inputs, labels).
+            objects with such attributes, pairs (inputs, labels), or tuples in the order of the
+            forward's arguments.
         objective: an [`Objective`][], or its terms by name. By default cross-entropy on the
             labels, and soft targets at temperature 2. For two causal language models of
             transformers both at temperature 1, by [`FusedLinearDivergence`][], which makes no

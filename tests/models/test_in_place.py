@@ -167,7 +167,7 @@ def test_before_the_activation_means_before_it(criterion):
         batch = (images(), torch.tensor([0, 1, 2, 0]))
         module.prepare(batch)
         module.train()
-        values, _, _ = module._values(batch)
+        values, _, _ = module.read_sources(batch)
         loss = objective(values)["loss"]
         gradients = torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)
         results.append((loss, gradients, dict(objective.named_buffers())))

@@ -9,8 +9,7 @@ from tiny import gpt2
 from transformers import GPT2ForSequenceClassification
 
 from lightning_distill.models.configuration import pad_token
-from lightning_distill.models.hugging_face import load
-from lightning_distill.run.call import known, pad_token_id
+from lightning_distill.run.call import known
 from lightning_distill.run.models import build_student, build_teacher
 
 PAD = 3
@@ -41,6 +40,10 @@ def logits_at_the_end(model, ids):
     return torch.cat([model(input_ids=row).logits for row in rows])
 
 
+def of_a_user(path):
+    return GPT2ForSequenceClassification.from_pretrained(path)
+
+
 def test_teacher_and_students_are_told(folder):
     node = {"_target_": "lightning_distill.teachers.pretrained", "path": folder}
     teacher = build_teacher(config(teacher=node), data())
@@ -49,8 +52,8 @@ def test_teacher_and_students_are_told(folder):
     node = {"_target_": "lightning_distill.students.from_teacher", "layers": 1}
     teacher.config.pad_token_id = None
     cut = build_student(config(student=node), data(), teacher)
-    # That of `evaluate`.
-    loaded, _ = load(folder, None, pad_token_id(data()))
+    node = {"_target_": f"{__name__}.of_a_user", "path": folder}
+    loaded = build_student(config(student=node), data(), None)
     ids = torch.tensor([[7, 8, 9, PAD, PAD], [5, 6, 7, 8, 9], [4, PAD, PAD, PAD, PAD]])
     for model in (student, cut, loaded):
         assert pad_token(model) == PAD
