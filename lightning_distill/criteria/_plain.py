@@ -29,11 +29,11 @@ def as_criterion(given: Any) -> Criterion:
 class Plain(Criterion):
     """What a module or a function computes, which need not know of [`Criterion`][].
 
-    Its value is a scalar, or one value per sample, of which the mean is taken. It is a mean over
-    the samples that have a label (`labels`, not -100) and are true in `mask`, as far as it takes
-    these, or by `weight`. Losses of torch with an `ignore_index` leave out the targets that equal
-    it, and divide by the weights of the classes, if they have them. A module that has a member of
-    [`Criterion`][] is asked for it.
+    Its value is a scalar; of a function it may be one value per sample, of which the mean is taken.
+    It is a mean over the samples that have a label (`labels`, not -100) and are true in `mask`, as
+    far as it takes these, or by `weight`. Losses of torch with an `ignore_index` leave out the
+    targets that equal it, and divide by the weights of the classes, if they have them. A module
+    that has a member of [`Criterion`][] is asked for it.
 
     Args:
         loss: such as `torch.nn.CrossEntropyLoss()` or `torch.nn.functional.mse_loss`.
@@ -94,7 +94,7 @@ class Plain(Criterion):
         counted = self._targets(arguments.get("target"))
         if counted is None:
             value: Tensor = self.loss(*tensors, **named)
-            if value.dim() == 0:
+            if value.dim() == 0 or self._is_module:
                 return value
             return masked_mean(value, self.counted(**arguments))
         # Its own mean over no target is NaN, in the value and in the gradient.

@@ -13,15 +13,12 @@ def check_name(kind: str, name: str) -> None:
         kind: `term` or `metric`.
         name: under which it is logged, as `val/NAME`.
     """
-    if name == "loss":
+    # Metrics may be called as their class, or with a hyphen.
+    plain = name.isidentifier() if kind == "term" else bool(name) and not {*name} & {".", "/"}
+    if not plain or name == "loss":
         raise ValueError(
-            f"A {kind} cannot be called 'loss', the name of the sum of all terms. Give it another "
-            "name."
-        )
-    if not name or "." in name or "/" in name or (kind == "term" and not name.isidentifier()):
-        raise ValueError(
-            f"A {kind}'s name must be a plain word other than 'loss', got {name!r}. Write "
-            "f1_macro for f1.macro."
+            f"A {kind}'s name must be a plain word other than 'loss', which is the sum of all "
+            f"terms, got {name!r}. Write f1_macro for f1.macro."
         )
     if name in _TAKEN:
         raise ValueError(

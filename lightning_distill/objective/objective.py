@@ -33,7 +33,7 @@ class Objective(nn.Module):
         ValueError: if no term counts, or a name cannot be used.
     """
 
-    def __init__(self, terms: Mapping[str, Terms | None], balance: nn.Module | None = None):
+    def __init__(self, terms: Mapping[str, nn.Module | None], balance: nn.Module | None = None):
         super().__init__()
         expanded: dict[str, Term] = {}
         # Of names that stand for several terms: these, and what each is multiplied by in the sum.
