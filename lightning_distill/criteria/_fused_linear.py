@@ -18,6 +18,8 @@ MIB = 2**20
 # On a CPU what one product or one softmax touches must fit the cache of a core: a product with a
 # large vocabulary takes half as long in blocks. Elsewhere a launch costs more than the cache saves.
 CACHE = MIB
+# In float16, gradients in the logits are kept so many times larger, for so many tokens at most.
+RAISED, ROWS = 16.0, 1024
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,19 @@ class Work:
     vocabulary: int
 
     @property
+    def raised(self) -> float:
+        """What gradients in the logits are multiplied by while they are kept.
+
+        Of a large vocabulary they are so small that float16 has few digits left for them, and the
+        loss is scaled later. Sums over the tokens of a chunk must not leave its range either.
+        """
+        return RAISED if self._in_float16 else 1.0
+
+    @property
+    def _in_float16(self) -> bool:
+        return self.student.weight.dtype == torch.float16
+
+    @property
     def differentiated(self) -> bool:
         """Whether any gradient is wanted."""
         return self.hidden or self.weight or self.bias
@@ -155,7 +170,8 @@ class Work:
         """First and last of the tokens whose logits exist together, in equal parts."""
         tokens, weight = len(self.student.hidden), self.student.weight
         row = len(weight) * weight.element_size() + self.target.row_bytes
-        count = -(-tokens // max(self.chunk_bytes // row, 1))
+        rows = max(self.chunk_bytes // row, 1)
+        count = -(-tokens // (min(rows, ROWS) if self._in_float16 else rows))
         bounds = [tokens * i // max(count, 1) for i in range(count + 1)]
         return pairwise(bounds)
 
@@ -219,7 +235,8 @@ def _compare(work: Work, ours: Tensor, start: int, found: Found) -> None:
             off.scatter_add_(-1, labels.clamp(min=0).unsqueeze(-1).long(), -one)
             gradient = gradient.add_(off.mul_(labelled * work.label_weight))
     if work.differentiated:
-        ours.copy_(gradient if isinstance(slope, float) and slope == 1 else gradient.mul_(slope))
+        gradient = gradient if isinstance(slope, float) and slope == 1 else gradient.mul_(slope)
+        ours.copy_(gradient if work.raised == 1 else gradient.mul_(work.raised))
 
 
 def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
@@ -234,20 +251,21 @@ def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
     for block in _blocks(student.weight):
         part = gradient[:, block]
         if of_hidden is not None:
-            _add_product(total, part, student.weight[block])
+            _add_product(total, part, student.weight[block], work.raised)
         if found.weight is not None:
-            _add_product(found.weight[block], part.T, hidden)
+            _add_product(found.weight[block], part.T, hidden, work.raised)
         if found.bias is not None:
-            found.bias[block].add_(part.sum(0, dtype=found.bias.dtype))
+            of_bias = part.sum(0, dtype=found.bias.dtype)
+            found.bias[block].add_(of_bias, alpha=1 / work.raised)
     if of_hidden is not None and total is not of_hidden:
         of_hidden.copy_(total)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def _add_product(total: Tensor, a: Tensor, b: Tensor, raised: float) -> None:
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, alpha=1 / raised)
     else:
-        total.add_(a @ b)
+        total.add_(a @ b, alpha=1 / raised)
 
 
 def _blocks(weight: Tensor) -> Iterator[slice]:

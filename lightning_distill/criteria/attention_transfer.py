@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._check import check_choice, check_positive, masked_mean
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
@@ -60,11 +60,12 @@ class AttentionTransfer(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("AttentionTransfer", student, teacher)
         return masked_mean(attention_transfer(student, teacher, self.power, self.variant), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

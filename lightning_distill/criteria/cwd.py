@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ._check import check_positive, masked_mean, Number, positive
 from ._log_probabilities import kl, log_probabilities
+from ._maps import check_maps
 from .criterion import Criterion
 
 
@@ -43,11 +44,13 @@ class CWD(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch channels *places"],
-        teacher: Float[Tensor, "batch channels *places"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
+        if student.dim() < 3:
+            check_maps("CWD", student, teacher)
         return masked_mean(cwd(student, teacher, positive("temperature", self.temperature)), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

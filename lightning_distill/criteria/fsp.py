@@ -16,8 +16,8 @@ VARIANTS = ("paper", "repdistiller", "torchdistill")
 
 
 def fsp(
-    student: Sequence[Float[Tensor, "batch _ _ _"]],
-    teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+    student: Sequence[Float[Tensor, "batch ..."]],
+    teacher: Sequence[Float[Tensor, "batch ..."]],
     variant: str = "paper",
 ) -> Float[Tensor, " batch"]:
     r"""Squared distance of the Gram matrices of consecutive layers, sum over the pairs per sample.
@@ -40,7 +40,7 @@ def fsp(
         and Transfer Learning*, CVPR 2017, section 3.
     """
     check_choice("variant", variant, VARIANTS)
-    check_layers(student, teacher)
+    check_layers("FSP", student, teacher)
     values = []
     for i in range(len(student) - 1):
         matrices = [_flow(x[i], x[i + 1], variant) for x in (student, teacher)]
@@ -77,8 +77,8 @@ class FSP(Criterion):
 
     def forward(
         self,
-        student: Sequence[Float[Tensor, "batch _ _ _"]],
-        teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+        student: Sequence[Float[Tensor, "batch ..."]],
+        teacher: Sequence[Float[Tensor, "batch ..."]],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

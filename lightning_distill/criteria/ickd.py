@@ -6,6 +6,7 @@ from torch import nn, Tensor
 
 from ._check import in_full_precision, masked_mean, without_autocast
 from ._connector import Connector
+from ._maps import check_maps
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
 from .criterion import Criterion
@@ -68,20 +69,22 @@ class ICKD(Criterion):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the connector for the channels of these features."""
         if self.connector is None:
             s, t = student.shape[1], teacher.shape[1]
+            if s != t:
+                check_maps("ICKD", student, teacher)
             part = nn.Identity() if s == t else Connector(s, t)
             self.connector = fitted(self, part, student)
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

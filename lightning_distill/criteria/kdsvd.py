@@ -15,8 +15,8 @@ from .criterion import Criterion
 
 
 def kdsvd(
-    student: Sequence[Float[Tensor, "batch _ _ _"]],
-    teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+    student: Sequence[Float[Tensor, "batch ..."]],
+    teacher: Sequence[Float[Tensor, "batch ..."]],
     k: int = 1,
 ) -> Float[Tensor, " batch"]:
     r"""Squared distance of the kernels between the singular vectors of consecutive layers.
@@ -44,7 +44,7 @@ def kdsvd(
         Decomposition*, 2018, https://arxiv.org/abs/1807.06819, section 3.
     """
     _check_k(k)
-    check_layers(student, teacher)
+    check_layers("KDSVD", student, teacher)
     vectors = [_aligned(s, t, k) for s, t in zip(student, teacher, strict=True)]
     values = []
     for first, second in pairwise(vectors):
@@ -119,8 +119,8 @@ class KDSVD(Criterion):
 
     def forward(
         self,
-        student: Sequence[Float[Tensor, "batch _ _ _"]],
-        teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+        student: Sequence[Float[Tensor, "batch ..."]],
+        teacher: Sequence[Float[Tensor, "batch ..."]],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

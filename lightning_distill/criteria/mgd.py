@@ -12,7 +12,7 @@ from ._check import (
     in_full_precision,
     masked_mean,
 )
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples
 from .criterion import Criterion
@@ -72,13 +72,14 @@ class MGD(Criterion):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> None:
         """Build the alignment and the generator for as many channels as these have."""
         if self.generator is not None:
             return
+        check_maps("MGD", student, teacher)
         narrow, wide = student.shape[1], teacher.shape[1]
         if narrow != wide:
             self.align = fitted(self, nn.Conv2d(narrow, wide, 1), student)
@@ -87,11 +88,12 @@ class MGD(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("MGD", student, teacher)
         prepared(self, self.generator)
         assert self.generator is not None
         student, teacher = same_places(*counted_samples(mask, student, teacher))

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._check import masked_mean, without_autocast
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from .criterion import Criterion
 
 
@@ -39,9 +39,10 @@ class NST(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("NST", student, teacher)
         return masked_mean(nst(student, teacher), mask)

@@ -10,7 +10,7 @@ from torch import nn, Tensor
 from ._check import check_same_shape, in_full_precision, masked_mean
 from ._connector import Connector
 from ._gather import gather_rows
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, Mask
 from .criterion import Criterion
@@ -97,13 +97,14 @@ class OFD(Criterion):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the connector and the margins for the channels of these features."""
         if self.connector is not None:
             return
+        check_maps("OFD", student, teacher)
         channels = teacher.shape[1]
         margin = torch.zeros(channels) if self.margin is None else self.margin
         if margin.dim() and margin.shape != (channels,):
@@ -120,11 +121,12 @@ class OFD(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("OFD", student, teacher)
         connector = prepared(self, self.connector)
         student, teacher = counted_samples(mask, student, teacher)
         if self.seen is not None and learns(self):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ._check import check_choice, check_same_shape, in_full_precision
 from ._gather import gather_rows
+from ._maps import check_maps
 from ._parts import learns
 from ._samples import counted_samples, Mask
 from .criterion import Criterion
@@ -55,11 +56,12 @@ class PearsonFeature(Criterion):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
+        check_maps("PearsonFeature", student, teacher)
         student, teacher = in_full_precision(*counted_samples(mask, student, teacher))
         if self.resize == "student":
             student = _resized(student, teacher)

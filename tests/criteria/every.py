@@ -180,6 +180,12 @@ CASES = {
     "not_normalized": Case(
         lambda: c.SampleWeighted(weight=Focal(), normalize=False), "logits", ROWS
     ),
+    "weighted_labels": Case(
+        lambda: c.SampleWeighted(c.HardLabel()),
+        "logits",
+        {**LABELS, "weight": "batch.weight"},
+        ONE_LABEL,
+    ),
     "weighted_pairs": Case(
         lambda: c.SampleWeighted(c.AttentionMSE()),
         "attention",
@@ -230,7 +236,7 @@ class Teacher(Model):
     def forward(self, wanted):
         found = self.made(wanted)
         # So sure of one class that no other is ever drawn.
-        return {**found, "sure": 1e4 * found["FusedLinearSampled"]}
+        return {**found, "sure": 1e8 * found["FusedLinearSampled"]}
 
 
 def shaped(kind, x):

@@ -116,7 +116,10 @@ def ranks(tmp_path_factory):
 def alone():
     """One process, whose criteria have built what they train for the first batch."""
     module = made()
+    # As under precision="64-true", where parts are drawn in double precision.
+    torch.set_default_dtype(torch.float64)
     module.prepare(copy.deepcopy(TRAINING[0][0]))
+    torch.set_default_dtype(torch.float32)
     module.on_train_start()
     return module
 
