@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
+from ..data.data import DataFacts
 from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
@@ -90,7 +91,7 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     """
     follow_task(cfg)
     metrics = {}
-    names = getattr(data, "label_names", None)
+    names = DataFacts(data).label_names
     for name, node in group(cfg, "metrics").items():
         if node is None:
             continue
