@@ -27,7 +27,7 @@ from .data import check_lengths
 from .metrics import build_metrics, watching
 from .objective import label_term
 from .stage import say, train
-from .trainer import optimization
+from .trainer import optimization, process_count
 
 # What may change a teacher when it is another version.
 MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
@@ -84,7 +84,8 @@ def trained_teacher(
         "max_epochs": max_epochs,
         "learning_rate": learning_rate,
         "label_smoothing": label_smoothing,
-        "batch_size": batch_size,
+        # Of all processes: a step over more rows makes another teacher.
+        "batch_size": batch_size * process_count(cfg),
         "seed": cfg.seed,
         "data": data.fingerprint(),
         # Which rows share a batch, and in which order they come.
@@ -110,14 +111,9 @@ def trained_teacher(
     with open_dict(stage):
         stage.optimizer.lr = learning_rate
     metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
-    module = DistillationModule(
-        teacher,
-        None,
-        Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)}),
-        metrics,
-        **optimization(stage),
-    )
-    stage = watching(stage, metrics, module.objective)
+    objective = Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)})
+    stage = watching(stage, metrics, objective)
+    module = DistillationModule(teacher, None, objective, metrics, **optimization(stage))
     # What shapes the student's steps is no part of the teacher's recipe.
     whole = {
         "labelled_rows": None,

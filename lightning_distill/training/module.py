@@ -1,6 +1,5 @@
 """The LightningModule: a frozen teacher, a trainable student and an objective."""
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
+from ..callbacks import ExactResuming
 from ..metrics import check_pairs, Samples, teacher_batch
 from ..models.capture import check_layers, read
 from ..models.fingerprint import fingerprint
@@ -32,6 +32,7 @@ from ..objective.objective import Objective
 from ..schedules import Schedule
 from ..teachers.caching import live
 from .accumulation import Accumulation
+from .checkpoint import held_back, put_back, without_objects
 from .preconditions import (
     check_causal,
     check_label_order,
@@ -42,15 +43,10 @@ from .preconditions import (
     check_unused,
     use_eager_attention,
 )
+from .scheduling import scheduler_config, Scheduling, UNKNOWN_END
+from .strategies import check_strategy
 
 log = logging.getLogger("lightning_distill")
-
-UNKNOWN_END = (
-    "goes over the whole run, and nobody knows how long that is: this data is a stream, or nothing "
-    "ends the run. Set trainer.max_steps=N; for a teacher that is trained first, the batches of "
-    "an epoch, as in +trainer.limit_train_batches=N"
-)
-
 
 class DistillationModule(L.LightningModule):
     """Trains a student to minimise an objective that may look at a teacher.
@@ -74,7 +70,9 @@ class DistillationModule(L.LightningModule):
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
-            `num_training_steps` or `total_steps`; stepped after every step.
+            `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary. See
+            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] for when
+            it is stepped; `ReduceLROnPlateau` watches the first metric, or the loss.
 
     Raises:
         ValueError: in `setup`, before the first step, if sources, shapes, labels or gradients are
@@ -90,7 +88,7 @@ class DistillationModule(L.LightningModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | Scheduling | None = None,
     ):
         super().__init__()
         for name, model in (("student", student), ("teacher", teacher)):
@@ -122,6 +120,8 @@ class DistillationModule(L.LightningModule):
             }
         )
         self._sums: Tensor | None = None
+        # Of a checkpoint, for parts that are built when a batch is seen.
+        self._held_back: dict[str, Tensor] = {}
         # A batch is only tried: a teacher that keeps its answers need not keep these.
         self._trying = False
         # The largest value of every term so far, to notice one that never says anything.
@@ -209,6 +209,7 @@ class DistillationModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
+        check_strategy(self.trainer.strategy)
         if stage == "fit" and self.teacher is not None and self.teacher_fingerprint is None:
             self.teacher_fingerprint = fingerprint(self.teacher)
         if not self.objective.prepared and stage in ("fit", "validate", "test"):
@@ -266,6 +267,8 @@ class DistillationModule(L.LightningModule):
                 module.train(self.objective.training)
             for buffer, state in states.items():
                 buffer.copy_(state)
+        later, self._held_back = self._held_back, {}
+        put_back(self, later)
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
@@ -341,7 +344,7 @@ class DistillationModule(L.LightningModule):
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(c, _SetUpFirst) for c in callbacks):
             callbacks.insert(0, _SetUpFirst())
-        return []
+        return [ExactResuming()]
 
     def configure_gradient_clipping(
         self,
@@ -498,18 +501,29 @@ class DistillationModule(L.LightningModule):
         check_optimizer(optimizer, self.objective.balance, self.trainer)
         if self.scheduler is None:
             return optimizer
-        scheduler = _with_steps(self.scheduler, optimizer, self.trainer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        steps = int(self.trainer.estimated_stepping_batches)
+        config = scheduler_config(self.scheduler, optimizer, steps, self._watched(), self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _watched(self) -> tuple[str, str]:
+        """The first metric, or the loss, and whether more of it is better: `max` or `min`."""
+        for name, metric in self._metrics("val").items():
+            return f"val/{name}", "min" if metric.higher_is_better is False else "max"
+        return "val/loss", "min"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the teacher's fingerprint in place of the teacher."""
+        """Write the teacher's fingerprint in place of the teacher; only what can be read safely."""
         checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
+        checkpoint["state_dict"] |= self._held_back
+        without_objects(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another teacher than the one that trained so far."""
+        """Refuse to go on with another teacher than the one that trained so far.
+
+        Adapters and criteria that are built when a batch is seen are given their weights then.
+        """
+        if not self.objective.prepared:
+            self._held_back = held_back(self, checkpoint["state_dict"], "objective.")
         saved = checkpoint.get("teacher_fingerprint")
         if saved is None or self.teacher is None:
             return
@@ -709,26 +723,6 @@ def _needs_teacher(metric: Any) -> bool:
 
 def _label_names(model: nn.Module) -> Mapping[int, str] | None:
     return getattr(getattr(model, "config", None), "id2label", None)
-
-
-def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
-    bound = getattr(scheduler, "keywords", {})
-    parameters = inspect.signature(scheduler).parameters
-    steps = int(trainer.estimated_stepping_batches)
-    wanted = [n for n in ("num_training_steps", "total_steps") if n in parameters]
-    if steps < 0 and any(bound.get(name) is None for name in wanted):
-        raise ValueError(
-            f"The scheduler {UNKNOWN_END}, or let the learning rate be constant "
-            "(scheduler=constant)."
-        )
-    warmup = bound.get("pct_start")
-    if warmup and steps * warmup <= 1:
-        # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
-        steps = int(1 / warmup) + 1
-    for name in wanted:
-        if bound.get(name) is None:
-            return scheduler(optimizer, **{name: steps})
-    return scheduler(optimizer)
 
 
 __all__ = ["DistillationModule"]
