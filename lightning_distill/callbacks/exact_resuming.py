@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.utils.data import DataLoader
 
 from .random_state import random_state, set_random_state
 
@@ -35,19 +36,15 @@ class ExactResuming(L.Callback):
         self._at_iterator: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin as the uncut run began, where it is still in its first epoch."""
-        device = trainer.strategy.root_device
-        found = self._loaded
-        if found is not None and found["batches"] and found["epoch"] == 0:
-            # Lightning makes the first iterator before any hook in which it could be made anew.
-            set_random_state(found["at_iterator"], device)
-        self._at_iterator = random_state(device)
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go to the place of the checkpoint, and put the random state back."""
+        """Make the iterator over the data; go to the place of the checkpoint on resuming."""
         found, self._loaded = self._loaded, None
         if found is None:
+            self._at_iterator = random_state(trainer.strategy.root_device)
+            # Made once already, at a random state that nobody knows any more.
+            fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
+            if fetcher is not None and not any(map(_is_one_shot, fetcher.combined_loader.flattened)):
+                iter(fetcher)
             return
         trainer.callback_metrics.update(found["logged"])
         trainer.should_stop = trainer.should_stop or found["should_stop"]
@@ -106,7 +103,7 @@ class ExactResuming(L.Callback):
             "epoch": epochs["current"]["completed"],
             "batches": batches,
             "last": loop["epoch_loop.batch_progress"]["is_last_batch"],
-            "stateful": bool(loop["state_dict"].get("combined_loader")),
+            "loaders": loop["state_dict"].get("combined_loader") or [],
             "logged": {} if kept is None else kept["logged"],
             "should_stop": kept is not None and kept["should_stop"],
             "random": None if own is None else own["random"],
@@ -117,7 +114,7 @@ class ExactResuming(L.Callback):
 
     def _skip(self, trainer: L.Trainer, found: dict[str, Any]) -> None:
         """Draw and drop the batches of this epoch that were trained on already."""
-        if found["stateful"] or found["last"]:
+        if found["last"]:
             return
         batches, together = found["batches"], trainer.accumulate_grad_batches
         if batches % together:
@@ -130,15 +127,31 @@ class ExactResuming(L.Callback):
             )
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
-        if found["epoch"] > 0:
-            for loader in fetcher.combined_loader.flattened:
-                _set_epoch(loader, found["epoch"])
-            set_random_state(found["at_iterator"], trainer.strategy.root_device)
-            iter(fetcher)
+        loaders = fetcher.combined_loader.flattened
+        if any(map(_is_one_shot, loaders)):
+            log.warning("This data can be read only once, so the run goes on with what is left.")
+            return
+        for loader in loaders:
+            _set_epoch(loader, found["epoch"])
+        stateful = [one for one in loaders if hasattr(one, "load_state_dict")]
+        for loader, state in zip(stateful, found["loaders"], strict=False):
+            loader.load_state_dict(state)
+        set_random_state(found["at_iterator"], trainer.strategy.root_device)
+        iter(fetcher)
+        if found["loaders"]:
+            return
         for _ in range(batches):
             next(fetcher)
         # Lightning adds them itself, for loaders that it takes to go on by themselves.
         fetcher.fetched -= batches
+
+
+def _is_one_shot(loader: Any) -> bool:
+    """Whether what is read from a loader is gone, as from a generator."""
+    data = loader.dataset if isinstance(loader, DataLoader) else loader
+    if hasattr(data, "__getitem__") or not hasattr(data, "__iter__"):
+        return False
+    return iter(data) is iter(data)
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

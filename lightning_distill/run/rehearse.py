@@ -88,7 +88,7 @@ def _try_optimization(cfg: DictConfig, student: nn.Module) -> None:
     scheduler = factories["scheduler"]
     if scheduler is not None:
         watched = str(cfg.monitor), str(cfg.mode)
-        _made("scheduler", cfg.scheduler, scheduler_config, scheduler, optimizer, 100, watched)
+        _made("scheduler", cfg.scheduler, scheduler_config, scheduler, optimizer, watched)
 
 
 def _made(name: str, node: Any, factory: Any, *arguments: Any, **more: Any) -> Any:

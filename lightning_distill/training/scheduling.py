@@ -44,7 +44,6 @@ class Scheduling:
 def scheduler_config(
     make: Callable[..., Any] | Scheduling,
     optimizer: Any,
-    steps: int,
     watched: tuple[str, str],
     trainer: L.Trainer | None = None,
 ) -> dict[str, Any]:
@@ -58,9 +57,8 @@ def scheduler_config(
         make: takes the optimizer, and the number of steps of the run as `num_training_steps` or
             `total_steps` if it has such an argument.
         optimizer: whose learning rate changes.
-        steps: of the run; negative if nobody knows.
         watched: the monitored metric and its mode, for a `ReduceLROnPlateau` that names none.
-        trainer: of the run, if there is one yet.
+        trainer: of the run, which knows its length; without one a hundred steps are supposed.
 
     Raises:
         ValueError: if the run's length is needed and unknown, or a metric that is watched is never
@@ -68,6 +66,7 @@ def scheduler_config(
     """
     scheduling = make if isinstance(make, Scheduling) else Scheduling(make, {})
     mode = scheduling.mode or watched[1]
+    steps = 100 if trainer is None else int(trainer.estimated_stepping_batches)
     made = _made(scheduling.make, optimizer, steps, mode)
     config = dict(made) if isinstance(made, Mapping) else {"scheduler": made}
     config |= scheduling.settings

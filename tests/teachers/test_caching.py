@@ -316,9 +316,9 @@ def test_labels_in_another_order_are_in_the_students_order_however_they_come(tmp
     caching_.begin(0, alone)
     with torch.no_grad():
         for module in modules:
-            losses.append([module._values(b)[0][LOGITS] for b in batches])
+            losses.append([module.read_sources(b)[0][LOGITS] for b in batches])
         caching_.store_answers(alone)
-        losses.append([modules[1]._values(b)[0][LOGITS] for b in batches])
+        losses.append([modules[1].read_sources(b)[0][LOGITS] for b in batches])
         student = bert(1, 8, seed=2)
         student.config.id2label = {0: "a", 1: "b", 2: "c"}
         cached = DistillationModule(student, CachedTeacher(tmp_path), asking(bert(1, 8)).objective)
