@@ -52,7 +52,7 @@ class FiniteLoss(L.Callback):
         number = self._batches
         self._batches += 1
         every = self.every_n_steps or 1
-        if loss.device.type == "cpu" and number % every == 0:
+        if self._is_at_hand(loss) and number % every == 0:
             if not torch.isfinite(loss):
                 raise ValueError(self._words_of_this_batch(trainer, loss))
             return
@@ -66,6 +66,10 @@ class FiniteLoss(L.Callback):
             self._reading = None
         if number % every == 0:
             self._reading = _copied(self._first_bad)
+
+    def _is_at_hand(self, loss: Tensor) -> bool:
+        """Whether looking at the loss waits for nothing."""
+        return loss.device.type == "cpu"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look once more, for all processes together, before anything is written."""

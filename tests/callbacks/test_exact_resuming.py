@@ -126,7 +126,7 @@ def run(folder, hook="", count=0, resume=False, kind="grouped", workers=0, last=
         optimizer=lambda groups: torch.optim.Adam(groups, lr=0.05),
         scheduler=options.pop("scheduler", plateau),
     )
-    best = BestCheckpoint(folder, filename="best-{step}", monitor="wave", mode="min")
+    best = BestCheckpoint(folder, filename="best-{step}", monitor="wave", mode="min", enable_version_counter=False)
     more = options.pop("more", list)()
     last = (last or LastCheckpoint)(folder)
     trainer = L.Trainer(
