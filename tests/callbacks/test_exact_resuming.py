@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_distill.callbacks.random_state import random_state, set_random_state
 from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.data.length_grouped import LengthGroupedBatches
 
@@ -36,7 +37,7 @@ class Student(nn.Module):
 
 
 class Noisy(Dataset):
-    """Rows with noise of all three generators, as augmentations draw it."""
+    """Rows with noise, as augmentations draw it; not Python's, which beartype draws from too."""
 
     def __len__(self):
         return ROWS
@@ -47,7 +48,7 @@ class Noisy(Dataset):
             return torch.utils.data.default_collate([self[j] for j in i])
         generator = torch.Generator().manual_seed(i)
         x = torch.randn(WIDTH, generator=generator)
-        noise = torch.rand(()).item() + random.random() + np.random.rand()
+        noise = torch.rand(()).item() + np.random.rand()
         return {"x": x + 0.1 * noise, "labels": torch.tensor(i % CLASSES), "row": torch.tensor(i)}
 
 
@@ -172,12 +173,14 @@ def check(uncut, folder, hook, count, **options):
 
 POINTS = [
     ("on_train_batch_start", 9),
+    ("on_train_epoch_end", 2),
+]
+MORE_POINTS = [
     ("on_train_batch_end", 5),
     ("on_train_batch_end", 15),
     ("on_validation_start", 2),
     ("on_validation_end", 1),
     ("on_train_epoch_start", 1),
-    ("on_train_epoch_end", 2),
     ("on_train_end", 0),
 ]
 SETTINGS = {
@@ -223,7 +226,112 @@ def setting(request, tmp_path_factory):
     return options, run(tmp_path_factory.mktemp("uncut"), **options)
 
 
-@pytest.mark.parametrize(("hook", "count"), POINTS)
+@pytest.mark.parametrize(
+    ("hook", "count"),
+    [*POINTS, *(pytest.param(*point, marks=pytest.mark.slow) for point in MORE_POINTS)],
+)
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path, setting, hook, count):
     options, uncut = setting
     check(uncut, tmp_path / "cut", hook, count, **options)
+
+
+def test_workers_read_the_right_epoch_too(tmp_path):
+    options = {"workers": 2, "max_epochs": 3}
+    check(run(tmp_path / "whole", **options), tmp_path / "cut", "on_train_batch_end", 13, **options)
+
+
+class Remembering(DataLoader):
+    """A loader that keeps its own place, as those with a `state_dict` do."""
+
+    place = 0
+
+    def __iter__(self):
+        start, self.place = self.place, 0
+        for number, batch in enumerate(super().__iter__()):
+            if number < start:
+                continue
+            self.place = number + 1
+            yield batch
+        self.place = 0
+
+    def state_dict(self):
+        return {"place": self.place}
+
+    def load_state_dict(self, state):
+        self.place = state["place"]
+
+
+def test_a_loader_that_keeps_its_own_place_is_left_to_it(tmp_path, monkeypatch):
+    import sys
+
+    def own(kind, workers=0):
+        plain = [Noisy.__getitem__(Noisy(), list(range(i, min(i + 4, ROWS)))) for i in range(0, ROWS, 4)]
+        return Remembering(plain, batch_size=None), DataLoader(Noisy(), batch_size=8)
+
+    monkeypatch.setattr(sys.modules[__name__], "loaders", own)
+    options = {"last": lambda folder: LastCheckpoint(folder, every_n_train_steps=1)}
+    check(run(tmp_path / "whole", **options), tmp_path / "cut", "on_train_batch_end", 8, **options)
+
+
+def test_a_checkpoint_between_two_batches_of_a_step_is_said_to_be_inexact(tmp_path, caplog):
+    def within(folder):
+        return ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+
+    options = {
+        "last": within,
+        "accumulate_grad_batches": 2,
+        "val_check_interval": 3,
+        "check_val_every_n_epoch": None,
+    }
+    run(tmp_path, "on_train_batch_end", 4, **options)
+    run(tmp_path, resume=True, **options)
+    assert "after 1 of the 2 batches of a step, and their gradients are not in it" in caplog.text
+
+
+def test_other_processes_are_said_to_be_inexact(tmp_path, caplog):
+    run(tmp_path, "on_train_epoch_start", 1)
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["exact_resuming"]["processes"] *= 2
+    torch.save(saved, path)
+    run(tmp_path, resume=True)
+    assert "was written by 2 processes, and 1 go on" in caplog.text
+
+
+def test_a_checkpoint_of_an_older_version_goes_on_too(tmp_path):
+    run(tmp_path, "on_train_batch_end", 14)
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    del saved["exact_resuming"]
+    torch.save(saved, path)
+    again, trainer, _ = run(tmp_path, resume=True)
+    assert trainer.global_step == 24 and again.seen[0][:2] == (2, 0)
+
+
+def test_a_moved_folder_keeps_its_best(tmp_path):
+    whole, _, best = run(tmp_path / "whole")
+    run(tmp_path / "cut", "on_train_epoch_start", 3)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    again, _, found = run(tmp_path / "moved", resume=True)
+    assert Path(found.best_model_path) == tmp_path / "moved" / Path(best.best_model_path).name
+    assert found.best_model_score == best.best_model_score
+    assert sorted(p.name for p in (tmp_path / "moved").iterdir()) == sorted(
+        p.name for p in (tmp_path / "whole").iterdir()
+    )
+
+
+def test_the_state_of_every_generator_is_kept(tmp_path):
+    def drawn():
+        return [random.random(), random.gauss(0, 1), *np.random.rand(3), *torch.rand(3).tolist()]
+
+    np.random.randn()
+    state = random_state(torch.device("cpu"))
+    torch.save(state, tmp_path / "state")
+    expected = drawn()
+    set_random_state(torch.load(tmp_path / "state", weights_only=True), torch.device("cpu"))
+    assert drawn() == expected
+
+
+def test_every_n_train_steps_is_at_least_1():
+    with pytest.raises(ValueError, match="`every_n_train_steps` must be at least 1, got 0"):
+        LastCheckpoint(every_n_train_steps=0)
