@@ -43,7 +43,9 @@ class ExactResuming(L.Callback):
             self._at_iterator = random_state(trainer.strategy.root_device)
             # Made once already, at a random state that nobody knows any more.
             fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
-            if fetcher is not None and not any(map(_is_one_shot, fetcher.combined_loader.flattened)):
+            if fetcher is not None and not any(
+                map(_is_one_shot, fetcher.combined_loader.flattened)
+            ):
                 iter(fetcher)
             return
         trainer.callback_metrics.update(found["logged"])

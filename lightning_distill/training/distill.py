@@ -113,7 +113,7 @@ def distill(
             trainer.strategy.barrier()
         finally:
             # The trainer is the caller's, and the folder of ours is gone.
-            callbacks[:] = theirs
+            trainer.callbacks[:] = theirs  # type: ignore[attr-defined]
     return module.student.eval()
 
 

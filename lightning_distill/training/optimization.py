@@ -8,6 +8,7 @@ from torch import nn, Tensor
 
 from ..objective.objective import Objective
 
+
 def adamw(groups: Any) -> torch.optim.Optimizer:
     """The optimizer by default: AdamW at 1e-4."""
     return torch.optim.AdamW(groups, lr=1e-4)

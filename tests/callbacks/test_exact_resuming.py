@@ -65,7 +65,9 @@ class Module(DistillationModule):
         torch.manual_seed(0)
         student, teacher = Student(3), Student(5)
         terms = {
-            "hard_label": Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"}),
+            "hard_label": Term(
+                HardLabel(), {"student": "student.logits", "labels": "batch.labels"}
+            ),
             "soft_target": Term(SoftTarget(), LOGITS),
             "hint": Term(
                 Hint(),
@@ -127,7 +129,9 @@ def run(folder, hook="", count=0, resume=False, kind="grouped", workers=0, last=
         optimizer=lambda groups: torch.optim.Adam(groups, lr=0.05),
         scheduler=options.pop("scheduler", plateau),
     )
-    best = BestCheckpoint(folder, filename="best-{step}", monitor="wave", mode="min", enable_version_counter=False)
+    best = BestCheckpoint(
+        folder, filename="best-{step}", monitor="wave", mode="min", enable_version_counter=False
+    )
     more = options.pop("more", list)()
     last = (last or LastCheckpoint)(folder)
     trainer = L.Trainer(
@@ -164,7 +168,10 @@ def check(uncut, folder, hook, count, **options):
     assert trainer.global_step == resumed.global_step
     assert trainer.current_epoch == resumed.current_epoch
     assert Path(best.best_model_path).name == Path(resumed_best.best_model_path).name
-    states = [torch.load(p, weights_only=True) for p in (best.best_model_path, resumed_best.best_model_path)]
+    states = [
+        torch.load(p, weights_only=True)
+        for p in (best.best_model_path, resumed_best.best_model_path)
+    ]
     for name, value in states[0]["state_dict"].items():
         assert torch.equal(value, states[1]["state_dict"][name]), name
     # Nothing that was finished is done again.
@@ -191,7 +198,11 @@ SETTINGS = {
     "steps, several epochs of them": {"max_steps": 17, "max_epochs": -1},
     "half epochs": {"val_check_interval": 0.5},
     "half epochs, shuffled, steps": {"val_check_interval": 3, "kind": "shuffled", "max_steps": 20},
-    "as the student alone": {"max_steps": 20, "val_check_interval": 5, "check_val_every_n_epoch": None},
+    "as the student alone": {
+        "max_steps": 20,
+        "val_check_interval": 5,
+        "check_val_every_n_epoch": None,
+    },
     "as the student alone, by the epoch": {
         "max_steps": 20,
         "val_check_interval": 6,
@@ -246,8 +257,11 @@ class Remembering(DataLoader):
     place = 0
 
     def __iter__(self):
+        return self.rest(super().__iter__())
+
+    def rest(self, batches):
         start, self.place = self.place, 0
-        for number, batch in enumerate(super().__iter__()):
+        for number, batch in enumerate(batches):
             if number < start:
                 continue
             self.place = number + 1
@@ -265,7 +279,9 @@ def test_a_loader_that_keeps_its_own_place_is_left_to_it(tmp_path, monkeypatch):
     import sys
 
     def own(kind, workers=0):
-        plain = [Noisy.__getitem__(Noisy(), list(range(i, min(i + 4, ROWS)))) for i in range(0, ROWS, 4)]
+        plain = [
+            Noisy.__getitem__(Noisy(), list(range(i, min(i + 4, ROWS)))) for i in range(0, ROWS, 4)
+        ]
         return Remembering(plain, batch_size=None), DataLoader(Noisy(), batch_size=8)
 
     monkeypatch.setattr(sys.modules[__name__], "loaders", own)

@@ -76,9 +76,7 @@ def test_the_last_batch_of_an_epoch_is_looked_at_before_anything_is_written(tmp_
 def test_no_checkpoint_within_an_epoch_holds_what_was_seen(tmp_path):
     last = LastCheckpoint(tmp_path, every_n_train_steps=1)
     made = module()
-    fit = trainer(
-        tmp_path, callbacks=[BehindTheProgram(100), last], enable_checkpointing=True
-    )
+    fit = trainer(tmp_path, callbacks=[BehindTheProgram(100), last], enable_checkpointing=True)
     with pytest.raises(ValueError, match="in batch 3 of this"):
         fit.fit(made, loader(data(3)))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -1,13 +1,15 @@
 """A kept teacher is found again only for a run that would train the same."""
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_module
 
-from lightning_distill.run import trained_teacher as made
 from lightning_distill.run.trainer import process_count
 
+# The package hands on the function of the same name.
+made = importlib.import_module("lightning_distill.run.trained_teacher")
 CPU = ["trainer.accelerator=cpu"]
 
 
@@ -33,7 +35,9 @@ def test_processes_are_counted_as_lightning_counts_them(overrides, expected):
 
 def recipe(monkeypatch, tmp_path, *overrides, batch_size=32):
     """What a teacher is kept under, without training one."""
-    cfg = configured("task=classification", "num_labels=2", "monitor=val/accuracy", "mode=max", *overrides)
+    cfg = configured(
+        "task=classification", "num_labels=2", "monitor=val/accuracy", "mode=max", *overrides
+    )
     data = SimpleNamespace(fingerprint=lambda: "data")
     found = {}
 
@@ -43,7 +47,9 @@ def recipe(monkeypatch, tmp_path, *overrides, batch_size=32):
 
     monkeypatch.setattr(made, "_check_writable", stop)
     with pytest.raises(KeyboardInterrupt):
-        made.trained_teacher(cfg, data, {"_target_": "x"}, batch_size=batch_size, folder=str(tmp_path))
+        made.trained_teacher(
+            cfg, data, {"_target_": "x"}, batch_size=batch_size, folder=str(tmp_path)
+        )
     return found["key"]
 
 

@@ -84,8 +84,12 @@ def test_what_is_read_and_written_before_a_batch_is_whole(tmp_path):
 def test_another_objective_than_that_of_the_checkpoint_is_refused(tmp_path):
     _, path = fitted(tmp_path, OBJECTIVES["adapter"]())
     again = DistillationModule.load_from_checkpoint(
-        path, student=bert(1, 8), teacher=bert(2, 16), objective=OBJECTIVES["balance"]()
-    , strict=False)
+        path,
+        student=bert(1, 8),
+        teacher=bert(2, 16),
+        objective=OBJECTIVES["balance"](),
+        strict=False,
+    )
     with pytest.raises(ValueError, match="objective.terms.hint.* this objective does not build"):
         again.prepare(BATCHES[0])
 

@@ -50,7 +50,6 @@ def test_arguments_are_checked_before_anything_is_trained(unchecked_types, monke
 def test_one_loader_in_a_list_is_a_loader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-
     student = bert(1, 8)
     before = student.classifier.weight.clone()
     distill(student, bert(2, 8), [loader(text_batches(1))], trainer=trainer(tmp_path))
@@ -84,7 +83,14 @@ def test_what_is_no_loader_is_refused_and_loses_nothing(kind, place):
     data, words = NO_LOADERS[kind]
     if place == "validation":
         data = (loader(text_batches()), data)
-    with pytest.raises(ValueError, match="got list" if isinstance(data, tuple) and isinstance(data[1], list) else words.replace("got Table", "got Table( in it)?").replace("got generator", "got generator( in it)?")):
+    with pytest.raises(
+        ValueError,
+        match="got list"
+        if isinstance(data, tuple) and isinstance(data[1], list)
+        else words.replace("got Table", "got Table( in it)?").replace(
+            "got generator", "got generator( in it)?"
+        ),
+    ):
         distill(bert(1, 8), bert(2, 8), data)
 
 

@@ -98,7 +98,11 @@ def test_a_plateau_watches_the_first_metric_in_its_direction(tmp_path):
     frozen = {"accuracy": MulticlassAccuracy(3)}
     seen, fit = fitted(tmp_path, plateau, frozen)
     (config,) = fit.lr_scheduler_configs
-    assert (config.monitor, config.interval, config.scheduler.mode) == ("val/accuracy", "epoch", "max")
+    assert (config.monitor, config.interval, config.scheduler.mode) == (
+        "val/accuracy",
+        "epoch",
+        "max",
+    )
     assert seen[0] == 1e-3 and seen[-1] < 1e-3
     _, fit = fitted(tmp_path, plateau)
     (config,) = fit.lr_scheduler_configs
@@ -147,6 +151,14 @@ def test_in_distill_a_plateau_watches_what_chooses_the_weights(tmp_path):
     plateau = partial(lr_scheduler.ReduceLROnPlateau, patience=0)
     metrics = {"accuracy": MulticlassAccuracy(3)}
     pair = (loader(BATCHES), loader(BATCHES))
-    distill(bert(1, 8), bert(2, 8), pair, trainer=fit, metrics=metrics, scheduler=plateau, monitor="val/loss")
+    distill(
+        bert(1, 8),
+        bert(2, 8),
+        pair,
+        trainer=fit,
+        metrics=metrics,
+        scheduler=plateau,
+        monitor="val/loss",
+    )
     config = fit.lr_scheduler_configs[0]
     assert (config.monitor, config.scheduler.mode) == ("val/loss", "min")
