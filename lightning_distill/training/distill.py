@@ -262,9 +262,12 @@ def _best_checkpoint(
     callbacks: list[L.Callback], monitor: str, mode: str, scratch: Path
 ) -> ModelCheckpoint:
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.save_top_k != 0:
-            if (callback.monitor, callback.mode) == (monitor, mode):
-                return callback
+        if (
+            isinstance(callback, ModelCheckpoint)
+            and callback.save_top_k != 0
+            and (callback.monitor, callback.mode) == (monitor, mode)
+        ):
+            return callback
     # The one that Lightning adds by itself watches nothing, and has no folder.
     callbacks[:] = [
         c

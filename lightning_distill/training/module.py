@@ -63,8 +63,8 @@ class DistillationModule(L.LightningModule):
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
-            `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary. See
-            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] for when
+            `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary.
+            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] says when
             it is stepped; `ReduceLROnPlateau` watches the first metric, or the loss.
 
     Raises:

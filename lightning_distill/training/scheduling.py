@@ -1,4 +1,4 @@
-"""When the learning rate changes: after steps, after epochs, or when a metric no longer improves."""
+"""When the learning rate changes: after steps, after epochs, or when a metric stands still."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -325,10 +325,10 @@ def test_a_checkpoint_of_an_older_version_goes_on_too(tmp_path):
 
 
 def test_a_moved_folder_keeps_its_best(tmp_path):
-    whole, _, best = run(tmp_path / "whole")
+    _, _, best = run(tmp_path / "whole")
     run(tmp_path / "cut", "on_train_epoch_start", 3)
     (tmp_path / "cut").rename(tmp_path / "moved")
-    again, _, found = run(tmp_path / "moved", resume=True)
+    _, _, found = run(tmp_path / "moved", resume=True)
     assert Path(found.best_model_path) == tmp_path / "moved" / Path(best.best_model_path).name
     assert found.best_model_score == best.best_model_score
     assert sorted(p.name for p in (tmp_path / "moved").iterdir()) == sorted(
