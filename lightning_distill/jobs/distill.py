@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from omegaconf import DictConfig
 from torch import nn
 from torchmetrics import Metric
@@ -48,6 +49,8 @@ def distill(cfg: DictConfig) -> float:
     teacher = None
     if cfg.teacher is not None:
         teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))
+    # The same student, whether the teacher was trained just now or found: a new head is drawn.
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
     alone = bool(cfg.baseline and objective.sources("teacher"))
@@ -73,12 +76,12 @@ def distill(cfg: DictConfig) -> float:
     if alone:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg, untrained)
+        stage = watching(cfg, metrics, labels_only)
         baseline_module = DistillationModule(
-            untrained, teacher, labels_only, metrics, **optimization(cfg), task=task_in(cfg)
+            untrained, teacher, labels_only, metrics, **optimization(stage), task=task_in(cfg)
         )
         rows = on_labels(data)
         budget = same_budget(result.steps, result.validations, rows is data)
-        stage = watching(cfg, metrics, labels_only)
         baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
     report(cfg, directory, data, module, result, baseline_module, baseline, facts)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]

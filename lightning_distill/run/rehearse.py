@@ -1,6 +1,5 @@
 """Try on one batch what training will do, so that nothing is found out when hours are spent."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..metrics import Samples
 from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
+from ..training.scheduling import scheduler_config
 from .task import task_in
 from .trainer import optimization
 
@@ -87,15 +87,9 @@ def _try_optimization(cfg: DictConfig, student: nn.Module) -> None:
             f"`optimizer` must make a torch.optim.Optimizer, got a {type(optimizer).__name__}."
         )
     scheduler = factories["scheduler"]
-    if scheduler is None:
-        return
-    bound = getattr(scheduler, "keywords", {})
-    steps = {
-        name: 100
-        for name in ("num_training_steps", "total_steps")
-        if name in inspect.signature(scheduler).parameters and bound.get(name) is None
-    }
-    _made("scheduler", cfg.scheduler, scheduler, optimizer, **steps)
+    if scheduler is not None:
+        watched = str(cfg.monitor), str(cfg.mode)
+        _made("scheduler", cfg.scheduler, scheduler_config, scheduler, optimizer, watched)
 
 
 def _made(name: str, node: Any, factory: Any, *arguments: Any, **more: Any) -> Any:

@@ -92,8 +92,6 @@ def train(
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     # The logger begins its file anew.
     logged_before = _rows(directory / "metrics.csv") if resuming else []
-    if resuming and last.is_file():
-        _follow_a_move(last)
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -124,7 +122,9 @@ def train(
     best = None
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
-            best = Path(checkpoint.best_model_path) if checkpoint.best_model_path else None
+            # By its name: the run may have been moved since the file was written.
+            name = Path(checkpoint.best_model_path).name
+            best = directory / "checkpoints" / name if name else None
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
         best = directory / "checkpoints" / "final.ckpt"
@@ -158,27 +158,6 @@ def _keep_profile(
     ).save(directory)
 
 
-@rank_zero_only
-def _follow_a_move(last: Path) -> None:
-    """Let a checkpoint know its folder: one that was moved would forget which weights were best."""
-    state = torch.load(last, map_location="cpu", weights_only=True)
-    moved = False
-    for callback in state.get("callbacks", {}).values():
-        old = callback.get("dirpath") if isinstance(callback, dict) else None
-        if old is None or Path(old) == last.parent:
-            continue
-        moved = True
-        for name, value in callback.items():
-            if isinstance(value, str):
-                callback[name] = value.replace(old, str(last.parent))
-            elif name == "best_k_models":
-                callback[name] = {k.replace(old, str(last.parent)): v for k, v in value.items()}
-    if moved:
-        aside = last.with_suffix(".moved")
-        torch.save(state, aside)
-        aside.rename(last)
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -205,7 +184,10 @@ def _prepend(path: Path, before: list[dict[str, str]]) -> None:
 @rank_zero_only
 def _write(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(result), indent=2))
+    # Whole or not at all: it says that the stage has ended.
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(asdict(result), indent=2))
+    aside.replace(path)
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:

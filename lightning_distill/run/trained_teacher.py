@@ -28,7 +28,7 @@ from .data import check_lengths
 from .metrics import build_metrics, watching
 from .stage import say, train
 from .task import auto_class_of, task_in
-from .trainer import optimization
+from .trainer import optimization, process_count
 
 # What may change a teacher when it is another version.
 MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
@@ -87,7 +87,8 @@ def trained_teacher(
         "max_epochs": max_epochs,
         "learning_rate": learning_rate,
         "label_smoothing": label_smoothing,
-        "batch_size": batch_size,
+        # Of all processes: a step over more rows makes another teacher.
+        "batch_size": batch_size * process_count(cfg),
         "seed": cfg.seed,
         "data": data.fingerprint(),
         # Which rows share a batch, and in which order they come.
@@ -115,15 +116,10 @@ def trained_teacher(
     metrics = {
         n: m for n, m in build_metrics(stage, data).items() if not hasattr(m, "needs_teacher")
     }
-    module = DistillationModule(
-        teacher,
-        None,
-        Objective({"hard_label": (task_in(cfg) or Task()).label_term(teacher, label_smoothing)}),
-        metrics,
-        task=task_in(cfg),
-        **optimization(stage),
-    )
-    stage = watching(stage, metrics, module.objective)
+    task = task_in(cfg)
+    objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+    stage = watching(stage, metrics, objective)
+    module = DistillationModule(teacher, None, objective, metrics, task=task, **optimization(stage))
     # What shapes the student's steps is no part of the teacher's recipe.
     whole = {
         "labelled_rows": None,

@@ -11,6 +11,7 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
+from ..callbacks import ExactResuming
 from ..models.batch import batch_size, teacher_entries
 from ..models.configuration import label_names
 from ..models.fingerprint import fingerprint
@@ -23,6 +24,7 @@ from ..schedules import Schedule
 from ..tasks import Task, task_named
 from ..teachers.caching import live
 from . import trial
+from .checkpoint import held_back, put_back, without_objects
 from .evaluation import Evaluation
 from .optimization import (
     adamw,
@@ -31,11 +33,11 @@ from .optimization import (
     keep_task_gradient,
     parameter_groups,
     trainable_by_name,
-    UNKNOWN_END,
-    with_scheduler,
 )
 from .preconditions import check_teacher, make_attentions
+from .scheduling import scheduler_config, Scheduling, UNKNOWN_END
 from .step_log import StepLog
+from .strategies import check_strategy
 from .values import read_values, Values
 from .window import Window
 
@@ -65,7 +67,9 @@ class DistillationModule(L.LightningModule):
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
-            `num_training_steps` or `total_steps`; stepped after every step.
+            `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary.
+            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] says when
+            it is stepped; `ReduceLROnPlateau` watches the first metric, or the loss.
         task: what labels mean, a [`Task`][lightning_distill.tasks.Task] or the name of one; by
             default what the first batch shows, see
             [`infer_task`][lightning_distill.tasks.infer_task]. Terms that compare token by token
@@ -85,7 +89,7 @@ class DistillationModule(L.LightningModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | Scheduling | None = None,
         task: Task | str | None = None,
     ):
         super().__init__()
@@ -127,6 +131,8 @@ class DistillationModule(L.LightningModule):
         self.is_checked = False
         self._evaluation: Evaluation | None = None
         self._step_log = StepLog(self)
+        # Of a checkpoint, for parts that are built when a batch is seen.
+        self._held_back: dict[str, Any] = {}
         self.optimizer = optimizer or adamw
         self.scheduler = scheduler
         self.teacher_fingerprint: str | None = None
@@ -225,6 +231,8 @@ class DistillationModule(L.LightningModule):
         """
         trial.prepare(self, batch, check)
         self.is_checked |= check
+        later, self._held_back = self._held_back, {}
+        put_back(self, later)
 
     # Lightning's hooks.
 
@@ -233,10 +241,11 @@ class DistillationModule(L.LightningModule):
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(c, _SetUpFirst) for c in callbacks):
             callbacks.insert(0, _SetUpFirst())
-        return []
+        return [ExactResuming()]
 
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
+        check_strategy(self.trainer.strategy)
         if stage == "fit" and self.teacher is not None and self.teacher_fingerprint is None:
             self.teacher_fingerprint = fingerprint(self.teacher)
         done = self.is_checked if stage == "fit" else self.objective.prepared
@@ -254,7 +263,10 @@ class DistillationModule(L.LightningModule):
         """An optimizer over what is trainable: student, adapters and criteria."""
         optimizer = self.optimizer(parameter_groups(self.student, self.objective))
         check_optimizer(optimizer, self.objective.balance, self.trainer)
-        return with_scheduler(self.scheduler, optimizer, self.trainer)
+        if self.scheduler is None:
+            return optimizer
+        config = scheduler_config(self.scheduler, optimizer, self._watched(), self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
@@ -328,11 +340,18 @@ class DistillationModule(L.LightningModule):
         return self.predictions(self(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the teacher's fingerprint in place of the teacher."""
+        """Write the teacher's fingerprint in place of the teacher; only what can be read safely."""
         checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
+        checkpoint["state_dict"] |= self._held_back
+        without_objects(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another teacher than the one that trained so far."""
+        """Refuse to go on with another teacher than the one that trained so far.
+
+        Adapters and criteria that are built when a batch is seen get their weights then.
+        """
+        if not self.objective.prepared:
+            self._held_back = held_back(self, checkpoint["state_dict"], "objective.")
         saved = checkpoint.get("teacher_fingerprint")
         if saved is None or self.teacher is None:
             return
@@ -391,6 +410,12 @@ class DistillationModule(L.LightningModule):
             if any(p.device != self.device for p in self.teacher.parameters()):
                 self.teacher.to(self.device)
             self.teacher.eval()
+
+    def _watched(self) -> tuple[str, str]:
+        """The first metric, or the loss, and what is best of it: `max` or `min`."""
+        for name, metric in dict(self.metrics["val"].items()).items():  # type: ignore[union-attr,operator]
+            return f"val/{name}", "min" if metric.higher_is_better is False else "max"
+        return "val/loss", "min"
 
     def _replaces_batches(self) -> bool:
         return type(self).training_batch is not DistillationModule.training_batch
