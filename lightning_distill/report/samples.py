@@ -12,7 +12,7 @@ import torch
 from torch import nn, Tensor
 
 from ..models.inputs import longest_input
-from ..teachers.caching import live
+from ..teachers.teacher import Teacher
 
 log = logging.getLogger("lightning_distill")
 
@@ -64,7 +64,8 @@ def write_samples(
         The samples; none where no model writes any.
     """
     own = getattr(data, "teacher_tokenizer", None)
-    models = {} if teacher is None else {"teacher": (live(teacher), own)}
+    model = None if teacher is None else Teacher.of(teacher).model
+    models = {} if model is None else {"teacher": (model, own)}
     models |= {name: (student, None) for name, student in students.items()}
     models = {name: pair for name, pair in models.items() if _can_generate(name, pair[0])}
     if not models or getattr(data, "tokenizer", None) is None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..models.label_order import label_order
-from ..teachers import CachedTeacher, CachingTeacher
+from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known
 
@@ -30,7 +30,7 @@ def build_teacher(
     teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
-    names = getattr(getattr(teacher, "config", None), "id2label", None)
+    names = Teacher.of(teacher).label_names
     if names is not None and getattr(data, "label_names", None):
         label_order(data.label_names, names, ("data", "teacher"))
     return teacher
@@ -38,13 +38,11 @@ def build_teacher(
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
-    if isinstance(teacher, CachingTeacher):
-        teacher = teacher.teacher
-    if isinstance(teacher, CachedTeacher):
-        # Only for a student that is made from its weights are they loaded, and not kept.
-        wanted = _is_made_of_teacher(cfg.student)
-        teacher = teacher_weights(teacher, cfg) if wanted else None
-    student = call(cfg.student, known(data, teacher=teacher), "student")
+    model = None if teacher is None else Teacher.of(teacher).model
+    if teacher is not None and model is None and _is_made_of_teacher(cfg.student):
+        # Only for such a student are the weights of a cached teacher loaded, and not kept.
+        model = teacher_weights(teacher, cfg)
+    student = call(cfg.student, known(data, teacher=model), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student

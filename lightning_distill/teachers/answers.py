@@ -5,15 +5,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn, Tensor
+from torch import Tensor
 
 from ..cache import Answer, token_count
 from ..cache.answer import Encoding
 from ..models.capture import read
 from ..models.forward import kept_heads, LOGITS
 from ..models.source import Source
-from ..models.submodules import submodules
 
 
 def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
@@ -55,33 +53,21 @@ def singles(source: Source, outputs: Mapping[str, int], modules: Sequence[str]) 
     return [replace(source, item=i) for i in range(count)[slice(*source.item)]]  # type: ignore[misc]
 
 
+def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:
+    """The names in a cache of all tensors that a source stands for.
+
+    Args:
+        source: of the teacher.
+        of_teacher: what a cache knows of it, see [`Teacher.about`][].
+    """
+    outputs, modules = of_teacher["outputs"], of_teacher["modules"]
+    return [answer_name(single, outputs) for single in singles(source, outputs, modules)]
+
+
 def counts_of(outputs: Any) -> dict[str, int]:
     """How many tensors each output has that has several."""
     named = outputs.items() if isinstance(outputs, Mapping) else ()
     return {str(k): len(v) for k, v in named if isinstance(v, tuple | list)}
-
-
-def about(
-    model: nn.Module, outputs: Any, input_names: Sequence[str], fingerprint: str
-) -> dict[str, Any]:
-    """What a cache keeps of the teacher, as plain values."""
-    names = getattr(getattr(model, "config", None), "id2label", None)
-    tensors = [*model.parameters(), *model.buffers()]
-    return {
-        "class": type(model).__name__,
-        "path": getattr(model, "name_or_path", None) or None,
-        "dtype": next((str(t.dtype)[6:] for t in tensors if t.is_floating_point()), None),
-        "quantization": getattr(model, "quantization", None),
-        "fingerprint": fingerprint,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
-        "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
-        "inputs": list(input_names),
-        "modules": list(submodules(model)),
-        "outputs": counts_of(outputs),
-        # A token's logits stand where the model returns them; nothing is moved by one.
-        "shift": "none",
-    }
 
 
 def raw_values(
@@ -174,11 +160,3 @@ def without_last_token(batch: Any) -> Any:
         return value
 
     return {name: cut_one(value) for name, value in batch.items()}
-
-
-def padded(flat: Tensor, lengths: Sequence[int], tokens: int) -> Tensor:
-    """The tokens of all rows, one after another, as (rows, tokens, ...) with zeros behind."""
-    found = flat.new_zeros(len(lengths), tokens, *flat.shape[1:])
-    inside = torch.arange(tokens) < torch.tensor(lengths)[:, None]
-    found[inside] = flat
-    return found

@@ -14,7 +14,6 @@ from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
 from ..models.capture import check_layers, read
-from ..models.fingerprint import fingerprint
 from ..models.forward import run_model as run
 from ..models.inputs import (
     batch_size,
@@ -30,7 +29,8 @@ from ..models.source import OUTPUTS, Source
 from ..models.submodules import submodules
 from ..objective.objective import Objective
 from ..schedules import Schedule
-from ..teachers.caching import live
+from ..teachers.keeper import KeepsTeachers
+from ..teachers.teacher import Teacher
 from .accumulation import Accumulation
 from .preconditions import (
     check_causal,
@@ -52,12 +52,13 @@ UNKNOWN_END = (
 )
 
 
-class DistillationModule(L.LightningModule):
+class DistillationModule(KeepsTeachers, L.LightningModule):
     """Trains a student to minimise an objective that may look at a teacher.
 
     The teacher is frozen, in eval mode and under `no_grad`, whoever calls what: it is no
     submodule, so that no optimizer, checkpoint, weight average or gradient bucket contains
-    it, but it follows the module to its device and dtype.
+    it, but it follows the module to its device and dtype. So is every other model that a subclass
+    assigns to an attribute, see [`is_teacher`][DistillationModule.is_teacher].
 
     Override `student_inputs`, `teacher_inputs`, `student_forward`, `teacher_forward`,
     `predictions`, `training_batch` or `example_batch` where your models or batches differ.
@@ -103,9 +104,11 @@ class DistillationModule(L.LightningModule):
                 "This objective was used before: its layers were paired and its adapters built, "
                 "and maybe trained, for that model. Make a new one for each module."
             )
+        if teacher is not None:
+            check_teacher(student, teacher)
         self.student = student
-        self.teacher = teacher
         self.objective = objective
+        self.teacher = teacher
         if isinstance(metrics, Metric):
             metrics = {type(metrics).__name__.lower(): metrics}
         metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
@@ -128,30 +131,41 @@ class DistillationModule(L.LightningModule):
         self._largest = torch.zeros(())
         self.optimizer = optimizer or _adamw
         self.scheduler = scheduler
-        self.teacher_fingerprint: str | None = None
         self._label_order: list[int] | None = None
         self._total_steps: float = math.inf
         self._accumulation = Accumulation(anew=self._replaces_batches())
-        if teacher is not None:
-            check_teacher(student, teacher)
-            teacher.requires_grad_(False).eval()
-            self._label_order = label_order(_label_names(student), _label_names(teacher))
-        for role in ("student", "teacher"):
-            use_eager_attention(getattr(self, role), objective.sources(role))
+        use_eager_attention(student, objective.sources("student"))
+        if self.taught_by is not None:
+            self._label_order = label_order(_label_names(student), self.taught_by.label_names)
+            use_eager_attention(self.taught_by.model, objective.sources("teacher"))
 
-    # The teacher stays out of the module tree, and still goes where the module goes.
+    # Teachers stay out of the module tree, and still go where the module goes.
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "teacher":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+    @property
+    def taught_by(self) -> Teacher | None:
+        """What the teacher is asked through, whether it is live or its answers are on disk."""
+        return self.kept_teachers.get("teacher")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistillationModule":
-        super()._apply(fn, recurse)
-        if self.teacher is not None:
-            self.teacher._apply(fn)
-        return self
+    @property
+    def teacher_fingerprint(self) -> str | None:
+        """A hash of the teacher's weights, as they were given."""
+        return None if self.taught_by is None else self.taught_by.fingerprint
+
+    def is_teacher(self, name: str, model: nn.Module) -> bool:
+        """Whether a model that is assigned to an attribute is kept as a teacher.
+
+        So is every one with parameters which nothing trains: student and objective are trained, and
+        what a `configure_optimizers` of your own may train, for which a model that is to be kept is
+        assigned as [`Teacher(model)`][Teacher].
+        """
+        if name == "teacher" or isinstance(model, Teacher):
+            return True
+        own = type(self).configure_optimizers is not DistillationModule.configure_optimizers
+        if own or name in ("student", "objective", "metrics"):
+            return False
+        trained = {id(p) for part in (self.student, self.objective) for p in part.parameters()}
+        parameters = {id(p) for p in model.parameters()}
+        return bool(parameters) and not parameters & trained
 
     # What to override.
 
@@ -161,9 +175,8 @@ class DistillationModule(L.LightningModule):
 
     def teacher_inputs(self, batch: Any) -> Any:
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
-        assert self.teacher is not None
-        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, live(self.teacher))
+        assert self.taught_by is not None
+        return self.taught_by.teacher_inputs(batch)
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -171,8 +184,8 @@ class DistillationModule(L.LightningModule):
 
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run the teacher; called under `no_grad` with the teacher in eval mode."""
-        assert self.teacher is not None
-        return call_model(live(self.teacher), self.teacher_inputs(batch), options)
+        assert self.taught_by is not None
+        return self.taught_by.run(self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given, from the outputs of either model: its logits.
@@ -209,8 +222,9 @@ class DistillationModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
-        if stage == "fit" and self.teacher is not None and self.teacher_fingerprint is None:
-            self.teacher_fingerprint = fingerprint(self.teacher)
+        if stage == "fit":
+            # As they are now: strategy and precision may convert them.
+            _ = self.teacher_fingerprint
         if not self.objective.prepared and stage in ("fit", "validate", "test"):
             with torch.random.fork_rng():
                 batch = self.example_batch()
@@ -269,22 +283,33 @@ class DistillationModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
-        self._settle_teacher()
-        if hasattr(self.teacher, "begin"):
-            self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
+        self._begin_teachers()
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
         if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
             raise ValueError(f"A schedule of the objective {UNKNOWN_END}.")
         self._accumulation.begin()
 
+    def on_fit_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
+
     def on_validation_start(self) -> None:
-        """Put the teacher on the module's device."""
-        self._settle_teacher()
+        """Put the teachers on the module's device."""
+        self._begin_teachers()
+
+    def on_validation_end(self) -> None:
+        """Let teachers that keep their answers write what is left, unless a fit goes on."""
+        if self.trainer.state.fn == "validate":
+            self._end_teachers()
 
     def on_test_start(self) -> None:
-        """Put the teacher on the module's device."""
-        self._settle_teacher()
+        """Put the teachers on the module's device."""
+        self._begin_teachers()
+
+    def on_test_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
@@ -319,7 +344,8 @@ class DistillationModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
-        self._store_answers()
+        for teacher in self.kept_teachers.values():
+            teacher.end_epoch(self.trainer.strategy.barrier)
         if self.current_epoch > 0 or self._largest.dim() == 0:
             return
         weights = self.objective.weights()
@@ -379,12 +405,6 @@ class DistillationModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the mean of every term over all test rows that count in it."""
         self._log_losses("test")
-        self._store_answers()
-
-    def _store_answers(self) -> None:
-        """Let a teacher that keeps its answers write them."""
-        if hasattr(self.teacher, "store_answers"):
-            self.teacher.store_answers(self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
 
     def _evaluate(self, batch: Any, stage: str) -> None:
         compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
@@ -513,7 +533,7 @@ class DistillationModule(L.LightningModule):
         saved = checkpoint.get("teacher_fingerprint")
         if saved is None or self.teacher is None:
             return
-        current = self.teacher_fingerprint or fingerprint(self.teacher)
+        current = str(self.teacher_fingerprint)
         if saved != current:
             raise ValueError(
                 f"This checkpoint was trained with another teacher (fingerprint {saved[:12]}, "
@@ -535,60 +555,46 @@ class DistillationModule(L.LightningModule):
         if check_inputs:
             self._check_sources(sources, batch)
         with self._section("student"):
-            student, values = self._run(
-                "student", self.student_forward, batch, sources["student"], heads
+            student, values = run(
+                self.student, self.student_forward, batch, sources["student"], heads
             )
         teacher = None
         if sources["teacher"] or with_teacher:
-            if self.teacher is None:
-                names = ", ".join(map(str, sources["teacher"]))
-                raise ValueError(f"The objective reads {names}, but `teacher` is None.")
-            if self.teacher.training:
-                self.teacher.eval()
-            with torch.no_grad(), self._section("teacher"):
-                teacher, found = self._run(
-                    "teacher", self.teacher_forward, batch, sources["teacher"], heads
-                )
+            with self._section("teacher"):
+                teacher, found = self._ask_teacher(batch, sources["teacher"], heads)
             values.update(found)
         values.update({source: read(source, batch, {}) for source in sources["batch"]})
         return values, student, teacher
 
-    def _run(
-        self,
-        role: str,
-        forward: Callable[..., Any],
-        batch: Any,
-        sources: list[Source],
-        heads: str,
+    def _ask_teacher(
+        self, batch: Any, sources: list[Source], heads: str
     ) -> tuple[Any, dict[Source, Any]]:
-        model = getattr(self, role)
-        recall = getattr(model, "recall", None) if role == "teacher" else None
-        if recall is not None:
-            outputs, values = recall(self, batch, sources, keep=not self._trying)
-        else:
-            outputs, values = run(model, forward, batch, sources, heads)
-        if role == "teacher" and self._label_order is not None:
+        if self.taught_by is None:
+            names = ", ".join(map(str, sources))
+            raise ValueError(f"The objective reads {names}, but `teacher` is None.")
+        outputs, values = self.taught_by.answers(batch, sources, self, heads, not self._trying)
+        if self._label_order is not None:
             outputs = reordered(outputs, self._label_order)
             ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
             values |= {source: read(source, outputs, {}) for source in ordered}
         return outputs, values
 
     def _check_sources(self, sources: dict[str, list[Source]], batch: Any) -> None:
+        terms, teacher = dict(self.objective.terms.items()), self.taught_by
+        # Of a teacher whose answers are kept the batches were seen when they were made.
+        live = None if teacher is None or not teacher.is_live else teacher.model
         check_layers(self.student, sources["student"])
-        if hasattr(self.teacher, "recall"):
-            self.teacher.check(dict(self.objective.terms.items()))  # type: ignore[union-attr]
-        elif self.teacher is not None:
-            check_layers(self.teacher, sources["teacher"])
-        for model in (self.student, self.teacher):
-            check_vocabulary(batch, model, "student" if model is self.student else "teacher")
+        if teacher is not None:
+            teacher.check(terms)
+            check_vocabulary(batch, teacher.model, "teacher")
+        check_vocabulary(batch, self.student, "student")
         check_packed("student", self.student, self.student_inputs(batch))
-        if self.teacher is not None and not hasattr(self.teacher, "recall"):
-            check_packed("teacher", live(self.teacher), self.teacher_inputs(batch))
-        if check_shift(dict(self.objective.terms.items()), batch, self.student):
+        if live is not None:
+            check_packed("teacher", live, self.teacher_inputs(batch))
+        if check_shift(terms, batch, self.student):
             check_causal("student", self.student, self.student_inputs(batch))
-            teacher = None if hasattr(self.teacher, "recall") else self.teacher
-            if teacher is not None and sources["teacher"]:
-                check_causal("teacher", teacher, self.teacher_inputs(batch))
+            if live is not None and sources["teacher"]:
+                check_causal("teacher", live, self.teacher_inputs(batch))
 
     def _check_pairs(self, batch: Any, student: Any) -> None:
         try:
@@ -636,23 +642,24 @@ class DistillationModule(L.LightningModule):
                 keep(of_labels, 1.0 / self.trainer.accumulate_grad_batches)
 
     def _layers(self) -> dict[str, list[str]]:
-        layers = {"student": list(submodules(self.student)), "batch": []}
-        if self.teacher is not None:
-            # One that reads its answers from disk has no modules, and knows which there were.
-            names = getattr(self.teacher, "module_names", None)
-            layers["teacher"] = names or list(submodules(self.teacher))
-        return {"teacher": [], **layers}
+        layers = {"student": list(submodules(self.student)), "teacher": [], "batch": []}
+        if self.taught_by is not None:
+            layers["teacher"] = self.taught_by.module_names
+        return layers
 
     def _metrics(self, stage: str) -> dict[str, Metric]:
         return dict(self.metrics[stage].items())  # type: ignore[union-attr,operator]
 
-    def _settle_teacher(self) -> None:
-        # Strategies that shard the module move only what is inside it.
-        if self.teacher is not None:
-            # Not where it is there already: quantised weights cannot be put back in inference mode.
-            if any(p.device != self.device for p in self.teacher.parameters()):
-                self.teacher.to(self.device)
-            self.teacher.eval()
+    def _begin_teachers(self) -> None:
+        trainer = self.trainer
+        for teacher in self.kept_teachers.values():
+            # Strategies that shard the module move only what is inside it.
+            teacher.settle(self.device)
+            teacher.begin(self.global_rank, trainer.strategy.barrier, str(trainer.precision))
+
+    def _end_teachers(self) -> None:
+        for teacher in self.kept_teachers.values():
+            teacher.end(self.trainer.strategy.barrier)
 
     def _working_device(self) -> torch.device:
         strategy = self.trainer.strategy
