@@ -1,6 +1,5 @@
 """The LightningModule: a frozen teacher, a trainable student and an objective."""
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -12,44 +11,31 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from ..metrics import check_pairs, Samples, teacher_batch
-from ..models.capture import check_layers, read
-from ..models.forward import run_model as run
-from ..models.inputs import (
-    batch_size,
-    call_model,
-    check_vocabulary,
-    counted_rows,
-    labels_of,
-    model_inputs,
-    take_rows,
-)
-from ..models.label_order import label_order, reordered
-from ..models.source import OUTPUTS, Source
-from ..models.submodules import submodules
+from ..models.capture import read
+from ..models.inputs import batch_size, call_model, model_inputs
+from ..models.label_order import label_order
+from ..models.source import Source
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from ..teachers.keeper import KeepsTeachers
 from ..teachers.teacher import Teacher
+from . import trial
 from .accumulation import Accumulation
-from .preconditions import (
-    check_causal,
-    check_label_order,
+from .evaluation import Evaluation
+from .optimization import (
+    adamw,
     check_optimizer,
-    check_packed,
-    check_shift,
-    check_teacher,
-    check_unused,
-    use_eager_attention,
+    clip,
+    keep_task_gradient,
+    parameter_groups,
+    trainable_by_name,
+    UNKNOWN_END,
+    with_scheduler,
 )
+from .preconditions import check_teacher, use_eager_attention
+from .values import read_values, Values
 
 log = logging.getLogger("lightning_distill")
-
-UNKNOWN_END = (
-    "goes over the whole run, and nobody knows how long that is: this data is a stream, or nothing "
-    "ends the run. Set trainer.max_steps=N; for a teacher that is trained first, the batches of "
-    "an epoch, as in +trainer.limit_train_batches=N"
-)
 
 
 class DistillationModule(KeepsTeachers, L.LightningModule):
@@ -58,10 +44,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
     The teacher is frozen, in eval mode and under `no_grad`, whoever calls what: it is no
     submodule, so that no optimizer, checkpoint, weight average or gradient bucket contains
     it, but it follows the module to its device and dtype. So is every other model that a subclass
-    assigns to an attribute, see [`is_teacher`][DistillationModule.is_teacher].
+    assigns to an attribute and that nothing trains, see [`is_teacher`][DistillationModule].
 
     Override `student_inputs`, `teacher_inputs`, `student_forward`, `teacher_forward`,
     `predictions`, `training_batch` or `example_batch` where your models or batches differ.
+    `losses` is there for a loop of your own, without a Trainer.
 
     Args:
         student: any module; trained.
@@ -124,19 +111,21 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
                 for stage in ("val", "test", "teacher")
             }
         )
-        self._sums: Tensor | None = None
         # A batch is only tried: a teacher that keeps its answers need not keep these.
-        self._trying = False
+        self.is_trying = False
+        # Whether the terms were seen to be finite and to give the student a gradient.
+        self.is_checked = False
+        self._evaluation: Evaluation | None = None
         # The largest value of every term so far, to notice one that never says anything.
         self._largest = torch.zeros(())
-        self.optimizer = optimizer or _adamw
+        self.optimizer = optimizer or adamw
         self.scheduler = scheduler
-        self._label_order: list[int] | None = None
+        self.label_order: list[int] | None = None
         self._total_steps: float = math.inf
         self._accumulation = Accumulation(anew=self._replaces_batches())
         use_eager_attention(student, objective.sources("student"))
         if self.taught_by is not None:
-            self._label_order = label_order(_label_names(student), self.taught_by.label_names)
+            self.label_order = label_order(_label_names(student), self.taught_by.label_names)
             use_eager_attention(self.taught_by.model, objective.sources("teacher"))
 
     # Teachers stay out of the module tree, and still go where the module goes.
@@ -148,15 +137,14 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
 
     @property
     def teacher_fingerprint(self) -> str | None:
-        """A hash of the teacher's weights, as they were given."""
+        """A hash of the teacher's weights, as they were before they were converted."""
         return None if self.taught_by is None else self.taught_by.fingerprint
 
     def is_teacher(self, name: str, model: nn.Module) -> bool:
         """Whether a model that is assigned to an attribute is kept as a teacher.
 
-        So is every one with parameters which nothing trains: student and objective are trained, and
-        what a `configure_optimizers` of your own may train, for which a model that is to be kept is
-        assigned as [`Teacher(model)`][Teacher].
+        So is every one with parameters which nothing trains: not a part of student or objective. A
+        `configure_optimizers` of your own may train more; beside it, assign `Teacher(model)`.
         """
         if name == "teacher" or isinstance(model, Teacher):
             return True
@@ -199,33 +187,62 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         """What is trained on in the place of a batch, such as the student's own texts."""
         return batch
 
+    def trial_batch(self, batch: Any) -> Any:
+        """What stands for `training_batch` where a batch is only tried before the training."""
+        return self.training_batch(batch)
+
     def example_batch(self) -> Any:
-        """One batch, on the CPU, to try the objective on before training."""
-        trainer = self.trainer
-        loops: dict[str, Any] = {
-            "fit": trainer.fit_loop,
-            "validate": trainer.validate_loop,
-            "test": trainer.test_loop,
-        }
-        loop = loops.get(str(getattr(trainer.state.fn, "value", trainer.state.fn)))
-        if loop is None:
-            return None
-        loader = loop._data_source.dataloader()
-        if isinstance(loader, list | tuple):
-            loader = loader[0]
-        batch = next(iter(loader), None)
-        if batch is None:
-            raise ValueError("The data has no batch: it is empty, or shorter than one batch.")
-        return batch
+        """One batch, as its loader gives it, to try the objective on before training.
+
+        `None` where the data can be read only once: then the first batch of the training is tried.
+        """
+        return trial.example_batch(self.trainer)
+
+    # Without a Trainer.
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Every term on one batch, and their weighted sum as `loss`; scalars with a graph.
+
+        For a training loop of your own: `module.losses(batch)["loss"].backward()`. The batch is on
+        the module's device. The first call tries the objective on it and builds what it trains
+        (adapters, say), so call it once, or `prepare(batch)`, before you make an optimizer of
+        `module.parameters()`.
+        """
+        if not self.is_checked:
+            self.prepare(batch)
+        values, _, _ = self.read_sources(self.training_batch(batch), heads="skipped")
+        return self.objective(values)
+
+    def forward(self, batch: Any) -> Any:
+        """The student's outputs for a batch."""
+        return self.student_forward(batch)
+
+    def prepare(self, batch: Any, check: bool = True) -> None:
+        """Try the objective on one batch: pair layers, build adapters, refuse what cannot work.
+
+        Args:
+            batch: one batch as the data loader gives it.
+            check: also demand that each term is finite and gives the student a gradient.
+        """
+        trial.prepare(self, batch, check)
+        self.is_checked |= check
 
     # Lightning's hooks.
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """See that this module is set up before any callback looks at its parameters."""
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(c, _SetUpFirst) for c in callbacks):
+            callbacks.insert(0, _SetUpFirst())
+        return []
 
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
         if stage == "fit":
-            # As they are now: strategy and precision may convert them.
+            # Of the weights as they are now: the trainer's precision may convert them.
             _ = self.teacher_fingerprint
-        if not self.objective.prepared and stage in ("fit", "validate", "test"):
+        done = self.is_checked if stage == "fit" else self.objective.prepared
+        if not done and stage in ("fit", "validate", "test"):
             with torch.random.fork_rng():
                 batch = self.example_batch()
             if batch is not None:
@@ -235,51 +252,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         if stage == "fit" and not any(m.training for m in self.student.modules()):
             self.student.train()
 
-    def prepare(self, batch: Any, check: bool = True) -> None:
-        """Try the objective on one batch: pair layers, build adapters, refuse what cannot work.
-
-        Args:
-            batch: one batch as the data loader gives it.
-            check: also demand that each term is finite and gives the student a gradient.
-        """
-        trainer = self._trainer
-        if trainer is not None and trainer.world_size == trainer.num_devices * trainer.num_nodes:
-            batch = self.transfer_batch_to_device(batch, self._working_device(), 0)
-        # Criteria in training may keep what they saw; this batch is no part of the training.
-        self._trying = True
-        trained = (self.student, self.objective)
-        modes = {m: m.training for model in trained for m in model.modules()}
-        states = {b: b.clone() for b in self.objective.buffers()}
-        for model in trained:
-            model.eval()
-        try:
-            with torch.random.fork_rng(), torch.enable_grad(), self._autocast():
-                values, student, teacher = self._values(batch, check_inputs=True, heads="checked")
-                if self.teacher is not None:
-                    self._check_pairs(batch, student)
-                if teacher is not None:
-                    self._check_predictions(student, teacher)
-                    check_label_order(values, self._label_order)
-                before = self._all_sources()
-                self.objective.prepare(values, self._layers())
-                if check:
-                    now = self._all_sources()
-                    if now != before or any(source.kind == "head" for source in now):
-                        # Layers are paired now, which changes what is read, and heads are known.
-                        values, _, _ = self._values(batch, heads="skipped")
-                    losses = self.objective(values)
-                    self.objective.check(losses, _trainable(self.student), values)
-                    loss = self.objective.minimised(losses, self._parameters_by_name())
-                    strategy = None if trainer is None else trainer.strategy
-                    check_unused(loss, self.student, self.objective, strategy)
-        finally:
-            self._trying = False
-            for module, mode in modes.items():
-                module.training = mode
-            for module in set(self.objective.modules()) - set(modes):
-                module.train(self.objective.training)
-            for buffer, state in states.items():
-                buffer.copy_(state)
+    def configure_optimizers(self) -> Any:
+        """An optimizer over what is trainable: student, adapters and criteria."""
+        optimizer = self.optimizer(parameter_groups(self.student, self.objective))
+        check_optimizer(optimizer, self.objective.balance, self.trainer)
+        return with_scheduler(self.scheduler, optimizer, self.trainer)
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
@@ -290,57 +267,40 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
             raise ValueError(f"A schedule of the objective {UNKNOWN_END}.")
         self._accumulation.begin()
 
-    def on_fit_end(self) -> None:
-        """Let teachers that keep their answers write what is left."""
-        self._end_teachers()
-
-    def on_validation_start(self) -> None:
-        """Put the teachers on the module's device."""
-        self._begin_teachers()
-
-    def on_validation_end(self) -> None:
-        """Let teachers that keep their answers write what is left, unless a fit goes on."""
-        if self.trainer.state.fn == "validate":
-            self._end_teachers()
-
-    def on_test_start(self) -> None:
-        """Put the teachers on the module's device."""
-        self._begin_teachers()
-
-    def on_test_end(self) -> None:
-        """Let teachers that keep their answers write what is left."""
-        self._end_teachers()
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
+        if not self.is_checked:
+            trial.try_first_batch(self, batch)
+            self.is_checked = True
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
         batch, factors = self._accumulation.take(self, batch, batch_idx)
-        values, _, _ = self._values(batch, heads="skipped")
+        values, _, _ = self.read_sources(batch, heads="skipped")
         shares = (
             None if factors is None else factors[1] / factors[0].masked_fill(factors[0] == 0, 1)
         )
-        with self._section("objective"), self.objective.sharing(shares):
+        with self.section("objective"), self.objective.sharing(shares):
             losses = self.objective(values)
         # Each rank holds its share of every term: the mean over the ranks is the value.
         found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
         if self.current_epoch == 0:
             self._largest = found.abs().maximum(self._largest.to(found))
-        logged: dict[str, Any] = {f"train/{n}": v for n, v in zip(losses, found, strict=True)}
-        size = batch_size(batch)
         if factors is not None:
             losses = self.objective.scaled(losses, factors[0].to(found))
-        with self._section("objective"):
-            loss = self.objective.minimised(losses, self._parameters_by_name())
+        with self.section("objective"):
+            loss = self.objective.minimised(losses, trainable_by_name(self.student))
+            keep_task_gradient(self.trainer, self.objective, losses)
+        self._log_step(dict(zip(losses, found, strict=True)), batch_size(batch))
+        return loss
+
+    def _log_step(self, values: dict[str, Tensor], size: int) -> None:
+        self.log("train/loss", values.pop("loss"), prog_bar=True, batch_size=size)
+        logged: dict[str, Any] = {f"train/{name}": value for name, value in values.items()}
         if self.objective.balance is not None:
             balanced: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
-            logged.update({f"train/balance_{name}": value for name, value in balanced.items()})
-        with self._section("objective"):
-            self._keep_task_gradient(losses)
-        self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
+            logged |= {f"train/balance_{name}": value for name, value in balanced.items()}
         self.log_dict(logged, batch_size=size)
-        said = {f"train/{name}": value for name, value in self.objective.logged().items()}
-        self.log_dict(said, batch_size=size, sync_dist=True)
-        return loss
+        more = {f"train/{name}": value for name, value in self.objective.logged().items()}
+        self.log_dict(more, batch_size=size, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
@@ -362,13 +322,6 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
             raise ValueError(what)
         log.warning(what)
 
-    def configure_callbacks(self) -> list[L.Callback]:
-        """See that this module is set up before any callback looks at its parameters."""
-        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if not any(isinstance(c, _SetUpFirst) for c in callbacks):
-            callbacks.insert(0, _SetUpFirst())
-        return []
-
     def configure_gradient_clipping(
         self,
         optimizer: Any,
@@ -376,153 +329,50 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the trainer says; an optimizer that keeps a part of the gradient is told."""
-        scale = getattr(getattr(optimizer, "optimizer", optimizer), "scale_task_gradient", None)
-        before = _norm(optimizer) if scale is not None and gradient_clip_val else None
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if scale is not None and before is not None:
-            scale(_norm(optimizer) / before.clamp(min=1e-12))
+        clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def on_fit_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
+
+    def on_validation_end(self) -> None:
+        """As `on_fit_end`, unless a fit goes on."""
+        if self.trainer.state.fn == "validate":
+            self._end_teachers()
+
+    def on_test_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
+
+    def on_validation_start(self) -> None:
+        """Put the teacher on the module's device, and begin to measure."""
+        self._begin_evaluation("val", len(self.trainer.num_val_batches))
+
+    def on_test_start(self) -> None:
+        """Put the teacher on the module's device, and begin to measure."""
+        self._begin_evaluation("test", len(self.trainer.num_test_batches))
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Feed the metrics and log every term as `val/NAME`."""
-        self._evaluate(batch, "val")
+        self._measure(batch, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Feed the metrics, of the teacher too (`test/teacher_NAME`), and log every term."""
-        self._evaluate(batch, "test")
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin the sums of the terms anew."""
-        self._sums = torch.zeros(2, len(self.objective.terms))
-
-    def on_test_epoch_start(self) -> None:
-        """Begin the sums of the terms anew."""
-        self._sums = torch.zeros(2, len(self.objective.terms))
+        self._measure(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean of every term over all validation rows that count in it."""
-        self._log_losses("val")
+        assert self._evaluation is not None
+        self._evaluation.end()
 
     def on_test_epoch_end(self) -> None:
         """Log the mean of every term over all test rows that count in it."""
-        self._log_losses("test")
+        assert self._evaluation is not None
+        self._evaluation.end()
 
-    def _evaluate(self, batch: Any, stage: str) -> None:
-        compared = stage == "test" or any(map(_needs_teacher, self._metrics(stage).values()))
-        values, student, teacher = self._values(
-            batch,
-            with_teacher=compared and self.teacher is not None,
-            heads="whole" if self._metrics(stage) else "skipped",
-        )
-        rows = counted_rows(batch)
-        if rows is None or rows.any():
-            if rows is not None:
-                values = {s: take_rows(v, rows) for s, v in values.items()}
-            if self.objective.prepared:
-                self._add_losses(self.objective(values), self.objective.counts(values))
-            self._update_metrics(stage, batch, rows, student, teacher)
-        # On every rank, whatever its rows are: the others wait for it.
-        self._log_metrics(stage, batch, student, teacher)
-
-    def _update_metrics(
-        self, stage: str, batch: Any, rows: Tensor | None, student: Any, teacher: Any
-    ) -> None:
-        metrics = self._metrics(stage)
-        if not metrics:
-            return
-        batch = self._with_labels_that_follow(batch)
-        predicted, of_teacher = self.predictions(student), None
-        if teacher is not None and any(map(_needs_teacher, metrics.values())):
-            check_pairs(batch, predicted, metrics)
-            of_teacher = self.predictions(teacher)
-        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
-            for metric in metrics.values():
-                samples.feed(metric)
-        own, metrics = self._teacher_metrics(stage, batch, student, teacher)
-        if metrics:
-            taught = self.predictions(teacher)
-            for samples in Samples.of(own, taught, None, rows, metrics.values()):
-                for metric in metrics.values():
-                    samples.feed(metric)
-
-    def _with_labels_that_follow(self, batch: Any) -> Any:
-        """The batch with labels where they are predicted, if the objective moves them there."""
-        criteria = (getattr(term, "criterion", None) for term in self.objective.terms.values())
-        labels = labels_of(batch)
-        if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
-            return batch
-        moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
-        if "label_bytes" in batch:
-            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
-        return {**batch, **moved}
-
-    def _teacher_metrics(
-        self, stage: str, batch: Any, student: Any, teacher: Any
-    ) -> tuple[Any, dict[str, Metric]]:
-        """The batch as the teacher sees it, and what is measured of the teacher alone."""
-        if stage != "test" or teacher is None or not self._metrics("teacher"):
-            return batch, {}
-        own = teacher_batch(batch, self.predictions(student))
-        if labels_of(own) is None:
-            return own, {}
-        # Bytes of the student's tokens say nothing of the teacher's.
-        return own, {
-            name: metric
-            for name, metric in self._metrics("teacher").items()
-            if not _needs_teacher(metric)
-            and all(name in own for name in getattr(metric, "batch_entries", ()))
-        }
-
-    def _log_metrics(self, stage: str, batch: Any, student: Any, teacher: Any) -> None:
-        for name, metric in self._metrics(stage).items():
-            if (teacher if _needs_teacher(metric) else labels_of(batch)) is not None:
-                self._log_metric(f"{stage}/{name}", metric)
-        for name, metric in self._teacher_metrics(stage, batch, student, teacher)[1].items():
-            self._log_metric(f"test/teacher_{name}", metric)
-
-    def _log_metric(self, name: str, metric: Metric) -> None:
-        self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name.startswith("val/"))
-
-    def _add_losses(self, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> None:
-        means = torch.stack([losses[name].detach().float() for name in counts])
-        counted = torch.stack([count.to(means) for count in counts.values()])
-        sums = torch.zeros(2, len(counts)) if self._sums is None else self._sums
-        self._sums = sums.to(means) + torch.stack([means * counted, counted])
-
-    def _log_losses(self, stage: str) -> None:
-        if not self.objective.prepared or self._sums is None:
-            return
-        sums = self.trainer.strategy.reduce(self._sums.to(self.device), reduce_op="sum")
-        weights = self.objective.weights()
-        total = torch.zeros((), device=sums.device)
-        for name, (value, count) in zip(weights, sums.T, strict=True):
-            # Not one that no row counts in.
-            if count > 0:
-                self.log(f"{stage}/{name}", value / count, sync_dist=True)
-                total += weights[name] * value / count
-        # Equal on every rank already; Lightning warns of what is not marked so.
-        self.log(f"{stage}/loss", total, sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """An optimizer over what is trainable: student, adapters and criteria."""
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for parameter in _trainable(self.student, self.objective):
-            (decayed if parameter.dim() > 1 else plain).append(parameter)
-        if not decayed and not plain:
-            raise ValueError(
-                "Nothing is trainable: every parameter of the student is frozen. "
-                "Call student.requires_grad_(True), or leave some layers unfrozen."
-            )
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        optimizer = self.optimizer([g for g in groups if g["params"]])
-        check_optimizer(optimizer, self.objective.balance, self.trainer)
-        if self.scheduler is None:
-            return optimizer
-        scheduler = _with_steps(self.scheduler, optimizer, self.trainer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """The student's predictions for a batch, for `Trainer.predict`."""
+        return self.predictions(self(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the teacher's fingerprint in place of the teacher."""
@@ -541,114 +391,40 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
                 "from the student's weights."
             )
 
-    # How a batch becomes values for the objective.
+    # What the parts of the training ask of a module.
 
-    def _values(
-        self,
-        batch: Any,
-        check_inputs: bool = False,
-        with_teacher: bool = False,
-        heads: str = "whole",
-    ) -> tuple[dict[Source, Any], Any, Any]:
-        objective = self.objective
-        sources = {role: objective.sources(role) for role in ("student", "teacher", "batch")}
-        if check_inputs:
-            self._check_sources(sources, batch)
-        with self._section("student"):
-            student, values = run(
-                self.student, self.student_forward, batch, sources["student"], heads
-            )
-        teacher = None
-        if sources["teacher"] or with_teacher:
-            with self._section("teacher"):
-                teacher, found = self._ask_teacher(batch, sources["teacher"], heads)
-            values.update(found)
-        values.update({source: read(source, batch, {}) for source in sources["batch"]})
-        return values, student, teacher
-
-    def _ask_teacher(
-        self, batch: Any, sources: list[Source], heads: str
-    ) -> tuple[Any, dict[Source, Any]]:
-        if self.taught_by is None:
-            names = ", ".join(map(str, sources))
-            raise ValueError(f"The objective reads {names}, but `teacher` is None.")
-        outputs, values = self.taught_by.answers(batch, sources, self, heads, not self._trying)
-        if self._label_order is not None:
-            outputs = reordered(outputs, self._label_order)
-            ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
-            values |= {source: read(source, outputs, {}) for source in ordered}
-        return outputs, values
-
-    def _check_sources(self, sources: dict[str, list[Source]], batch: Any) -> None:
-        terms, teacher = dict(self.objective.terms.items()), self.taught_by
-        # Of a teacher whose answers are kept the batches were seen when they were made.
-        live = None if teacher is None or not teacher.is_live else teacher.model
-        check_layers(self.student, sources["student"])
-        if teacher is not None:
-            teacher.check(terms)
-            check_vocabulary(batch, teacher.model, "teacher")
-        check_vocabulary(batch, self.student, "student")
-        check_packed("student", self.student, self.student_inputs(batch))
-        if live is not None:
-            check_packed("teacher", live, self.teacher_inputs(batch))
-        if check_shift(terms, batch, self.student):
-            check_causal("student", self.student, self.student_inputs(batch))
-            if live is not None and sources["teacher"]:
-                check_causal("teacher", live, self.teacher_inputs(batch))
-
-    def _check_pairs(self, batch: Any, student: Any) -> None:
+    @property
+    def is_attached(self) -> bool:
+        """Whether a Trainer runs this module."""
         try:
-            predicted = self.predictions(student)
-        except ValueError:
-            return
-        check_pairs(batch, predicted, self._metrics("val"))
+            return self.trainer is not None
+        except RuntimeError:
+            return False
 
-    def _check_predictions(self, student: Any, teacher: Any) -> None:
-        if not self._compares_logits():
-            # They are not made for this alone.
-            return
-        try:
-            predicted, of_teacher = self.predictions(student), self.predictions(teacher)
-        except ValueError:
-            return
-        shapes = tuple(predicted.shape), tuple(of_teacher.shape)
-        # Heads of language models are padded to different sizes; criteria say themselves if they
-        # do not go with that.
-        of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
-        if shapes[0][1:] != shapes[1][1:] and not of_tokens:
-            raise ValueError(
-                f"student and teacher predict different classes: their logits have shapes "
-                f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
-            )
+    def section(self, name: str) -> AbstractContextManager[Any]:
+        """Name a part of a step to the trainer's profiler, which by default does nothing."""
+        if not self.is_attached:
+            return nullcontext()
+        profiler = self.trainer.profiler  # type: ignore[attr-defined]
+        return profiler.profile(f"[DistillationModule].{name}")
 
-    def _compares_logits(self) -> bool:
-        return any(
-            s.name == "logits" and s.kind == "output" for s in self.objective.sources("teacher")
-        ) or any(_needs_teacher(m) for m in self._metrics("val").values())
+    def autocast(self) -> Any:
+        """The precision of the trainer, as a context."""
+        if not self.is_attached:
+            return nullcontext()
+        return self.trainer.precision_plugin.forward_context()
 
-    def _all_sources(self) -> list[Source]:
-        roles = ("student", "teacher", "batch")
-        return [source for role in roles for source in self.objective.sources(role)]
+    def read_sources(self, batch: Any, **options: Any) -> tuple[Values, Any, Any]:
+        """Each source's tensor on a batch, and what both models returned; see [`read_values`][]."""
+        return read_values(self, batch, **options)
 
-    def _parameters_by_name(self) -> dict[str, nn.Parameter]:
-        return {n: p for n, p in self.student.named_parameters() if p.requires_grad}
+    def _begin_evaluation(self, stage: str, loaders: int) -> None:
+        self._begin_teachers()
+        self._evaluation = Evaluation(self, stage, loaders)
 
-    def _keep_task_gradient(self, losses: Mapping[str, Tensor]) -> None:
-        """Tell an optimizer that treats the teacher's gradient apart which part is not of it."""
-        for optimizer in self.trainer.optimizers:
-            keep = getattr(optimizer, "keep_task_gradient", None)
-            of_labels = None if keep is None else self.objective.without_teacher(losses)
-            if keep is not None and of_labels is not None:
-                keep(of_labels, 1.0 / self.trainer.accumulate_grad_batches)
-
-    def _layers(self) -> dict[str, list[str]]:
-        layers = {"student": list(submodules(self.student)), "teacher": [], "batch": []}
-        if self.taught_by is not None:
-            layers["teacher"] = self.taught_by.module_names
-        return layers
-
-    def _metrics(self, stage: str) -> dict[str, Metric]:
-        return dict(self.metrics[stage].items())  # type: ignore[union-attr,operator]
+    def _measure(self, batch: Any, loader: int) -> None:
+        assert self._evaluation is not None
+        self._evaluation.step(batch, loader)
 
     def _begin_teachers(self) -> None:
         trainer = self.trainer
@@ -661,26 +437,8 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         for teacher in self.kept_teachers.values():
             teacher.end(self.trainer.strategy.barrier)
 
-    def _working_device(self) -> torch.device:
-        strategy = self.trainer.strategy
-        if type(strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy"):
-            self.to(strategy.root_device)
-        return self.device
-
     def _replaces_batches(self) -> bool:
         return type(self).training_batch is not DistillationModule.training_batch
-
-    def _section(self, name: str) -> AbstractContextManager[Any]:
-        """Names a part of a step to the trainer's profiler, which by default does nothing."""
-        if self._trainer is None:
-            return nullcontext()
-        profiler = self.trainer.profiler  # type: ignore[attr-defined]
-        return profiler.profile(f"[DistillationModule].{name}")
-
-    def _autocast(self) -> Any:
-        if self._trainer is None:
-            return nullcontext()
-        return self.trainer.precision_plugin.forward_context()
 
 
 _STUDENT_LOGITS = Source("student", "output", "logits")
@@ -697,45 +455,5 @@ def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.detach().float() for loss in losses.values()])
 
 
-def _adamw(groups: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=1e-4)
-
-
-def _trainable(*modules: nn.Module) -> list[nn.Parameter]:
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-
-def _norm(optimizer: Any) -> Tensor:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def _needs_teacher(metric: Any) -> bool:
-    return bool(getattr(metric, "needs_teacher", False))
-
-
 def _label_names(model: nn.Module) -> Mapping[int, str] | None:
     return getattr(getattr(model, "config", None), "id2label", None)
-
-
-def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
-    bound = getattr(scheduler, "keywords", {})
-    parameters = inspect.signature(scheduler).parameters
-    steps = int(trainer.estimated_stepping_batches)
-    wanted = [n for n in ("num_training_steps", "total_steps") if n in parameters]
-    if steps < 0 and any(bound.get(name) is None for name in wanted):
-        raise ValueError(
-            f"The scheduler {UNKNOWN_END}, or let the learning rate be constant "
-            "(scheduler=constant)."
-        )
-    warmup = bound.get("pct_start")
-    if warmup and steps * warmup <= 1:
-        # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
-        steps = int(1 / warmup) + 1
-    for name in wanted:
-        if bound.get(name) is None:
-            return scheduler(optimizer, **{name: steps})
-    return scheduler(optimizer)
-
-
-__all__ = ["DistillationModule"]

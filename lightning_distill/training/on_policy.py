@@ -260,7 +260,7 @@ class OnPolicyDistillationModule(DistillationModule):
         device = batch["input_ids"].device
         # Other random numbers on each rank, and none taken from the stream of the training.
         seed = random.Random(f"text {self.seed} {number} {_rank()}").getrandbits(63)
-        with self._section("generation"), seeded(seed, device):
+        with self.section("generation"), seeded(seed, device):
             return generate(
                 model, begun, self._generation_config(writer), self._shared_vocabulary(), device
             )
@@ -305,7 +305,7 @@ class OnPolicyDistillationModule(DistillationModule):
         own = getattr(self, name)
         if own is not None:
             return own
-        data = getattr(self._trainer, "datamodule", None)
+        data = getattr(self.trainer if self.is_attached else None, "datamodule", None)
         student: Any = self.student
         for where in (
             getattr(data, "tokenizer", None),
@@ -376,12 +376,16 @@ class OnPolicyDistillationModule(DistillationModule):
                     "the tokenizer."
                 )
 
-    def _values(self, batch: Any, *args: Any, **options: Any) -> Any:
-        # Of validation and tests too: terms count by the mask there as in training.
-        return super()._values(_with_mask(batch), *args, **options)
+    def read_sources(self, batch: Any, **options: Any) -> Any:
+        """As for any module, by the mask that counts in training: in validation and tests too."""
+        return super().read_sources(_with_mask(batch), **options)
+
+    def trial_batch(self, batch: Any) -> Any:
+        """The batch itself: nothing is generated for a trial."""
+        return _with_mask(batch)
 
     def _log(self, values: Mapping[str, float], rows: int = 1, on_epoch: bool = True) -> None:
-        if self._trainer is None:
+        if not self.is_attached:
             return
         # Shares of batches are the epoch's; the others are there in some steps only.
         self.log_dict(

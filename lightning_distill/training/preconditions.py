@@ -223,27 +223,3 @@ def check_label_order(values: Mapping[Source, Any], order: Sequence[int] | None)
                 f"{source} has one entry per label, in the teacher's order, which is not the "
                 "student's. Compare teacher.logits, which are put into the student's order."
             )
-
-
-def check_optimizer(
-    optimizer: torch.optim.Optimizer, balance: nn.Module | None, trainer: Any
-) -> None:
-    """Refuse what an optimizer that keeps gradients apart cannot go with."""
-    if not hasattr(optimizer, "keep_task_gradient"):
-        return
-    name = type(optimizer).__name__
-    if balance is not None:
-        raise ValueError(
-            f"{name} keeps the gradients of labels and teacher apart, which "
-            f"{type(balance).__name__} mixes; choose one of them."
-        )
-    if getattr(trainer.precision_plugin, "scaler", None) is not None:
-        raise ValueError(
-            f"{name} does not work with a gradient scaler; set trainer.precision to bf16-mixed "
-            "or 32-true."
-        )
-    if trainer.gradient_clip_val and trainer.gradient_clip_algorithm == "value":
-        raise ValueError(
-            f"{name} cannot tell apart what clipping by value leaves; set "
-            "trainer.gradient_clip_algorithm=norm."
-        )

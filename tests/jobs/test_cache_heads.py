@@ -187,7 +187,7 @@ def loss_and_gradients(teacher):
     module = module_of(teacher)
     batch = rows()
     module.prepare(batch)
-    values, _, _ = module._values(batch, heads="skipped")
+    values, _, _ = module.read_sources(batch, heads="skipped")
     loss = module.objective(values)["loss"]
     parameters = [p for p in module.student.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, parameters)

@@ -113,9 +113,7 @@ def test_what_is_damaged_is_written_again_and_nothing_else(tmp_path, harm):
 def test_shards_of_another_teacher_are_written_again_where_the_plan_does_not_tell(tmp_path):
     written(tmp_path / "right", seed=5)
     written(tmp_path / "kept", seed=1)
-    with pytest.raises(
-        ValueError, match="made otherwise: by another teacher .*Name another folder"
-    ):
+    with pytest.raises(ValueError, match="made otherwise: by another teacher .*Name another"):
         written(tmp_path / "kept", seed=5)
     (tmp_path / "kept" / "plan.json").write_text("damaged")
     assert written(tmp_path / "kept", seed=5) == len(BATCHES)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from test_head import batch, fused, model as causal, module_of
+from causal import batch, fused, model as causal, module_of
 from tiny import bert, loader, text_batches, trainer
 from torch import nn
 
@@ -79,7 +79,7 @@ def test_a_language_model_with_adapters_is_compared_without_its_logits():
         module.prepare(batch())
         losses = []
         for rows, tokens in ((3, 7), (4, 9), (2, 11)):
-            values, answer, _ = module._values(batch(rows, tokens), heads="skipped")
+            values, answer, _ = module.read_sources(batch(rows, tokens), heads="skipped")
             assert tuple(answer.logits.shape) == (rows, tokens, 0)
             losses.append(module.objective(values)["loss"])
             losses[-1].backward()

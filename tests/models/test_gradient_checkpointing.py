@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_head import batch, fused, model, module_of
+from causal import batch, fused, model, module_of
 from tiny import bert
 from torch import nn
 from torch.testing import assert_close
@@ -17,6 +17,7 @@ from lightning_distill.models.capture import capture
 from lightning_distill.models.gradient_checkpointing import checkpoint_gradients
 from lightning_distill.models.source import Source
 from lightning_distill.students import lora
+from lightning_distill.training.optimization import trainable_by_name
 
 LAYERS = {"gpt2": "transformer.h", "llama": "model.layers", "gemma2": "model.layers"}
 
@@ -61,7 +62,7 @@ def test_every_kind_of_term_has_the_same_gradient(name, adapters):
         module.prepare(batch())
         student.train()
         runs.append(counted(student))
-        values, *_ = module._values(batch(), heads="skipped")
+        values, *_ = module.read_sources(batch(), heads="skipped")
         before = {s: copy.copy(v) for s, v in values.items() if isinstance(v, torch.Tensor)}
         loss = module.objective(values)["loss"]
         loss.backward()
@@ -100,9 +101,9 @@ def test_gradients_of_single_terms_are_the_same(balance):
         module.objective = Objective(dict(module.objective.terms.items()), balance())
         module.prepare(batch())
         student.train()
-        values, *_ = module._values(batch(), heads="skipped")
+        values, *_ = module.read_sources(batch(), heads="skipped")
         losses = module.objective(values)
-        module.objective.minimised(losses, module._parameters_by_name()).backward()
+        module.objective.minimised(losses, trainable_by_name(module.student)).backward()
         found.append({n: p.grad for n, p in student.named_parameters()})
     assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
 

@@ -24,7 +24,7 @@ def outputs(model, path, batch):
 def value(term, student, teacher, batch):
     made = DistillationModule(student.eval(), teacher, Objective({"layers": term}))
     made.prepare(batch)
-    return made.objective(made._values(batch)[0])["layers"]
+    return made.objective(made.read_sources(batch)[0])["layers"]
 
 
 @pytest.fixture
@@ -156,8 +156,8 @@ def test_it_works_in_evaluation_and_twice_in_one_process(tmp_path):
         )
         made.prepare(data[0])
         fits.append(made)
-    found = [m.eval().objective(m._values(data[0])[0])["loss"].item() for m in fits]
-    again = fits[0].objective(fits[0]._values(data[0])[0])["loss"].item()
+    found = [m.eval().objective(m.read_sources(data[0])[0])["loss"].item() for m in fits]
+    again = fits[0].objective(fits[0].read_sources(data[0])[0])["loss"].item()
     assert found[0] == again != found[1]
     fit = trainer(tmp_path)
     fit.fit(fits[0], loader(data), loader(data))

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
+from causal import batch, fused, model, module_of, step
 from lightning.pytorch.callbacks import ModelCheckpoint
-from test_head import batch, fused, model, module_of, step
 from tiny import bert, loader, text_batches, trainer
 from torch import nn
 from torch.testing import assert_close

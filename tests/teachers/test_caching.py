@@ -319,13 +319,13 @@ def test_labels_in_another_order_are_in_the_students_order_however_they_come(tmp
     caching_.begin(0, alone, "32-true")
     with torch.no_grad():
         for module in modules:
-            losses.append([module._values(b)[0][LOGITS] for b in batches])
+            losses.append([module.read_sources(b)[0][LOGITS] for b in batches])
         caching_.end_epoch(alone)
-        losses.append([modules[1]._values(b)[0][LOGITS] for b in batches])
+        losses.append([modules[1].read_sources(b)[0][LOGITS] for b in batches])
         student = bert(1, 8, seed=2)
         student.config.id2label = {0: "a", 1: "b", 2: "c"}
         cached = DistillationModule(student, CachedTeacher(tmp_path), asking(bert(1, 8)).objective)
-        losses.append([cached._values(b)[0][LOGITS] for b in batches])
+        losses.append([cached.read_sources(b)[0][LOGITS] for b in batches])
     right = [logits[:, [1, 2, 0]] for logits in answers(batches)]
     for found in losses:
         for mine, theirs in zip(found, right, strict=True):

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_head import batch, fused, model, module_of, step
+from causal import batch, fused, model, module_of, step
 from tiny import loader, trainer
 from torch import nn
 from torch.testing import assert_close
@@ -23,6 +23,7 @@ from lightning_distill.models.capture import read
 from lightning_distill.models.quantization import quantized
 from lightning_distill.models.source import Source
 from lightning_distill.training.distill import _objective
+from lightning_distill.training.trial import ROLES
 
 FAMILIES = {
     "gpt2": ("transformer.h", "attn.c_proj"),
@@ -53,7 +54,7 @@ def losses(module):
     """Of all terms, without dropout."""
     module.eval()
     with torch.no_grad():
-        values, *_ = module._values(batch(), heads="skipped")
+        values, *_ = module.read_sources(batch(), heads="skipped")
         return {name: float(v) for name, v in module.objective(values).items()}
 
 
@@ -68,10 +69,10 @@ def test_all_of_them_fall_together_and_no_logits_are_made(name, tmp_path):
     adam = partial(torch.optim.Adam, lr=3e-3)
     module = DistillationModule(student, teacher, Objective(terms(name)), optimizer=adam)
     module.prepare(batch())
-    values, of_student, of_teacher = module._values(batch(), heads="skipped")
+    values, of_student, of_teacher = module.read_sources(batch(), heads="skipped")
     assert of_student.logits.numel() == of_teacher.logits.numel() == 0
     # Nothing but what is asked for, and that of the layers that are named.
-    asked = {str(s) for s in module._all_sources()}
+    asked = {str(s) for role in ROLES for s in module.objective.sources(role)}
     assert {str(s) for s in values} == asked
     assert f"student.layer:{FAMILIES[name][0]}.1" in asked
     maps = of_student.attentions[-1]
@@ -110,7 +111,7 @@ def test_in_packed_rows_all_tokens_count_whatever_mask_is_named(name):
     chosen = [t for n, t in terms(name).items() if n != "fused"]
     module = module_of(student, teacher, *chosen)
     module.prepare(packed())
-    values, answers, _ = module._values(packed(), heads="skipped")
+    values, answers, _ = module.read_sources(packed(), heads="skipped")
     ones = torch.ones(3, 9, dtype=torch.long)
     with_ones = {s: ones if str(s) == "batch.attention_mask" else v for s, v in values.items()}
     assert values[Source.parse("batch.attention_mask")] is None

@@ -226,8 +226,8 @@ def test_distillation_changes_the_gradient(student, teacher, batches):
             soft=Term(SoftTarget(), LOGITS, weight=weight),
         ).eval()
         student.zero_grad()
-        made._values(batches[0])
-        values, _, _ = made._values(batches[0])
+        made.read_sources(batches[0])
+        values, _, _ = made.read_sources(batches[0])
         made.objective(values)["loss"].backward()
         gradients.append(student.classifier.weight.grad.clone())
     assert not torch.allclose(*gradients)
@@ -247,7 +247,7 @@ def test_padding_does_not_count_in_a_masked_hint(student, teacher, batches):
     longer = dict(batches[0])
     for name, fill in (("input_ids", 0), ("attention_mask", 0)):
         longer[name] = nn.functional.pad(batches[0][name], (0, 5), value=fill)
-    losses = [made.objective(made._values(b)[0])["loss"] for b in (batches[0], longer)]
+    losses = [made.objective(made.read_sources(b)[0])["loss"] for b in (batches[0], longer)]
     assert_close(*losses)
 
 
@@ -315,7 +315,7 @@ def test_the_teachers_labels_are_put_into_the_students_order(student, batches):
     student.config.id2label = {0: "bad", 1: "fair", 2: "good"}
     teacher.config.id2label = {0: "good", 1: "bad", 2: "fair"}
     made = module(student, teacher).eval()
-    values, _, outputs = made._values(batches[0])
+    values, _, outputs = made.read_sources(batches[0])
     plain = teacher(**made.teacher_inputs(batches[0])).logits
     assert_close(outputs.logits, plain[:, [1, 2, 0]])
     assert any(torch.equal(v, outputs.logits) for v in values.values())

@@ -295,7 +295,7 @@ def test_a_compiled_student_generates_uncompiled(unchecked_types):
     found = made.training_batch(batch())
     assert not ran
     assert torch.equal(found["input_ids"], module().training_batch(batch())["input_ids"])
-    made._values(found)
+    made.read_sources(found)
     assert ran
 
 
@@ -307,7 +307,7 @@ def test_the_gradient_under_autocast_is_there_after_generating():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if generating:
                 found = made.training_batch(batch())
-            loss = made.objective(made._values(found)[0])["loss"]
+            loss = made.objective(made.read_sources(found)[0])["loss"]
         loss.backward()
         gradients.append([p.grad for p in made.student.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -348,7 +348,7 @@ def test_only_generated_tokens_count_and_the_students_own_are_no_labels():
     made = module(terms=terms)
     made.prepare(batch())
     trained = made.training_batch(batch())
-    values, _, _ = made._values(trained)
+    values, _, _ = made.read_sources(trained)
     losses = made.objective(values)
     expected = by_hand(made, trained, kl)
     for name in ("fused", "plain", "unfused"):
@@ -383,7 +383,7 @@ def test_validation_counts_by_the_labels_of_the_data(tmp_path):
     made = module(terms={"plain": on_logits(JSD())})
     runner = trainer(tmp_path)
     runner.validate(made, loader([batch()]), verbose=False)
-    values, _, _ = made._values(batch())
+    values, _, _ = made.read_sources(batch())
     s, t = (values[x] for x in made.objective.terms["plain"].sources()[:2])
     counted = batch()["labels"] != NONE
     assert_close(runner.callback_metrics["val/plain"], JSD()(s[counted], t[counted]))
@@ -577,7 +577,7 @@ def test_a_resumed_run_goes_on_as_an_uncut_one(tmp_path):
 def _gradients(made, given):
     made.prepare(batch())
     trained = made.training_batch(given)
-    made.objective(made._values(trained)[0])["loss"].backward()
+    made.objective(made.read_sources(trained)[0])["loss"].backward()
     return trained, torch.cat([p.grad.flatten() for p in made.student.parameters()])
 
 

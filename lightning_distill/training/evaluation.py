@@ -1,0 +1,167 @@
+"""Validation and test: metrics are fed, and the mean of every term is taken over all rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+from torchmetrics import Metric
+
+from ..metrics import check_pairs, Samples, teacher_batch
+from ..models.inputs import counted_rows, labels_of, take_rows
+
+
+class Evaluation:
+    """What is measured in one pass over the loaders of a stage.
+
+    The first loader's figures are logged as `val/NAME`, those of the next as
+    `val/NAME/dataloader_idx_1` and so on.
+
+    Args:
+        module: the [`DistillationModule`][] that is measured.
+        stage: `val` or `test`.
+        loaders: how many loaders it has.
+    """
+
+    def __init__(self, module: Any, stage: str, loaders: int):
+        self.module, self.stage = module, stage
+        self.sums = [torch.zeros(2, len(module.objective.terms)) for _ in range(loaders)]
+        for i in range(1, loaders):
+            self._add_metrics(i)
+
+    def _add_metrics(self, loader: int) -> None:
+        metrics = self.module.metrics
+        for first in (self.stage, "teacher"):
+            if f"{first}_{loader}" not in metrics:
+                more = {name: metric.clone() for name, metric in metrics[first].items()}
+                metrics[f"{first}_{loader}"] = nn.ModuleDict(more).to(self.module.device)
+
+    def step(self, batch: Any, loader: int = 0) -> None:
+        """Measure one batch."""
+        module, metrics = self.module, self._metrics(self.stage, loader)
+        compared = self.stage == "test" or any(map(needs_teacher, metrics.values()))
+        values, student, teacher = module.read_sources(
+            batch,
+            with_teacher=compared and module.teacher is not None,
+            heads="whole" if metrics else "skipped",
+        )
+        rows = counted_rows(batch)
+        if rows is None or rows.any():
+            if rows is not None:
+                values = {s: take_rows(v, rows) for s, v in values.items()}
+            if module.objective.prepared:
+                losses, counts = module.objective(values), module.objective.counts(values)
+                self._add_losses(loader, losses, counts)
+            self._update_metrics(loader, batch, rows, student, teacher)
+        # On every rank, whatever its rows are: the others wait for it.
+        self._log_metrics(loader, batch, student, teacher)
+
+    def end(self) -> None:
+        """Log the mean of every term over all rows of each loader that count in it."""
+        if not self.module.objective.prepared:
+            return
+        weights = self.module.objective.weights()
+        for loader, own in enumerate(self.sums):
+            sums = self.module.trainer.strategy.reduce(own.to(self.module.device), reduce_op="sum")
+            total = torch.zeros((), device=sums.device)
+            for name, (value, count) in zip(weights, sums.T, strict=True):
+                # Not one that no row counts in.
+                if count > 0:
+                    self._log(f"{self.stage}/{name}", value / count, loader)
+                    total += weights[name] * value / count
+            self._log(f"{self.stage}/loss", total, loader)
+
+    def _log(self, name: str, value: Tensor, loader: int) -> None:
+        # Equal on every rank already; Lightning warns of what is not marked so.
+        self.module.log(_of_loader(name, loader), value, sync_dist=True)
+
+    def _add_losses(
+        self, loader: int, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]
+    ) -> None:
+        means = torch.stack([losses[name].detach().float() for name in counts])
+        counted = torch.stack([count.to(means) for count in counts.values()])
+        self.sums[loader] = self.sums[loader].to(means) + torch.stack([means * counted, counted])
+
+    def _update_metrics(
+        self, loader: int, batch: Any, rows: Tensor | None, student: Any, teacher: Any
+    ) -> None:
+        module, metrics = self.module, self._metrics(self.stage, loader)
+        if not metrics:
+            return
+        batch = self._with_labels_that_follow(batch)
+        predicted, of_teacher = module.predictions(student), None
+        if teacher is not None and any(map(needs_teacher, metrics.values())):
+            check_pairs(batch, predicted, metrics)
+            of_teacher = module.predictions(teacher)
+        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
+            for metric in metrics.values():
+                samples.feed(metric)
+        own, metrics = self._teacher_metrics(loader, batch, student, teacher)
+        if metrics:
+            taught = module.predictions(teacher)
+            for samples in Samples.of(own, taught, None, rows, metrics.values()):
+                for metric in metrics.values():
+                    samples.feed(metric)
+
+    def _with_labels_that_follow(self, batch: Any) -> Any:
+        """The batch with labels where they are predicted, if the objective moves them there."""
+        terms = self.module.objective.terms.values()
+        criteria = (getattr(term, "criterion", None) for term in terms)
+        labels = labels_of(batch)
+        if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
+            return batch
+        moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
+        if "label_bytes" in batch:
+            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
+        return {**batch, **moved}
+
+    def _teacher_metrics(
+        self, loader: int, batch: Any, student: Any, teacher: Any
+    ) -> tuple[Any, dict[str, Metric]]:
+        """The batch as the teacher sees it, and what is measured of the teacher alone."""
+        if self.stage != "test" or teacher is None or not self._metrics("teacher", loader):
+            return batch, {}
+        own = teacher_batch(batch, self.module.predictions(student))
+        if labels_of(own) is None:
+            return own, {}
+        # Bytes of the student's tokens say nothing of the teacher's.
+        return own, {
+            name: metric
+            for name, metric in self._metrics("teacher", loader).items()
+            if not needs_teacher(metric)
+            and all(name in own for name in getattr(metric, "batch_entries", ()))
+        }
+
+    def _log_metrics(self, loader: int, batch: Any, student: Any, teacher: Any) -> None:
+        for name, metric in self._metrics(self.stage, loader).items():
+            if (teacher if needs_teacher(metric) else labels_of(batch)) is not None:
+                self._log_metric(f"{self.stage}/{name}", metric, self.stage, name, loader)
+        for name, metric in self._teacher_metrics(loader, batch, student, teacher)[1].items():
+            self._log_metric(f"test/teacher_{name}", metric, "teacher", name, loader)
+
+    def _log_metric(self, shown: str, metric: Metric, of: str, name: str, loader: int) -> None:
+        self.module.log(
+            _of_loader(shown, loader),
+            metric,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=shown.startswith("val/") and loader == 0,
+            add_dataloader_idx=False,
+            metric_attribute=f"metrics.{_set(of, loader)}.{name}",
+        )
+
+    def _metrics(self, of: str, loader: int) -> dict[str, Metric]:
+        return dict(self.module.metrics[_set(of, loader)].items())
+
+
+def needs_teacher(metric: Any) -> bool:
+    """Whether a metric is given the predictions of both models."""
+    return bool(getattr(metric, "needs_teacher", False))
+
+
+def _set(of: str, loader: int) -> str:
+    return of if loader == 0 else f"{of}_{loader}"
+
+
+def _of_loader(name: str, loader: int) -> str:
+    return name if loader == 0 else f"{name}/dataloader_idx_{loader}"

@@ -1,0 +1,212 @@
+"""The first batch is tried before the first step, so that what cannot work is refused then."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader
+
+from ..metrics import check_pairs
+from ..models.capture import check_layers
+from ..models.inputs import check_vocabulary
+from ..models.source import Source
+from ..models.submodules import submodules
+from .optimization import trainable, trainable_by_name
+from .preconditions import (
+    check_causal,
+    check_label_order,
+    check_packed,
+    check_shift,
+    check_unused,
+)
+from .transfer import transferred, working_device
+from .values import Values
+
+ROLES = ("student", "teacher", "batch")
+
+
+def example_batch(trainer: Any) -> Any:
+    """One batch of the loop that begins; `None` if the data can be read only once.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop}
+    loop = loops.get(str(getattr(trainer.state.fn, "value", trainer.state.fn)))
+    if loop is None:
+        return None
+    loop.setup_data()
+    loaders = {
+        "fit": trainer.train_dataloader,
+        "validate": trainer.val_dataloaders,
+        "test": trainer.test_dataloaders,
+    }[trainer.state.fn.value]
+    if trainer.state.fn.value != "fit" and isinstance(loaders, list | tuple):
+        loaders = loaders[0] if loaders else ()
+    if _is_one_shot(loaders):
+        return None
+    for batch in loaders if not _is_several(loaders) else _batches_of_several(loaders):
+        return batch
+    raise ValueError("The data has no batch: it is empty, or shorter than one batch.")
+
+
+def _is_several(loaders: Any) -> bool:
+    return isinstance(loaders, Mapping) or (
+        isinstance(loaders, list | tuple) and all(isinstance(one, DataLoader) for one in loaders)
+    )
+
+
+def _batches_of_several(loaders: Any) -> Iterator[Any]:
+    for batch, *_ in CombinedLoader(loaders, "min_size"):
+        yield batch
+
+
+def _is_one_shot(loader: Any) -> bool:
+    """Whether what is read from a loader is gone, as from a generator."""
+    data = loader.dataset if isinstance(loader, DataLoader) else loader
+    if hasattr(data, "__getitem__") or not hasattr(data, "__iter__"):
+        return False
+    return iter(data) is iter(data)
+
+
+def prepare(module: Any, batch: Any, check: bool = True) -> None:
+    """Try the objective on a batch as a loader gives it; see [`DistillationModule.prepare`][]."""
+    device = None
+    if module.is_attached:
+        trainer = module.trainer
+        if trainer.world_size == trainer.num_devices * trainer.num_nodes:
+            device = working_device(module)
+    try_batch(module, transferred(module, batch, device=device), check)
+
+
+def try_first_batch(module: Any, batch: Any) -> None:
+    """Try a batch of the training itself, where the data can be read only once.
+
+    Raises:
+        ValueError: if the objective has parts to build from a batch: the optimizer exists already.
+    """
+    known = {id(p) for p in trainable(module.student, module.objective)}
+    try_batch(module, batch, check=True)
+    if any(id(p) not in known for p in trainable(module.student, module.objective)):
+        raise ValueError(
+            "The objective trains parts of its own (an adapter, say), whose sizes a batch tells, "
+            "and this data can be read only once: the first batch would be lost to it. Give a "
+            "DataLoader that can be iterated again, or override example_batch to return a batch."
+        )
+
+
+def try_batch(module: Any, batch: Any, check: bool) -> None:
+    """Try the objective on a batch that is on the module's device; the models stay as they are."""
+    with _without_a_trace(module), torch.enable_grad(), module.autocast():
+        batch = module.trial_batch(batch)
+        _check_sources(module, batch)
+        values, student, teacher = module.read_sources(batch, heads="checked")
+        if module.teacher is not None:
+            _check_pairs(module, batch, student)
+        if teacher is not None:
+            _check_predictions(module, student, teacher)
+            check_label_order(values, module.label_order)
+        before = _all_sources(module)
+        if not module.objective.prepared:
+            module.objective.prepare(values, _layers(module))
+        if not check:
+            return
+        now = _all_sources(module)
+        if now != before or any(source.kind == "head" for source in now):
+            # Layers are paired now, which changes what is read, and heads are known.
+            values, _, _ = module.read_sources(batch, heads="skipped")
+        _check_gradients(module, values)
+
+
+@contextmanager
+def _without_a_trace(module: Any) -> Iterator[None]:
+    """Modes, buffers and random numbers are afterwards what they were."""
+    # Criteria in training may keep what they saw; this batch is no part of the training.
+    module.is_trying = True
+    trained = (module.student, module.objective)
+    modes = {m: m.training for model in trained for m in model.modules()}
+    states = {b: b.clone() for b in module.objective.buffers()}
+    for model in trained:
+        model.eval()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        module.is_trying = False
+        for part, mode in modes.items():
+            part.training = mode
+        for part in set(module.objective.modules()) - set(modes):
+            part.train(module.objective.training)
+        for buffer, state in states.items():
+            buffer.copy_(state)
+
+
+def _check_gradients(module: Any, values: Values) -> None:
+    losses = module.objective(values)
+    module.objective.check(losses, trainable(module.student), values)
+    loss = module.objective.minimised(losses, trainable_by_name(module.student))
+    strategy = module.trainer.strategy if module.is_attached else None
+    check_unused(loss, module.student, module.objective, strategy)
+
+
+def _check_sources(module: Any, batch: Any) -> None:
+    objective, student, teacher = module.objective, module.student, module.taught_by
+    terms = dict(objective.terms.items())
+    check_layers(student, objective.sources("student"))
+    check_vocabulary(batch, student, "student")
+    check_packed("student", student, module.student_inputs(batch))
+    if teacher is not None:
+        teacher.check(terms)
+        check_vocabulary(batch, teacher.model, "teacher")
+        if teacher.is_live:
+            check_packed("teacher", teacher.model, module.teacher_inputs(batch))
+    if check_shift(terms, batch, student):
+        check_causal("student", student, module.student_inputs(batch))
+        if teacher is not None and teacher.is_live and objective.sources("teacher"):
+            check_causal("teacher", teacher.model, module.teacher_inputs(batch))
+
+
+def _check_pairs(module: Any, batch: Any, student: Any) -> None:
+    try:
+        predicted = module.predictions(student)
+    except ValueError:
+        return
+    check_pairs(batch, predicted, dict(module.metrics["val"].items()))
+
+
+def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
+    if not _compares_logits(module):
+        # They are not made for this alone.
+        return
+    try:
+        predicted, of_teacher = module.predictions(student), module.predictions(teacher)
+    except ValueError:
+        return
+    shapes = tuple(predicted.shape), tuple(of_teacher.shape)
+    # Heads of language models are padded to different sizes; criteria say themselves if they
+    # do not go with that.
+    of_tokens = predicted.dim() > 2 and predicted.dim() == of_teacher.dim()
+    if shapes[0][1:] != shapes[1][1:] and not of_tokens:
+        raise ValueError(
+            f"student and teacher predict different classes: their logits have shapes "
+            f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
+        )
+
+
+def _compares_logits(module: Any) -> bool:
+    return any(
+        s.name == "logits" and s.kind == "output" for s in module.objective.sources("teacher")
+    ) or any(bool(getattr(m, "needs_teacher", False)) for m in module.metrics["val"].values())
+
+
+def _all_sources(module: Any) -> list[Source]:
+    return [source for role in ROLES for source in module.objective.sources(role)]
+
+
+def _layers(module: Any) -> dict[str, list[str]]:
+    layers = {"student": list(submodules(module.student)), "teacher": [], "batch": []}
+    if module.taught_by is not None:
+        layers["teacher"] = module.taught_by.module_names
+    return layers

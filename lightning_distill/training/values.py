@@ -1,0 +1,52 @@
+"""From a batch to the tensors that an objective reads: both models run, each source is read."""
+
+from typing import Any
+
+from ..models.capture import read
+from ..models.forward import run_model
+from ..models.label_order import reordered
+from ..models.source import OUTPUTS, Source
+
+Values = dict[Source, Any]
+
+
+def read_values(
+    module: Any, batch: Any, with_teacher: bool = False, heads: str = "whole"
+) -> tuple[Values, Any, Any]:
+    """Run student and teacher on a batch; returns each source's tensor, and what both returned.
+
+    Args:
+        module: the [`DistillationModule`][] whose models run.
+        batch: on the module's device.
+        with_teacher: run the teacher also where no source reads it.
+        heads: what heads do that a source names, see [`run_model`][].
+
+    Raises:
+        ValueError: if the objective reads a teacher and there is none.
+    """
+    sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
+    with module.section("student"):
+        student, values = run_model(
+            module.student, module.student_forward, batch, sources["student"], heads
+        )
+    teacher = None
+    if sources["teacher"] or with_teacher:
+        if module.taught_by is None:
+            names = ", ".join(map(str, sources["teacher"]))
+            raise ValueError(f"The objective reads {names}, but `teacher` is None.")
+        with module.section("teacher"):
+            teacher, found = _ask_teacher(module, batch, sources["teacher"], heads)
+        values.update(found)
+    values.update({source: read(source, batch, {}) for source in sources["batch"]})
+    return values, student, teacher
+
+
+def _ask_teacher(module: Any, batch: Any, sources: list[Source], heads: str) -> tuple[Any, Values]:
+    """The teacher's outputs and values, its labels in the student's order."""
+    keep = not module.is_trying
+    outputs, values = module.taught_by.answers(batch, sources, module, heads, keep)
+    if module.label_order is not None:
+        outputs = reordered(outputs, module.label_order)
+        ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
+        values |= {source: read(source, outputs, {}) for source in ordered}
+    return outputs, values
