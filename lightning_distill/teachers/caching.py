@@ -112,7 +112,7 @@ class CachingTeacher(Teacher):
         outputs, values = super()._answers(batch, sources, asker, how, keep)
         if keep and self.writer.precision is not None and not found.all():
             if self.writer.plan is None:
-                self._begin_plan(asker, batch, sources)
+                self._begin_plan(asker, batch, sources, (outputs, values))
             self._check_masks(inputs)
             lengths, new = row_lengths(inputs), np.flatnonzero(~found)
             named = {n: v[new] for n, v in raw_values(sources, outputs, values).items()}
@@ -163,7 +163,8 @@ class CachingTeacher(Teacher):
             return {"rows_per_shard": None, **who, **of}
 
         self.writer.open(rank, barrier, precision, wanted, plan)
-        self.store = self.writer.store()
+        # What is planned is written before it is read: a shard may be damaged until then.
+        self.store = self.writer.store() if plan is None else None
 
     def end_epoch(self, barrier: Callable[[], None]) -> None:
         """Write what is left, and see what the other ranks wrote."""
@@ -201,11 +202,18 @@ class CachingTeacher(Teacher):
         self.writer.add(ids, values, row_lengths(inputs))
         return len(ids)
 
-    def _begin_plan(self, asker: Asker, batch: Any, sources: Sequence[Source]) -> None:
-        assert self.writer.precision is not None
+    def _begin_plan(
+        self,
+        asker: Asker,
+        batch: Any,
+        sources: Sequence[Source],
+        answered: tuple[Any, Mapping[Source, Any]],
+    ) -> None:
+        precision, how = self.writer.precision, self.encoding
+        assert precision is not None
         data = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
-        precision = self.writer.precision
-        self.writer.begin(plan_of(self.live, asker, batch, sources, self.encoding, precision, data))
+        plan = plan_of(self.live, asker, batch, sources, how, precision, data, answered)
+        self.writer.begin(plan)
 
     # What is refused.
 

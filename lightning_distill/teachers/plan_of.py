@@ -19,6 +19,7 @@ def plan_of(
     encodings: Callable[[str], Encoding],
     precision: str,
     data: Mapping[str, Any],
+    answered: tuple[Any, Mapping[Source, Any]] | None = None,
 ) -> Plan:
     """What is kept of each row.
 
@@ -30,12 +31,13 @@ def plan_of(
         encodings: from the name of an answer to how it is written.
         precision: the trainer's, under which answers will be made.
         data: what is known of the rows.
+        answered: what the teacher returned for the batch, if it was asked already.
 
     Raises:
         ValueError: for answers that cannot be kept.
     """
     how = "skipped" if kept_heads(sources) else "whole"
-    outputs, values = teacher.answers(batch, sources, asker, how)
+    outputs, values = answered or teacher.answers(batch, sources, asker, how)
     shorter = None
     if (cut := without_last_token(batch)) is not None:
         shorter = raw_values(sources, *teacher.answers(cut, sources, asker, how))

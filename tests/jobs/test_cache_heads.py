@@ -256,7 +256,7 @@ def test_logits_are_kept_as_well_where_a_term_reads_them(tmp_path):
     terms = {"fused": Term(FusedLinearDivergence(), FUSED), "plain": Term(PerToken(), logits)}
     module = DistillationModule(model(8, 1), model(), Objective(terms))
     sources = module.objective.sources("teacher")
-    keeping = CachingTeacher(model(), tmp_path)
+    keeping = CachingTeacher(module.teacher, tmp_path)
     plan = plan_recording(keeping, module, Data(), sources, BATCHES, "32-true", 64)
     assert {answer.name for answer in plan.answers} == {"layer_input:lm_head", "logits"}
     assert plan.heads == ["lm_head"]

@@ -285,7 +285,7 @@ def test_packed_rows_are_found_as_they_were_packed_and_refused_otherwise(tmp_pat
         torch.testing.assert_close(found["logits"], teacher.model(**inputs).logits)
     # The same texts, packed otherwise: the teacher would see other neighbours.
     with pytest.raises(ValueError, match="2 of the 2 rows of this batch are not in the cache"):
-        cached.recall(module, packed([1, 0, *range(2, 12)][::-1])[0], [])
+        cached.answers(packed([1, 0, *range(2, 12)][::-1])[0], [], module)
     # Without the positions that keep the texts apart, it is another input too.
     without = [{k: v for k, v in b.items() if k != "position_ids"} for b in packed(range(12))]
     with pytest.raises(ValueError, match="are not in the cache"):

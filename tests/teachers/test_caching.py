@@ -1,12 +1,13 @@
 """A teacher that keeps its answers, under kills, other folders and other batches."""
 
 import copy
+import os
 import pickle
 import threading
 
 import pytest
 import torch
-from tiny import bert, text_batches
+from tiny import bert, loader, text_batches, trainer
 from torch import nn
 
 from lightning_distill import DistillationModule, Objective, Term
@@ -344,3 +345,78 @@ def test_teachers_are_copied_and_sent_to_other_processes(tmp_path):
         assert other.encoding("x") == Full("bfloat16") != other.encoding("logits")
         cached = send(CachedTeacher(tmp_path))
         assert_right([cached.answers(b, [LOGITS], asking(cached))[1] for b in batches], batches)
+
+
+def test_answers_of_another_precision_are_never_read(tmp_path):
+    batches = text_batches(3)
+    teacher, module = keeping(tmp_path, precision="bf16-mixed")
+    ask(teacher, module, batches)
+    teacher.end(alone)
+    words = "made otherwise: under precision bf16-mixed, and this run has 32-true.* another folder"
+    with pytest.raises(ValueError, match=words):
+        keeping(tmp_path, precision="32-true")
+    # Refused, it has not locked the folder.
+    assert not (tmp_path / "writing.lock").exists()
+    cached = CachedTeacher(tmp_path)
+    cached.begin(0, alone, "bf16-mixed")
+    words = r"bf16-mixed, and this run has 32-true\. .* Train with trainer.precision=bf16-mixed, or"
+    with pytest.raises(ValueError, match=words + " make a cache with trainer.precision=32-true"):
+        cached.begin(0, alone, "32-true")
+    # A teacher that goes on after a run that raised looks anew.
+    teacher, module = keeping(tmp_path, precision="bf16-mixed")
+    with pytest.raises(ValueError, match="under precision bf16-mixed, and this run has 32-true"):
+        teacher.begin(0, alone, "32-true")
+
+
+def test_a_trainer_of_another_precision_makes_no_step(tmp_path):
+    data = loader(text_batches(3))
+    teacher = CachingTeacher(bert(2, 16, seed=1), tmp_path / "kept")
+    trainer(tmp_path, precision="bf16-mixed").fit(asking(teacher), data)
+    for again in (teacher, CachedTeacher(tmp_path / "kept")):
+        loop = trainer(tmp_path)
+        with pytest.raises(ValueError, match="under precision bf16-mixed, and this run has 32-tru"):
+            loop.fit(asking(again), data)
+        with pytest.raises(ValueError, match="under precision bf16-mixed, and this run has 32-tru"):
+            loop.test(asking(again), data, verbose=False)
+        assert loop.global_step == 0
+        trainer(tmp_path, precision="bf16-mixed").validate(asking(again), data, verbose=False)
+
+
+def test_a_folder_into_which_another_process_writes_is_refused(tmp_path):
+    batches = text_batches(4)
+    teacher, module = keeping(tmp_path)
+    ask(teacher, module, batches[:2])
+    if (child := os.fork()) == 0:
+        try:
+            keeping(tmp_path)
+        except ValueError as error:
+            words = f"Process {os.getppid()} on " in str(error) and "Wait until it" in str(error)
+            os._exit(3 if words else 4)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    # The first goes on, and nothing of its is gone.
+    ask(teacher, module, batches[2:])
+    teacher.end(alone)
+    assert len(CachedTeacher(tmp_path).store) == 16
+    assert not (tmp_path / "writing.lock").exists()
+
+
+def test_runs_give_their_files_names_of_their_own(tmp_path):
+    batches = text_batches(8)
+    contents = {}
+    for run in (slice(0, 4), slice(4, 8)):
+        teacher, module = keeping(tmp_path)
+        ask(teacher, module, batches[run])
+        teacher.end(alone)
+        now = {p.name: p.read_bytes() for p in tmp_path.glob("shard-*")}
+        assert contents.items() < now.items()
+        contents = now
+    # Not even two that write at once replace each other's answers.
+    one, other = (CachingTeacher(bert(2, 16, seed=1), tmp_path / "at once") for _ in range(2))
+    for teacher, own in ((one, batches[:4]), (other, batches[4:])):
+        teacher.begin(0, alone, "32-true")
+        ask(teacher, asking(teacher), own)
+    for teacher in (one, other):
+        teacher.end(alone)
+    other.begin(0, alone, "32-true")
+    assert len(other.store) == 32
