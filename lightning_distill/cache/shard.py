@@ -29,6 +29,11 @@ TYPES: dict[str, tuple[Any, torch.dtype]] = {
 }
 
 
+AGAIN = (
+    "Give the command that made the cache again: it checks every file and writes what is damaged."
+)
+
+
 class DamagedCacheError(ValueError):
     """A file of a cache is not what was written."""
 
@@ -65,16 +70,66 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_shard(path: Path, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_shard(path: Path, columns: Mapping[str, Tensor], of: str | None = None) -> dict[str, Any]:
     """Write columns; returns what a manifest keeps of the file, to know it again.
 
     Those are its `file` name, `bytes`, `sha256` and `header`, the SHA-256 of the part that says
     where the columns are.
+
+    Args:
+        path: of the file.
+        columns: by name.
+        of: the signature of the teacher and of what is kept, for files that [`whole_shard`][] finds
+            before there is a manifest.
     """
     content = save({name: tensor.contiguous() for name, tensor in columns.items()})
+    if of is not None:
+        end = _header_length(content)
+        places, data = json.loads(content[8:end]), content[end:]
+        content = _header(places, _labels(path.name, of, places, data)) + data
     write_file(path, content)
+    return _facts(path.name, content)
+
+
+def whole_shard(path: Path, of: str) -> dict[str, Any] | None:
+    """The facts of a shard, with its `rows`; `None` if it is not what was written.
+
+    The file itself holds a checksum of its content, its name and the signature, so that a file
+    which was damaged, renamed or written for another cache is known.
+
+    Args:
+        path: of the shard.
+        of: the signature of the teacher and of what is kept.
+    """
+    try:
+        content = path.read_bytes()
+        end = _header_length(content)
+        places, data = json.loads(content[8:end]), content[end:]
+        del places["__metadata__"]
+        rows = places["id"]["shape"][0]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if content[:end] != _header(places, _labels(path.name, of, places, data)):
+        return None
+    return _facts(path.name, content) | {"rows": rows, "of": of}
+
+
+def _labels(name: str, of: str, places: Mapping[str, Any], data: bytes) -> dict[str, str]:
+    digest = hashlib.sha256(json.dumps(places, sort_keys=True).encode())
+    digest.update(data)
+    return {"file": name, "of": of, "sha256": digest.hexdigest()}
+
+
+def _header(places: Mapping[str, Any], labels: Mapping[str, str]) -> bytes:
+    """The first part of a file in the safetensors format: its length, and where the columns are."""
+    text = json.dumps({"__metadata__": labels, **places}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _facts(name: str, content: bytes) -> dict[str, Any]:
     return {
-        "file": path.name,
+        "file": name,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "header": hashlib.sha256(content[: _header_length(content)]).hexdigest(),
@@ -122,6 +177,8 @@ class Shard:
         self._types: dict[str, torch.dtype] = {}
         self._columns: dict[str, np.ndarray] = {}
         for name, column in json.loads(self._map[8:end]).items():
+            if name == "__metadata__":
+                continue
             kind, dtype = TYPES[column["dtype"]]
             start, stop = column["data_offsets"]
             count = (stop - start) // np.dtype(kind).itemsize

@@ -27,7 +27,7 @@ class ShardWriter:
     Args:
         folder: where shards are written.
         answers: what is kept of each row.
-        teacher: its fingerprint; a store reads its rows under no other.
+        teacher: who answers, as [`identity_of`][] says; a store reads its rows under no other.
     """
 
     def __init__(self, folder: Path, answers: Sequence[Answer], teacher: str = ""):
@@ -91,8 +91,9 @@ class ShardWriter:
         """Write what was collected as `NAME.safetensors` and begin anew; returns its facts."""
         columns = {column: torch.cat(parts) for column, parts in self._columns.items()}
         columns["tokens"] = torch.tensor([0, *np.cumsum(self._lengths).tolist()])
-        facts = write_shard(self.folder / f"{name}.safetensors", columns)
-        facts |= {"rows": len(self), "of": signature(self.teacher, self.answers)}
+        of = signature(self.teacher, self.answers)
+        facts = write_shard(self.folder / f"{name}.safetensors", columns, of)
+        facts |= {"rows": len(self), "of": of}
         self.clear()
         return facts
 

@@ -20,7 +20,6 @@ from ..run.check_values import check_number
 from ..run.data import build_data
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective
-from ..teachers import CachedTeacher
 from ..training.module import DistillationModule
 
 
@@ -37,8 +36,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
     check_number("job.depth", depth, whole=True, least=1)
     data = build_data(cfg, loaders=("train_dataloader",))
     teacher = build_teacher(cfg, data)
-    if isinstance(teacher, CachedTeacher):
-        teacher = teacher_weights(teacher, cfg)
+    teacher = teacher_weights(teacher, cfg)
     student = build_student(cfg, data, teacher)
     module = DistillationModule(student, teacher, build_label_objective(cfg, student)).eval()
     batch = next(iter(data.train_dataloader()))

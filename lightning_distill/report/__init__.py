@@ -1,8 +1,9 @@
 """What a run shows when it ends."""
 
+from ..models.size import parameter_count, size_mb
 from .comparison import Comparison, Row
 from .curves import draw_curves
-from .measure import latency_ms, parameter_count, size_mb
+from .measure import latency_ms
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
 

@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from ..data.data import DataFacts
 from ..models.configuration import longest_input
 from ..models.embeddings import generates
-from ..teachers.caching import live
+from ..teachers.teacher import Teacher
 
 log = logging.getLogger("lightning_distill")
 
@@ -66,7 +66,8 @@ def write_samples(
         The samples; none where no model writes any.
     """
     own = DataFacts(data).teacher_tokenizer
-    models = {} if teacher is None else {"teacher": (live(teacher), own)}
+    model = None if teacher is None else Teacher.of(teacher).model
+    models = {} if model is None else {"teacher": (model, own)}
     models |= {name: (student, None) for name, student in students.items()}
     models = {name: pair for name, pair in models.items() if _can_generate(name, pair[0])}
     if not models or DataFacts(data).tokenizer is None:

@@ -11,14 +11,14 @@ from rich.progress import track
 from torch import nn
 
 from ..cache import AnswerStore
+from ..cache.manifest import MANIFEST
 from ..cache.row_id import row_ids
-from ..cache.store import MANIFEST
 from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
 from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
-from ..teachers import CachedTeacher, pretrained
+from ..teachers import CachedTeacher, pretrained, Teacher
 from .directory import newest_run
 from .every_row import every_row
 from .task import auto_class_of, task_in
@@ -60,7 +60,7 @@ def cached_teacher(
     check_preprocessing(teacher.store, data)
     if not _same_data(teacher.store, data):
         _check_rows(teacher, data)
-    log.info("Teacher: %s, read from %s", teacher.about["class"], where)
+    log.info("Teacher: %s, read from %s", teacher.about()["class"], where)
     return teacher
 
 
@@ -92,34 +92,38 @@ def tokenizer_path(cfg: DictConfig) -> str | None:
     return path if path is not None and os.path.isdir(path) else None
 
 
-def teacher_weights(teacher: CachedTeacher, cfg: DictConfig) -> nn.Module:
-    """The teacher itself, for a student that is cut from it.
+def teacher_weights(teacher: nn.Module, cfg: DictConfig) -> nn.Module:
+    """The model that answers, or answered: loaded where only its answers are there.
 
     Raises:
         ValueError: if it is not known where it is, or another is there.
     """
-    path = OmegaConf.select(cfg, "teacher.path") or teacher.about.get("path")
+    asked = Teacher.of(teacher)
+    if asked.model is not None:
+        return asked.model
+    about = asked.about()
+    path = OmegaConf.select(cfg, "teacher.path") or about.get("path")
     if path is None:
         raise ValueError(
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
     kind = OmegaConf.select(cfg, "teacher.auto_class") or auto_class_of(task_in(cfg), path)
-    model = _load(teacher, str(path), kind)
-    rounded = teacher.about["quantization"] is not None or teacher.about["dtype"] != "float32"
+    model = _load(asked, str(path), kind)
+    rounded = about["quantization"] is not None or about["dtype"] != "float32"
     return pretrained(str(path), kind) if rounded else model
 
 
-def _load(teacher: CachedTeacher, path: str, auto_class: str | None) -> nn.Module:
+def _load(teacher: Teacher, path: str, auto_class: str | None) -> nn.Module:
     """The model in the type in which it answered, if it is the one."""
-    about = teacher.about
+    about = teacher.about()
     dtype = about["dtype"] if about["dtype"] in DTYPES else None
     model = pretrained(path, auto_class, dtype=dtype, quantization=about["quantization"])
     found = fingerprint(model)
     if found != teacher.fingerprint:
         raise ValueError(
-            f"The cache {teacher.store.folder} holds the answers of another teacher than {path} "
-            f"(fingerprint {teacher.fingerprint[:12]}, that is {found[:12]}). Make a cache with "
+            f"The cache holds the answers of another teacher than {path} (fingerprint "
+            f"{teacher.fingerprint[:12]}, that is {found[:12]}). Make a cache with "
             "this one, or leave teacher.path out."
         )
     return model

@@ -25,3 +25,21 @@ def every_row(data: Any, batch_size: int) -> list[Batch]:
             for start in range(0, len(order), batch_size):
                 found.append((split, order[start : start + batch_size], view))
     return found
+
+
+def check_keyed(data: Any) -> None:
+    """Refuse rows of which no two epochs see the same.
+
+    Raises:
+        ValueError: that says which setting makes them the same.
+    """
+    if DataFacts(data).is_streaming:
+        raise ValueError(
+            "A stream reads its rows anew in each epoch and does not number them, so none could be "
+            "found again in a cache. Set data.streaming=false, or use a live teacher."
+        )
+    if DataFacts(data).draws_anew:
+        raise ValueError(
+            "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
+            "it go round among a number of views: data.views=N, for this job and for the training."
+        )

@@ -65,7 +65,8 @@ def follow_task(cfg: DictConfig) -> None:
 def _packaged(name: str) -> Any:
     """The metric of this name as `conf/metrics` has it."""
     text = (files("lightning_distill.conf") / "metrics" / f"{name}.yaml").read_text()
-    return OmegaConf.create(text)[name]
+    made: Any = OmegaConf.create(text)
+    return made[name]
 
 
 def _are_chosen() -> bool:

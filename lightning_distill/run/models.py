@@ -9,9 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data.data import DataFacts
-from ..models.configuration import label_names
 from ..models.label_order import label_order
-from ..teachers import CachedTeacher, CachingTeacher
+from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
 
@@ -34,7 +33,7 @@ def build_teacher(
     teacher = call(cfg.teacher, known(data, path, **more), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
-    names, known_names = label_names(teacher), DataFacts(data).label_names
+    names, known_names = Teacher.of(teacher).label_names, DataFacts(data).label_names
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
     return teacher
@@ -42,14 +41,12 @@ def build_teacher(
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
-    if isinstance(teacher, CachingTeacher):
-        teacher = teacher.teacher
-    if isinstance(teacher, CachedTeacher):
-        # Only for a student that is made from its weights are they loaded, and not kept.
-        wanted = _is_made_of_teacher(cfg.student)
-        teacher = teacher_weights(teacher, cfg) if wanted else None
+    model = None if teacher is None else Teacher.of(teacher).model
+    if teacher is not None and model is None and _is_made_of_teacher(cfg.student):
+        # Only for such a student are the weights of a cached teacher loaded, and not kept.
+        model = teacher_weights(teacher, cfg)
     path = OmegaConf.select(cfg, "student.path")
-    student = call(cfg.student, known(data, path, teacher=teacher), "student")
+    student = call(cfg.student, known(data, path, teacher=model), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student

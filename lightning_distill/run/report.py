@@ -1,5 +1,6 @@
 """The report of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from ..report import (
     size_mb,
     write_samples,
 )
-from ..teachers import CachedTeacher
 from ..training.module import DistillationModule
 from .stage import Result, say
 from .task import task_in
@@ -42,39 +42,39 @@ def report(
     module.eval()
     terms = set(module.objective.terms) | {"loss"}
 
-    def row(title: str, model: nn.Module, metrics: dict[str, float], forward: Any) -> Row:
+    def row(title: str, model: Mapping[str, Any], metrics: dict[str, float], forward: Any) -> Row:
         kept = {
             n: v
             for n, v in metrics.items()
             if (n not in terms or n == name) and n != "agreement" and not n.startswith("teacher_")
         }
-        # One that is not there is as large as it was, and takes no time.
-        there = None if isinstance(model, CachedTeacher) else model
-        known = model.about if isinstance(model, CachedTeacher) else {}
         return Row(
             title,
-            int(known["parameters"]) if there is None else parameter_count(there),
-            float(known["size_mb"]) if there is None else size_mb(there),
-            None if there is None else latency_ms(forward, batch),
+            int(model["parameters"]),
+            float(model["size_mb"]),
+            None if forward is None else latency_ms(forward, batch),
             kept,
             metrics.get("agreement"),
         )
 
     teacher = None
-    if module.teacher is not None:
+    taught = module.taught_by
+    if taught is not None:
         of_teacher = {
             n.removeprefix("teacher_"): v
             for n, v in result.metrics.items()
             if n.startswith("teacher_")
         }
         if name in of_teacher:
-            teacher = row("teacher", module.teacher, of_teacher, module.teacher_forward)
+            # One that is not there is as large as it was, and takes no time.
+            forward = None if taught.model is None else module.teacher_forward
+            teacher = row("teacher", taught.about(), of_teacher, forward)
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= set(baseline_module.objective.terms)
         alone = row(
             "student alone",
-            baseline_module.eval().student,
+            _size(baseline_module.eval().student),
             baseline.metrics,
             baseline_module.student_forward,
         )
@@ -82,7 +82,7 @@ def report(
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=row(title, module.student, result.metrics, module.student_forward),
+        student=row(title, _size(module.student), result.metrics, module.student_forward),
         teacher=teacher,
         baseline=alone,
         max_drop=cfg.max_metric_drop,
@@ -107,6 +107,10 @@ def report(
     names = ("report.md", "curves.png", "metrics.csv", "profile.png")
     written = ["student/", *(name for name in names if (directory / name).is_file())]
     say("Written", f"{_short(directory)}: {', '.join(written)}")
+
+
+def _size(model: nn.Module) -> dict[str, float]:
+    return {"parameters": parameter_count(model), "size_mb": size_mb(model)}
 
 
 def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:

@@ -20,8 +20,6 @@ from ..callbacks import StepProfile
 from ..models.compilation import compile_in_place
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
-from ..teachers import CachedTeacher, CachingTeacher
-from ..teachers.caching import live
 from ..training.distill import fit
 from ..training.module import DistillationModule
 from .budget import Validations
@@ -97,8 +95,8 @@ def train(
         checkpoint_gradients(module.student)
     if OmegaConf.select(cfg, "compile"):
         compile_in_place(module.student)
-        if module.teacher is not None and not isinstance(module.teacher, CachedTeacher):
-            compile_in_place(live(module.teacher))
+        if module.taught_by is not None and module.taught_by.model is not None:
+            compile_in_place(module.taught_by.model)
     trainer = build_trainer(cfg, directory, **trainer_changes)
     validations = Validations()
     # A checkpoint holds the state of those that come before it.
@@ -149,12 +147,11 @@ def train(
 def _keep_profile(
     cfg: DictConfig, module: DistillationModule, profile: StepProfile, directory: Path
 ) -> None:
-    kept = isinstance(module.teacher, CachedTeacher | CachingTeacher)
     Profile(
         profile.times,
         num_workers=OmegaConf.select(cfg, "data.num_workers"),
         length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
-        cacheable=module.teacher is not None and not kept,
+        cacheable=module.taught_by is not None and module.taught_by.is_live,
     ).save(directory)
 
 

@@ -4,5 +4,6 @@ from ..models.fingerprint import fingerprint
 from .cached import CachedTeacher
 from .caching import CachingTeacher
 from .pretrained import pretrained
+from .teacher import Teacher
 
-__all__ = ["CachedTeacher", "CachingTeacher", "fingerprint", "pretrained"]
+__all__ = ["CachedTeacher", "CachingTeacher", "Teacher", "fingerprint", "pretrained"]

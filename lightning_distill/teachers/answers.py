@@ -5,17 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn, Tensor
+from torch import Tensor
 
 from ..cache import Answer, token_count
 from ..cache.answer import Encoding
 from ..models.batch import entries, teacher_entries, with_entries
 from ..models.capture import read
-from ..models.configuration import label_names
 from ..models.forward import kept_heads, LOGITS
 from ..models.source import Source
-from ..models.submodules import submodules
 
 
 def answer_name(source: Source, outputs: Mapping[str, int]) -> str:
@@ -57,38 +54,21 @@ def singles(source: Source, outputs: Mapping[str, int], modules: Sequence[str]) 
     return [replace(source, item=i) for i in range(count)[slice(*source.item)]]  # type: ignore[misc]
 
 
+def names_of(source: Source, of_teacher: Mapping[str, Any]) -> list[str]:
+    """The names in a cache of all tensors that a source stands for.
+
+    Args:
+        source: of the teacher.
+        of_teacher: what a cache knows of it, see [`Teacher.about`][].
+    """
+    outputs, modules = of_teacher["outputs"], of_teacher["modules"]
+    return [answer_name(single, outputs) for single in singles(source, outputs, modules)]
+
+
 def counts_of(outputs: Any) -> dict[str, int]:
     """How many tensors each output has that has several."""
     named = outputs.items() if isinstance(outputs, Mapping) else ()
     return {str(k): len(v) for k, v in named if isinstance(v, tuple | list)}
-
-
-def about(
-    model: nn.Module, outputs: Any, input_names: Sequence[str], fingerprint: str
-) -> dict[str, Any]:
-    """What a cache keeps of the teacher, as plain values."""
-    names = label_names(model)
-    tensors = [*model.parameters(), *model.buffers()]
-    return {
-        "class": type(model).__name__,
-        "path": getattr(model, "name_or_path", None) or None,
-        "dtype": next((str(t.dtype)[6:] for t in tensors if t.is_floating_point()), None),
-        "quantization": getattr(model, "quantization", None),
-        "fingerprint": fingerprint,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "size_mb": sum(t.numel() * t.element_size() for t in tensors) / 1e6,
-        "labels": None if names is None else _numbered(names),
-        "inputs": list(input_names),
-        "modules": list(submodules(model)),
-        "outputs": counts_of(outputs),
-        # A token's logits stand where the model returns them; nothing is moved by one.
-        "shift": "none",
-    }
-
-
-def _numbered(names: Mapping[int, str] | Sequence[str]) -> dict[str, str]:
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
-    return {str(number): str(name) for number, name in pairs}
 
 
 def raw_values(
@@ -179,11 +159,3 @@ def without_last_token(batch: Any) -> Any:
         return value
 
     return with_entries(batch, {n: cut_one(v) for n, v in entries(batch).items()})
-
-
-def padded(flat: Tensor, lengths: Sequence[int], tokens: int) -> Tensor:
-    """The tokens of all rows, one after another, as (rows, tokens, ...) with zeros behind."""
-    found = flat.new_zeros(len(lengths), tokens, *flat.shape[1:])
-    inside = torch.arange(tokens) < torch.tensor(lengths)[:, None]
-    found[inside] = flat
-    return found

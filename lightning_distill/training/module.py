@@ -12,17 +12,16 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..callbacks import ExactResuming
-from ..models.batch import batch_size, teacher_entries
+from ..models.batch import batch_size
 from ..models.configuration import label_names
-from ..models.fingerprint import fingerprint
-from ..models.freeze import freeze
 from ..models.inputs import call_model, model_inputs
 from ..models.label_order import label_order
 from ..objective.names import check_name
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from ..tasks import Task, task_named
-from ..teachers.caching import live
+from ..teachers.keeper import KeepsTeachers
+from ..teachers.teacher import Teacher
 from . import trial
 from .checkpoint import held_back, put_back, without_objects
 from .evaluation import Evaluation
@@ -44,12 +43,13 @@ from .window import Window
 log = logging.getLogger("lightning_distill")
 
 
-class DistillationModule(L.LightningModule):
+class DistillationModule(KeepsTeachers, L.LightningModule):
     """Trains a student to minimise an objective that may look at a teacher.
 
     The teacher is frozen, in eval mode and under `no_grad`, whoever calls what: it is no
     submodule, so that no optimizer, checkpoint, weight average or gradient bucket contains
-    it, but it follows the module to its device and dtype.
+    it, but it follows the module to its device and dtype. So is every other model that a subclass
+    assigns to an attribute and that nothing trains, see [`is_teacher`][DistillationModule].
 
     Override `student_inputs`, `teacher_inputs`, `student_forward`, `teacher_forward`,
     `predictions`, `training_batch` or `example_batch` where your models or batches differ.
@@ -104,9 +104,11 @@ class DistillationModule(L.LightningModule):
                 "This objective was used before: its layers were paired and its adapters built, "
                 "and maybe trained, for that model. Make a new one for each module."
             )
+        if teacher is not None:
+            check_teacher(student, teacher)
         self.student = student
-        self.teacher = teacher
         self.objective = objective
+        self.teacher = teacher
         if isinstance(metrics, Metric):
             metrics = {type(metrics).__name__.lower(): metrics}
         metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
@@ -135,30 +137,40 @@ class DistillationModule(L.LightningModule):
         self._held_back: dict[str, Any] = {}
         self.optimizer = optimizer or adamw
         self.scheduler = scheduler
-        self.teacher_fingerprint: str | None = None
         self.label_order: list[int] | None = None
         self._total_steps: float = math.inf
         self._window = Window(anew=self._replaces_batches())
-        if teacher is not None:
-            check_teacher(student, teacher)
-            freeze(teacher)
-            self.label_order = label_order(label_names(student), label_names(teacher))
-        for role in ("student", "teacher"):
-            make_attentions(getattr(self, role), objective.sources(role))
+        make_attentions(student, objective.sources("student"))
+        if self.taught_by is not None:
+            self.label_order = label_order(label_names(student), self.taught_by.label_names)
+            make_attentions(self.taught_by.model, objective.sources("teacher"))
 
-    # The teacher stays out of the module tree, and still goes where the module goes.
+    # Teachers stay out of the module tree, and still go where the module goes.
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "teacher":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+    @property
+    def taught_by(self) -> Teacher | None:
+        """What the teacher is asked through, whether it is live or its answers are on disk."""
+        return self.kept_teachers.get("teacher")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistillationModule":
-        super()._apply(fn, recurse)
-        if self.teacher is not None:
-            self.teacher._apply(fn)
-        return self
+    @property
+    def teacher_fingerprint(self) -> str | None:
+        """A hash of the teacher's weights, as they were before they were converted."""
+        return None if self.taught_by is None else self.taught_by.fingerprint
+
+    def is_teacher(self, name: str, model: nn.Module) -> bool:
+        """Whether a model that is assigned to an attribute is kept as a teacher.
+
+        So is every one with parameters which nothing trains: not a part of student or objective. A
+        `configure_optimizers` of your own may train more; beside it, assign `Teacher(model)`.
+        """
+        if name == "teacher" or isinstance(model, Teacher):
+            return True
+        own = type(self).configure_optimizers is not DistillationModule.configure_optimizers
+        if own or name in ("student", "objective", "metrics"):
+            return False
+        trained = {id(p) for part in (self.student, self.objective) for p in part.parameters()}
+        parameters = {id(p) for p in model.parameters()}
+        return bool(parameters) and not parameters & trained
 
     # What to override.
 
@@ -168,9 +180,8 @@ class DistillationModule(L.LightningModule):
 
     def teacher_inputs(self, batch: Any) -> Any:
         """What the teacher is given; `batch["teacher"]` if the batch has such an entry."""
-        assert self.teacher is not None
-        own = teacher_entries(batch)
-        return model_inputs(batch if own is None else own, live(self.teacher))
+        assert self.taught_by is not None
+        return self.taught_by.teacher_inputs(batch)
 
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student; `options` ask for hidden states or attentions."""
@@ -178,8 +189,8 @@ class DistillationModule(L.LightningModule):
 
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run the teacher; called under `no_grad` with the teacher in eval mode."""
-        assert self.teacher is not None
-        return call_model(live(self.teacher), self.teacher_inputs(batch), options)
+        assert self.taught_by is not None
+        return self.taught_by.run(self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given, from the outputs of either model: as the task says, its logits.
@@ -246,8 +257,9 @@ class DistillationModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
         check_strategy(self.trainer.strategy)
-        if stage == "fit" and self.teacher is not None and self.teacher_fingerprint is None:
-            self.teacher_fingerprint = fingerprint(self.teacher)
+        if stage == "fit":
+            # Of the weights as they are now: the trainer's precision may convert them.
+            _ = self.teacher_fingerprint
         done = self.is_checked if stage == "fit" else self.objective.prepared
         if not done and stage in ("fit", "validate", "test"):
             with torch.random.fork_rng():
@@ -270,9 +282,7 @@ class DistillationModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
-        self._settle_teacher()
-        if hasattr(self.teacher, "begin"):
-            self.teacher.begin(self.global_rank, self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
+        self._begin_teachers()
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
         if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
@@ -296,7 +306,8 @@ class DistillationModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
-        self._store_answers()
+        for teacher in self.kept_teachers.values():
+            teacher.end_epoch(self.trainer.strategy.barrier)
         self._step_log.check_silent()
 
     def configure_gradient_clipping(
@@ -307,6 +318,19 @@ class DistillationModule(L.LightningModule):
     ) -> None:
         """Clip as the trainer says; an optimizer that keeps a part of the gradient is told."""
         clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
+
+    def on_validation_end(self) -> None:
+        """As `on_fit_end`, unless a fit goes on."""
+        if self.trainer.state.fn == "validate":
+            self._end_teachers()
+
+    def on_test_end(self) -> None:
+        """Let teachers that keep their answers write what is left."""
+        self._end_teachers()
 
     def on_validation_start(self) -> None:
         """Put the teacher on the module's device, and begin to measure."""
@@ -333,7 +357,6 @@ class DistillationModule(L.LightningModule):
         """Log the mean of every term over all test rows that count in it."""
         assert self._evaluation is not None
         self._evaluation.end()
-        self._store_answers()
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The student's predictions for a batch, for `Trainer.predict`."""
@@ -355,7 +378,7 @@ class DistillationModule(L.LightningModule):
         saved = checkpoint.get("teacher_fingerprint")
         if saved is None or self.teacher is None:
             return
-        current = self.teacher_fingerprint or fingerprint(self.teacher)
+        current = str(self.teacher_fingerprint)
         if saved != current:
             raise ValueError(
                 f"This checkpoint was trained with another teacher (fingerprint {saved[:12]}, "
@@ -391,25 +414,23 @@ class DistillationModule(L.LightningModule):
         return read_values(self, batch, **options)
 
     def _begin_evaluation(self, stage: str, loaders: int) -> None:
-        self._settle_teacher()
+        self._begin_teachers()
         self._evaluation = Evaluation(self, stage, loaders)
 
     def _measure(self, batch: Any, loader: int) -> None:
         assert self._evaluation is not None
         self._evaluation.step(batch, loader)
 
-    def _store_answers(self) -> None:
-        """Let a teacher that keeps its answers write them."""
-        if hasattr(self.teacher, "store_answers"):
-            self.teacher.store_answers(self.trainer.strategy.barrier)  # type: ignore[union-attr,operator]
+    def _begin_teachers(self) -> None:
+        trainer = self.trainer
+        for teacher in self.kept_teachers.values():
+            # Strategies that shard the module move only what is inside it.
+            teacher.settle(self.device)
+            teacher.begin(self.global_rank, trainer.strategy.barrier, str(trainer.precision))
 
-    def _settle_teacher(self) -> None:
-        # Strategies that shard the module move only what is inside it.
-        if self.teacher is not None:
-            # Not where it is there already: quantised weights cannot be put back in inference mode.
-            if any(p.device != self.device for p in self.teacher.parameters()):
-                self.teacher.to(self.device)
-            self.teacher.eval()
+    def _end_teachers(self) -> None:
+        for teacher in self.kept_teachers.values():
+            teacher.end(self.trainer.strategy.barrier)
 
     def _watched(self) -> tuple[str, str]:
         """The first metric, or the loss, and what is best of it: `max` or `min`."""

@@ -257,7 +257,7 @@ class OnPolicyDistillationModule(DistillationModule):
     # How texts are written.
 
     def _write(self, writer: str, batch: Any, number: int) -> list[Text]:
-        model: Any = self.student if writer == "student" else self.teacher
+        model = self._model(writer)
         longest = self._longest_prompt()
         begun = [prompt[-longest:] for prompt in prompts(batch, self.prompt_tokens)]
         device = entry(batch, "input_ids").device
@@ -267,6 +267,11 @@ class OnPolicyDistillationModule(DistillationModule):
             return generate(
                 model, begun, self._generation_config(writer), self._shared_vocabulary(), device
             )
+
+    def _model(self, role: str) -> Any:
+        if role == "student":
+            return self.student
+        return None if self.taught_by is None else self.taught_by.model
 
     def _generation_config(self, writer: str) -> GenerationConfig:
         student = writer == "student"
@@ -290,13 +295,13 @@ class OnPolicyDistillationModule(DistillationModule):
         )
 
     def _longest_prompt(self) -> int:
-        models = [m for m in (self.student, self.teacher) if m is not None]
+        models = [m for m in map(self._model, ("student", "teacher")) if m is not None]
         limits = [n for n in map(longest_input, models) if n is not None]
         return min(limits, default=10**9) - self.max_new_tokens
 
     def _shared_vocabulary(self) -> int:
-        models = (m for m in (self.student, self.teacher) if m is not None)
-        return min(vocabulary_size(m) or 2**31 for m in models)
+        models = map(self._model, ("student", "teacher"))
+        return min(vocabulary_size(m) or 2**31 for m in models if m is not None)
 
     def _token(self, name: str) -> Any:
         """An id as the user names it, or the data's tokenizer, or the student's configuration."""
@@ -323,14 +328,15 @@ class OnPolicyDistillationModule(DistillationModule):
     def _check_models(self) -> None:
         if not self._writers:
             return
-        if hasattr(self.teacher, "recall"):
+        teacher = self.taught_by
+        if teacher is not None and not teacher.is_live:
             raise ValueError(
                 f"The teacher is a {type(self.teacher).__name__}, which keeps answers to the texts "
                 "of the data, and here texts are made anew in every step. Use a live teacher "
                 "(teacher=pretrained), or set student_fraction=0 and teacher_fraction=0."
             )
         for writer in self._writers:
-            model = getattr(self, writer)
+            model = self._model(writer)
             if model is None:
                 raise ValueError("teacher_fraction is above 0, but `teacher` is None.")
             if not generates(model):

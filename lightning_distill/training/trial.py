@@ -13,7 +13,6 @@ from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
 from ..models.source import Source
 from ..models.submodules import submodules
-from ..teachers.caching import live
 from .last_batch import check_last_batch
 from .optimization import trainable, trainable_by_name
 from .preconditions import (
@@ -162,22 +161,20 @@ def _check_gradients(module: Any, values: Values) -> None:
 
 
 def _check_sources(module: Any, batch: Any) -> None:
-    objective, student, teacher = module.objective, module.student, module.teacher
-    of_teacher = objective.sources("teacher")
+    objective, student, teacher = module.objective, module.student, module.taught_by
+    terms = dict(objective.terms.items())
     check_layers(student, objective.sources("student"))
-    if hasattr(teacher, "recall"):
-        teacher.check(dict(objective.terms.items()))
-    elif teacher is not None:
-        check_layers(teacher, of_teacher)
-    for model in (student, teacher):
-        check_vocabulary(batch, model, "student" if model is student else "teacher")
+    check_vocabulary(batch, student, "student")
     check_packed("student", student, module.student_inputs(batch))
-    if teacher is not None and not hasattr(teacher, "recall"):
-        check_packed("teacher", live(teacher), module.teacher_inputs(batch))
-    if check_shift(dict(objective.terms.items()), batch, student):
+    if teacher is not None:
+        teacher.check(terms)
+        check_vocabulary(batch, teacher.model, "teacher")
+        if teacher.is_live:
+            check_packed("teacher", teacher.model, module.teacher_inputs(batch))
+    if check_shift(terms, batch, student):
         check_causal("student", student, module.student_inputs(batch))
-        if teacher is not None and of_teacher and not hasattr(teacher, "recall"):
-            check_causal("teacher", teacher, module.teacher_inputs(batch))
+        if teacher is not None and teacher.is_live and objective.sources("teacher"):
+            check_causal("teacher", teacher.model, module.teacher_inputs(batch))
 
 
 def _check_pairs(module: Any, batch: Any, student: Any) -> None:
@@ -219,8 +216,6 @@ def _all_sources(module: Any) -> list[Source]:
 
 def _layers(module: Any) -> dict[str, list[str]]:
     layers = {"student": list(submodules(module.student)), "teacher": [], "batch": []}
-    if module.teacher is not None:
-        # One that reads its answers from disk has no modules, and knows which there were.
-        names = getattr(module.teacher, "module_names", None)
-        layers["teacher"] = names or list(submodules(module.teacher))
+    if module.taught_by is not None:
+        layers["teacher"] = module.taught_by.module_names
     return layers

@@ -15,7 +15,6 @@ from lightning_distill.cache import (
     TopK,
     write_manifest,
 )
-from lightning_distill.cache.store import write_json
 
 ANSWERS = [
     Answer("logits", False, (9,), TopK(3)),
@@ -43,7 +42,7 @@ def values(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def keep(folder: Path, seed: int = 0, about: dict | None = None) -> None:
-    """Write the cache as the job does: shards, a sidecar for each, then the manifest."""
+    """Write the cache as the job does: shards, then the manifest."""
     folder.mkdir(exist_ok=True)
     given, answers = inputs(), values(seed)
     ids, lengths = row_ids(given), given["attention_mask"].sum(1).tolist()
@@ -54,7 +53,6 @@ def keep(folder: Path, seed: int = 0, about: dict | None = None) -> None:
         rows = slice(start, start + PER_SHARD)
         writer.add(ids[rows], {n: v[rows] for n, v in answers.items()}, lengths[rows])
         facts.append(writer.write(f"shard-{number:05d}"))
-        write_json(folder / f"shard-{number:05d}.json", facts[-1])
     write_manifest(folder, about, ANSWERS, facts)
 
 

@@ -12,10 +12,12 @@ import kept
 import pytest
 import torch
 from kept import keep, read_all
+from safetensors import safe_open
 
 from lightning_distill.cache import AnswerStore, DamagedCacheError, row_ids, store, write_manifest
 from lightning_distill.cache.answer import signature
-from lightning_distill.cache.store import read_json, write_json
+from lightning_distill.cache.shard import whole_shard
+from lightning_distill.cache.signed_json import read_json, write_json
 
 TESTS = Path(__file__).parent
 
@@ -59,6 +61,7 @@ def columns(path: Path) -> dict[str, tuple[int, int]]:
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
     return {n: tuple(start + o for o in c["data_offsets"]) for n, c in header.items()}
 
 
@@ -127,9 +130,7 @@ def test_a_bit_flipped_anywhere_is_refused_or_harmless(folder, truth, seed):
     path = files[seed % len(files)]
     place, bit = torch.rand(2, generator=generator).tolist()
     flip(path, place, int(bit * 8))
-    words = refused_or_right(folder, truth)
-    # Sidecars are for whoever writes, and are not read.
-    assert (words is None) == (path.suffix == ".json" and path.stem.startswith("shard"))
+    assert refused_or_right(folder, truth) is not None
 
 
 NAMES = ["shard-00002.safetensors", "index.safetensors", "manifest.json"]
@@ -187,12 +188,26 @@ def test_a_shard_of_another_teacher_among_these_is_refused(folder, tmp_path, tru
     shutil.copy(tmp_path / "other" / name, folder / name)
     assert AnswerStore(folder).check_files() == [name]
     words = refused_or_right(folder, truth)
-    assert words is not None and "shard-00000.safetensors is damaged" in words
+    # Its header says whose it is, and is looked at when the folder is opened.
+    assert words is not None and "The header of" in words and name in words
 
 
-def test_the_manifest_of_another_teacher_is_refused_when_a_row_is_read(folder, tmp_path, truth):
+def test_the_manifest_of_another_teacher_is_refused(folder, tmp_path, truth):
     keep(tmp_path / "other", seed=5, about=OTHER)
     shutil.copy(tmp_path / "other" / "manifest.json", folder / "manifest.json")
+    words = refused_or_right(folder, truth)
+    assert words is not None and words.startswith("DamagedCacheError: The header of")
+
+
+@pytest.mark.parametrize(
+    "about", [OTHER, {"teacher": {"fingerprint": "a"}, "precision": "bf16-mixed"}]
+)
+def test_a_manifest_that_names_another_teacher_or_precision_is_refused_when_a_row_is_read(
+    folder, truth, about
+):
+    # The files are whole, and as the manifest says; the rows are not those of this teacher.
+    content = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", content | {"about": about})
     words = refused_or_right(folder, truth)
     assert words is not None and words.startswith("DamagedCacheError: Row ")
 
@@ -215,17 +230,39 @@ def test_shards_of_another_teacher_make_no_cache(folder, tmp_path):
         write_manifest(folder, {"teacher": {"fingerprint": "a"}}, kept.ANSWERS[:2], facts)
 
 
-def test_a_file_beside_a_shard_is_believed_of_that_shard_only(folder, tmp_path):
+def test_a_shard_says_itself_whether_it_is_whole(folder):
     of = signature("a", kept.ANSWERS)
     shard = folder / "shard-00001.safetensors"
-    assert store.whole(shard, of) == AnswerStore(folder).shards[1]
-    assert store.whole(shard, signature("b", kept.ANSWERS)) is None
-    assert store.whole(shard, signature("a", kept.ANSWERS[1:])) is None
-    # That of a shard which is whole, under the name of one that is not.
-    shutil.copy(folder / "shard-00000.json", folder / "shard-00001.json")
-    assert store.whole(shard, of) is None
-    (folder / "shard-00001.json").unlink()
-    assert store.whole(shard, of) is None
+    assert whole_shard(shard, of) == AnswerStore(folder).shards[1]
+    assert whole_shard(shard, signature("b", kept.ANSWERS)) is None
+    assert whole_shard(shard, signature("a", kept.ANSWERS[1:])) is None
+    # One which is whole, under the name of another: its rows are not those that belong there.
+    shutil.copy(folder / "shard-00000.safetensors", shard)
+    assert whole_shard(shard, of) is None
+    shard.unlink()
+    assert whole_shard(shard, of) is None
+
+
+@pytest.mark.parametrize("part", ["length", "labels", "places", "spaces", "data", "cut", "empty"])
+def test_a_shard_of_which_one_bit_differs_is_not_whole(folder, part):
+    of, shard = signature("a", kept.ANSWERS), folder / "shard-00002.safetensors"
+    content = bytearray(shard.read_bytes())
+    end = 8 + int.from_bytes(content[:8], "little")
+    assert content[:end].count(b" ") and b"__metadata__" in content[:end]
+    at = {"labels": content.index(b'"sha256":"') + 12, "places": content.index(b'"shape"') + 9}
+    at |= {"length": 0, "spaces": end - 1, "data": end + (len(content) - end) // 2}
+    if part in at:
+        content[at[part]] ^= 1
+    shard.write_bytes({"cut": content[:-9], "empty": b""}.get(part, bytes(content)))
+    assert whole_shard(shard, of) is None
+
+
+def test_any_program_reads_a_shard(folder):
+    """The labels are the format's own: safetensors itself gives the columns."""
+    with safe_open(folder / "shard-00001.safetensors", "pt") as file:
+        assert set(COLUMNS) == set(file.keys())
+        assert file.metadata()["of"] == signature("a", kept.ANSWERS)
+        assert torch.equal(file.get_tensor("id"), torch.from_numpy(row_ids(kept.inputs())[10:20]))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -309,11 +346,14 @@ def test_the_manifest_or_index_of_other_rows_is_refused(folder, tmp_path, name, 
         assert refused_or_right(folder, truth) is None
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 2), ("format", "something else")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("version", 1), ("version", 3), ("format", "something else")]
+)
 def test_another_format_is_refused_by_name(folder, key, value):
     content = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", content | {key: value})
-    with pytest.raises(ValueError, match=r"this program reads 'lightning_distill answers' version"):
+    words = r"this program reads 'lightning_distill answers' version 2\. Make the cache again"
+    with pytest.raises(ValueError, match=words):
         AnswerStore(folder)
 
 
@@ -386,7 +426,7 @@ def dying(folder: Path, at: int, how: str) -> subprocess.CompletedProcess:
 
 
 def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
-    done = dying(tmp_path / "kept", 17, "full")
+    done = dying(tmp_path / "kept", 12, "full")
     assert "No space left on device). What was written before is kept" in done.stderr
     assert not list((tmp_path / "kept").glob(".*.part"))
     assert list((tmp_path / "kept").glob("shard-*.safetensors"))
@@ -430,5 +470,5 @@ def test_a_process_killed_at_any_operation_leaves_no_half_file(whole, tmp_path, 
         if code == 0:
             break
         at += 1
-    # Four files of rows with their sidecars, the index and the manifest, five operations each.
-    assert at == 10 * 5 and set(outcomes[:-1]) == {9}
+    # Four files of rows, the index and the manifest, five operations each.
+    assert at == 6 * 5 and set(outcomes[:-1]) == {9}

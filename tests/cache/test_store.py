@@ -16,11 +16,12 @@ from lightning_distill.cache import (
     AnswerStore,
     Full,
     row_ids,
+    row_index,
     ShardWriter,
     store as store_,
     write_manifest,
 )
-from lightning_distill.cache.store import read_json, write_json
+from lightning_distill.cache.signed_json import read_json, write_json
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ def test_a_search_finds_the_first_place_whatever_the_ids(held, others):
     # Evenly spread, all in a corner, many times the same, at both ends.
     high = np.sort(np.array(held, dtype=np.int64))
     wanted = np.array([*held, *others, -(2**63), 2**63 - 1, 0], dtype=np.int64)
-    assert store_._search(high, wanted).tolist() == np.searchsorted(high, wanted).tolist()
+    assert row_index._search(high, wanted).tolist() == np.searchsorted(high, wanted).tolist()
 
 
 @pytest.mark.parametrize("spread", [2**63 - 1, 2**40])
@@ -259,4 +260,4 @@ def test_a_search_among_many(spread):
     generator = np.random.default_rng(0)
     high = np.sort(generator.integers(-spread, spread, 200_000))
     wanted = generator.permutation(high)[:500]
-    assert (store_._search(high, wanted) == np.searchsorted(high, wanted)).all()
+    assert (row_index._search(high, wanted) == np.searchsorted(high, wanted)).all()

@@ -5,7 +5,6 @@ logits or drawn classes, live and on disk. Value, gradient of hidden states, hea
 """
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,11 +100,10 @@ def cached(tmp_path_factory):
     facts = writer.write("shard-00000")
     write_manifest(folder, {"teacher": teacher}, answers, [facts], write_heads(folder, heads))
     kept = CachedTeacher(folder)
-    module = SimpleNamespace(teacher_inputs=lambda batch: batch)
 
     def recalled(*texts):
         sources = [Source.parse(f"teacher.{text}") for text in texts]
-        _, found = kept.recall(module, INPUTS, sources)
+        _, found = kept.answers(INPUTS, sources)
         return [found[source] for source in sources]
 
     return recalled

@@ -1,21 +1,21 @@
 """A teacher's hidden states with its head, kept once, are its logits: exact and a fraction."""
 
 import json
+from functools import partial
 
 import lightning as L
 import pytest
 import torch
 import transformers as hf
-from omegaconf import OmegaConf
 from tiny import loader, trainer
 from torchmetrics import MeanMetric
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.cache import AnswerStore, DamagedCacheError
 from lightning_distill.criteria import FusedLinearDivergence, SoftTarget
-from lightning_distill.jobs.cache import _finish, _heads, _plan, _shards, _verify, CacheWriter
+from lightning_distill.run.recording import plan_recording, Recording, shards_of
+from lightning_distill.run.verifying import verify
 from lightning_distill.teachers import CachedTeacher, CachingTeacher
-from lightning_distill.teachers.encodings import encoding_of
 
 VOCABULARY = 90
 FUSED = {
@@ -105,14 +105,11 @@ def written(folder, teacher, packed=False, hidden_dtype="float32", **more):
     """What job=cache does between the configuration and the console."""
     data, module = Data(packed), module_of(teacher, **more)
     sources = module.objective.sources("teacher")
-    cfg = OmegaConf.create({"trainer": {"precision": "32"}})
-    folder.mkdir(exist_ok=True)
-    encoding = encoding_of(hidden_dtype=hidden_dtype)
-    plan = _plan(cfg, module, data, sources, BATCHES, encoding, shard_mb=0.001)
-    writer = CacheWriter(module, data, sources, folder, plan, BATCHES)
-    trainer(folder.parent, inference_mode=False).predict(writer)
-    _finish(folder, plan, writer.shard_count, 0.0, _heads(module, sources))
-    assert writer.shard_count == len(list(_shards(BATCHES, plan["about"]["rows_per_shard"])))
+    keeping = CachingTeacher(teacher, folder, hidden_dtype=hidden_dtype)
+    plan = plan_recording(keeping, module, data, sources, BATCHES, "32-true", shard_mb=0.001)
+    recording = Recording(keeping, module, data, sources, plan, BATCHES)
+    trainer(folder.parent, inference_mode=False).predict(recording)
+    assert plan.data["shards"] == len(list(shards_of(BATCHES, plan.data["rows_per_shard"])))
     return CachedTeacher(folder)
 
 
@@ -216,9 +213,9 @@ def test_fewer_bits_are_near(tmp_path, dtype, bound):
 def test_verify_compares_hidden_states_and_notices_a_damaged_head(tmp_path):
     folder = tmp_path / "kept"
     written(folder, model(), hidden_dtype="bfloat16")
-    cfg = OmegaConf.create({"seed": 0})
+    loop = partial(trainer, tmp_path, inference_mode=False)
     data, ran = Data(), Ran(teacher := model())
-    off = _verify(cfg, module_of(teacher), data, folder, 8, 0.01)
+    off = verify(loop(), module_of(teacher), data, folder, 8, 0.01)
     # Against the live teacher, rounded alike; its logits are not made.
     assert off < 1e-2 and ran.logits == 0
     content = bytearray((folder / "heads.safetensors").read_bytes())
@@ -226,7 +223,7 @@ def test_verify_compares_hidden_states_and_notices_a_damaged_head(tmp_path):
     (folder / "heads.safetensors").write_bytes(bytes(content))
     assert AnswerStore(folder).check_files() == ["heads.safetensors"]
     with pytest.raises(ValueError, match=r"heads.safetensors in .* is not what was written"):
-        _verify(cfg, module_of(model()), data, folder, 8, 0.01)
+        verify(loop(), module_of(model()), data, folder, 8, 0.01)
     with pytest.raises(DamagedCacheError, match=r"heads.safetensors is damaged.*again"):
         loss_and_gradients(CachedTeacher(folder))
 
@@ -259,7 +256,7 @@ def test_logits_are_kept_as_well_where_a_term_reads_them(tmp_path):
     terms = {"fused": Term(FusedLinearDivergence(), FUSED), "plain": Term(PerToken(), logits)}
     module = DistillationModule(model(8, 1), model(), Objective(terms))
     sources = module.objective.sources("teacher")
-    cfg = OmegaConf.create({"trainer": {"precision": "32"}})
-    plan = _plan(cfg, module, Data(), sources, BATCHES, encoding_of(), 64)
-    assert {a["name"] for a in plan["answers"]} == {"layer_input:lm_head", "logits"}
-    assert plan["about"]["heads"] == ["lm_head"]
+    keeping = CachingTeacher(module.teacher, tmp_path)
+    plan = plan_recording(keeping, module, Data(), sources, BATCHES, "32-true", 64)
+    assert {answer.name for answer in plan.answers} == {"layer_input:lm_head", "logits"}
+    assert plan.heads == ["lm_head"]

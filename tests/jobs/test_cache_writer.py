@@ -1,15 +1,17 @@
 """What job=cache writes: cut anywhere and given again, the files of an uncut run."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from tiny import bert, loader, text_batches, trainer
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.cache import Answer, AnswerStore, Full, row_ids
+from lightning_distill.cache import Answer, AnswerStore, Full, Plan, row_ids
 from lightning_distill.criteria import SoftTarget
-from lightning_distill.jobs.cache import _finish, _shards, CacheWriter
-from lightning_distill.models import fingerprint
 from lightning_distill.models.source import Source
+from lightning_distill.run.recording import Recording, shards_of
+from lightning_distill.teachers import CachingTeacher
 
 ROWS = {k: torch.cat([b[k] for b in text_batches(8)]) for k in text_batches(1)[0]}
 BATCHES = [("train", list(range(i, min(i + 3, 32))), 0) for i in range(0, 32, 3)]
@@ -29,26 +31,16 @@ class Cut(Exception):
 
 
 def writer(folder, seed=1, cut=None):
-    teacher = bert(2, 16, seed=seed)
+    teacher = CachingTeacher(bert(2, 16, seed=seed), folder)
     sources = {"student": "student.logits", "teacher": "teacher.logits"}
     module = DistillationModule(
         bert(1, 8, seed=2), teacher, Objective({"soft_target": Term(SoftTarget(), sources)})
     )
-    about = {
-        "teacher": {
-            "fingerprint": fingerprint(teacher),
-            "outputs": {"hidden_states": 3},
-            "modules": [],
-        },
-        "rows": 32,
-        "bytes_per_row": 100,
-        "rows_per_shard": 6,
-    }
-    plan = {"about": about, "answers": [a.settings() for a in ANSWERS]}
-    folder.mkdir(exist_ok=True)
-    found = CacheWriter(
-        module, Data(), [Source.parse("teacher.hidden_states[1]")], folder, plan, BATCHES
-    )
+    who = {"fingerprint": teacher.fingerprint, "outputs": {"hidden_states": 3}, "modules": []}
+    sizes = {"rows": 32, "bytes_per_row": 100, "rows_per_shard": 6, "shards": 6}
+    plan = Plan(who, "32-true", ANSWERS, data=sizes)
+    sources = [Source.parse("teacher.hidden_states[1]")]
+    found = Recording(teacher, module, Data(), sources, plan, BATCHES)
     found.asked = 0
     step = found.predict_step
 
@@ -59,19 +51,16 @@ def writer(folder, seed=1, cut=None):
         step(batch, batch_idx)
 
     found.predict_step = counted
-    return found, plan
+    return found
 
 
 def written(folder, **options):
     """Write all, or as far as the cut; returns how many batches were asked."""
-    found, plan = writer(folder, **options)
+    found = writer(folder, **options)
     # Hidden states are asked for by their source, logits always.
     loop = trainer(folder.parent, inference_mode=False)
-    try:
+    with suppress(Cut):
         loop.predict(found)
-    except Cut:
-        return found.asked
-    _finish(folder, plan, found.shard_count, 0.0)
     return found.asked
 
 
@@ -105,34 +94,36 @@ def test_cut_after_any_batch_it_goes_on_and_ends_with_the_same_files(tmp_path, c
     assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
 
 
-@pytest.mark.parametrize("harm", ["shard", "sidecar", "sidecar of another", "cut"])
+@pytest.mark.parametrize("harm", ["flip", "another", "cut", "missing"])
 def test_what_is_damaged_is_written_again_and_nothing_else(tmp_path, harm):
     written(tmp_path / "kept")
     right = contents(tmp_path / "kept")
-    shard, beside = (tmp_path / "kept" / f"shard-00002.{e}" for e in ("safetensors", "json"))
-    if harm == "sidecar of another":
-        beside.write_bytes(right["shard-00003.json"])
+    shard = tmp_path / "kept" / "shard-00002.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    other = right["shard-00003.safetensors"]
+    if harm == "missing":
+        shard.unlink()
     else:
-        path = beside if harm == "sidecar" else shard
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content[:50] if harm == "cut" else content)
+        shard.write_bytes({"flip": content, "another": other, "cut": content[:50]}[harm])
     assert written(tmp_path / "kept") == 2
     assert contents(tmp_path / "kept") == right
 
 
-def test_shards_of_another_teacher_are_written_again(tmp_path):
-    # As where plan.json, which would tell, was damaged.
+def test_shards_of_another_teacher_are_written_again_where_the_plan_does_not_tell(tmp_path):
     written(tmp_path / "right", seed=5)
     written(tmp_path / "kept", seed=1)
+    with pytest.raises(ValueError, match="made otherwise: by another teacher .*Name another"):
+        written(tmp_path / "kept", seed=5)
+    (tmp_path / "kept" / "plan.json").write_text("damaged")
     assert written(tmp_path / "kept", seed=5) == len(BATCHES)
     assert contents(tmp_path / "kept") == contents(tmp_path / "right")
 
 
 def test_rows_are_grouped_into_files_of_about_so_many():
-    groups = list(_shards(BATCHES, 6))
+    groups = list(shards_of(BATCHES, 6))
     assert [b for group in groups for b in group] == BATCHES
     assert [sum(len(rows) for _, rows, _ in g) for g in groups] == [6, 6, 6, 6, 6, 2]
-    assert [len(g) for g in _shards(BATCHES, 1)] == [1] * len(BATCHES)
-    assert len(list(_shards(BATCHES, 100))) == 1
-    assert not list(_shards([], 5))
+    assert [len(g) for g in shards_of(BATCHES, 1)] == [1] * len(BATCHES)
+    assert len(list(shards_of(BATCHES, 100))) == 1
+    assert not list(shards_of([], 5))

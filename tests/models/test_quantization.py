@@ -11,7 +11,7 @@ from lightning_distill import Agreement, DistillationModule, Objective, Term
 from lightning_distill.criteria import Hint, SoftTarget
 from lightning_distill.models import fingerprint
 from lightning_distill.models.quantization import quantized
-from lightning_distill.report.measure import size_mb
+from lightning_distill.models.size import size_mb
 from lightning_distill.students import from_teacher
 from lightning_distill.teachers import pretrained
 

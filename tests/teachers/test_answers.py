@@ -8,10 +8,10 @@ from lightning_distill.models.source import Source
 from lightning_distill.teachers.answers import (
     answer_name,
     describe,
-    padded,
     singles,
     without_last_token,
 )
+from lightning_distill.teachers.recall import padded
 
 OUTPUTS = {"hidden_states": 4}
 

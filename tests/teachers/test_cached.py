@@ -279,17 +279,17 @@ def test_packed_rows_are_found_as_they_were_packed_and_refused_otherwise(tmp_pat
     module = DistillationModule(bert(1, 8, seed=2), cached, objective(False))
     # In another order of batches and of rows.
     batches = [{k: v.flip(0) for k, v in b.items()} for b in reversed(packed(range(12)))]
-    found, _ = cached.recall(module, batches[0], [])
+    found, _ = cached.answers(batches[0], [], module)
     inputs = module.teacher_inputs(batches[0])
     with torch.no_grad():
-        torch.testing.assert_close(found["logits"], teacher.teacher(**inputs).logits)
+        torch.testing.assert_close(found["logits"], teacher.model(**inputs).logits)
     # The same texts, packed otherwise: the teacher would see other neighbours.
     with pytest.raises(ValueError, match="2 of the 2 rows of this batch are not in the cache"):
-        cached.recall(module, packed([1, 0, *range(2, 12)][::-1])[0], [])
+        cached.answers(packed([1, 0, *range(2, 12)][::-1])[0], [], module)
     # Without the positions that keep the texts apart, it is another input too.
     without = [{k: v for k, v in b.items() if k != "position_ids"} for b in packed(range(12))]
     with pytest.raises(ValueError, match="are not in the cache"):
-        cached.recall(module, without[0], [])
+        cached.answers(without[0], [], module)
 
 
 def test_logits_of_every_token_are_kept_without_the_padding(tmp_path):

@@ -119,7 +119,7 @@ def test_drawn_classes_of_a_cache_are_the_same_in_every_epoch(tmp_path):
     found = []
     for _ in range(2):
         module = module_of(cached, FusedLinearSampled())
-        _, values = cached.recall(module, batches()[0], [Source.parse("teacher.sparse:logits")])
+        _, values = cached.answers(batches()[0], [Source.parse("teacher.sparse:logits")], module)
         (answer,) = values.values()
         found.append(answer)
     assert (found[0]["classes"] == found[1]["classes"]).all()

@@ -1,0 +1,78 @@
+"""Terms that ask for what a cache does not have are refused before the first step."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ..cache import AnswerStore, Sampled, TopK
+from ..cache.answer import Encoding
+from ..models.source import Source
+from .answers import names_of
+
+
+def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
+    """Refuse a source that is not in the cache, or that needs a mask and has none."""
+    if source.kind == "head":
+        if source.name not in store.head_names:
+            raise ValueError(f"Term {name!r}: {not_kept(store, source)}")
+        return
+    of_teacher = store.about["teacher"]
+    names = names_of(source, of_teacher)
+    kept = [store.answers[n] for n in names if n in store.answers]
+    if not kept or (len(kept) < len(names) and not source.is_many):
+        raise ValueError(f"Term {name!r}: {not_kept(store, source)}")
+    if any(answer.per_token for answer in kept) and not store.about.get("one_length"):
+        check_mask(source, name, term)
+
+
+def check_encodings(
+    terms: Mapping[str, Any], encoding: Callable[[str], Encoding], where: str, advice: str
+) -> None:
+    """Refuse terms that read the largest logits or drawn classes where others are kept.
+
+    Args:
+        terms: those of an objective.
+        encoding: from the name of an answer to how it is written.
+        where: what keeps them, for an error.
+        advice: what stands before the name of a setting.
+    """
+    kinds = {TopK: "top_k", Sampled: "sampled"}
+    for name, term in terms.items():
+        for source in (s for s in term.sources() if s.kind == "sparse"):
+            kept = encoding(source.name)
+            found, criterion = kinds.get(type(kept), "full"), term.criterion
+            wanted = criterion.encoding or (found if found != "full" else "top_k")
+            # A criterion with a temperature reads what was kept at that.
+            own = getattr(kept, "temperature", 1.0)
+            at = own if criterion.encoding_temperature is None else criterion.encoding_temperature
+            if found != wanted or own != at:
+                raise ValueError(
+                    f"Term {name!r} reads teacher.{source.name} as {wanted} at temperature "
+                    f"{at:.4g}, and {where} keeps {found}"
+                    + (f" at {own:.4g}" if found != "full" else "")
+                    + f". Keep what it reads, with {advice}logits={wanted} "
+                    f"{advice}temperature={at:.4g}, or choose a criterion for what is there."
+                )
+
+
+def check_mask(source: Source, name: str, term: Any) -> None:
+    """Refuse a term that reads answers per token and is not told which are padding."""
+    if term.criterion.masked_by_labels and "labels" in term.inputs:
+        return
+    if not any("mask" in s.name for s in term.sources() if s.role == "batch"):
+        raise ValueError(
+            f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
+            "padding would be compared with zeros. Give the term a mask, as in "
+            f"criteria.{name}.inputs.mask=batch.attention_mask."
+        )
+
+
+def not_kept(store: AnswerStore, source: Source) -> str:
+    """What is said of a source that is not in a cache."""
+    near = get_close_matches(str(source).partition(".")[2], store.answers, n=1)
+    hint = f" Nearest: {near[0]}." if near else ""
+    kept = [*store.answers, *(f"head:{path}" for path in store.head_names)]
+    return (
+        f"{source} is not in the cache {store.folder}, which has {', '.join(kept)}.{hint} "
+        "Make one with the same criteria: lightning-distill job=cache criteria=[...]."
+    )
