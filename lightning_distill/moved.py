@@ -6,7 +6,7 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 NEW_PATHS = {
-    "accumulation": "training.accumulation",
+    "accumulation": "training.window",
     "adapter": "objective.adapter",
     "batches": "models.inputs",
     "cache_folder": "data.cache_folder",

@@ -10,6 +10,7 @@ from ._connector import Connector
 from ._maps import same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def ab(
@@ -35,7 +36,7 @@ def ab(
     return F.relu(margin + side * student).square().flatten(1).sum(dim=1)
 
 
-class AB(nn.Module):
+class AB(Criterion):
     """Mean of [`ab`][] over the samples that count.
 
     Where the channels differ, the student's go through a trained 1x1 convolution and batch norm.

@@ -1,10 +1,11 @@
 """Channel-wise distillation: where each channel looks, as a distribution over the places."""
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, masked_mean, Number, positive
 from ._log_probabilities import kl, log_probabilities
+from .criterion import Criterion
 
 
 def cwd(
@@ -27,7 +28,7 @@ def cwd(
     return kl(log_p, log_q).mean(dim=1) * temperature**2
 
 
-class CWD(nn.Module):
+class CWD(Criterion):
     """Mean of [`cwd`][] over the samples that count.
 
     Args:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, masked_mean, without_autocast
 from ._maps import check_layers, same_places
 from ._samples import Mask
+from .criterion import Criterion
 
 VARIANTS = ("paper", "repdistiller", "torchdistill")
 
@@ -60,7 +61,7 @@ def _flow(first: Tensor, second: Tensor, variant: str) -> Tensor:
     return flow / first.shape[2:].numel()
 
 
-class FSP(nn.Module):
+class FSP(Criterion):
     """Mean of [`fsp`][] over the samples that count.
 
     In a term, name several layers of each model and set `mapping=together`.

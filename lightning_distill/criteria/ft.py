@@ -11,6 +11,7 @@ from ._check import check_choice, check_positive, check_same_shape, in_full_prec
 from ._maps import same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -51,7 +52,7 @@ def _layers(kind: type[nn.Module], *channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class FT(nn.Module):
+class FT(Criterion):
     r"""Mean of [`ft`][] over the samples that count, with trained factors.
 
     The paraphraser, three 3x3 convolutions, makes the teacher's features $x$ into a factor of

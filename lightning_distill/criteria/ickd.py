@@ -8,6 +8,7 @@ from ._check import in_full_precision, masked_mean, without_autocast
 from ._connector import Connector
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def ickd(
@@ -52,7 +53,7 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
     return ((a @ (a.transpose(1, 2) @ b)) * b).sum(dim=2)
 
 
-class ICKD(nn.Module):
+class ICKD(Criterion):
     """Mean of [`ickd`][] over the samples that count.
 
     Where the channels differ, the student's go through a trained 1x1 convolution and batch norm;

@@ -6,11 +6,12 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import in_full_precision, masked_mean, without_autocast
 from ._maps import check_layers
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def kdsvd(
@@ -102,7 +103,7 @@ def _inverse(x: Tensor) -> Tensor:
     return x / (x.square() + 1e-12)
 
 
-class KDSVD(nn.Module):
+class KDSVD(Criterion):
     """Mean of [`kdsvd`][] over the samples that count.
 
     In a term, name several layers of each model and set `mapping=together`.

@@ -15,6 +15,7 @@ from ._check import (
 from ._maps import same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -40,7 +41,7 @@ def mgd(
     return alpha * (teacher - student).square().flatten(1).sum(dim=1)
 
 
-class MGD(nn.Module):
+class MGD(Criterion):
     r"""Mean of [`mgd`][] over the samples that count, with a trained generator.
 
     The generator is a 3x3 convolution, ReLU, and another one. Where the numbers of channels differ

@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import masked_mean, without_autocast
 from ._maps import same_places
+from .criterion import Criterion
 
 
 def nst(
@@ -33,7 +34,7 @@ def nst(
     return t_t + s_s - 2 * s_t
 
 
-class NST(nn.Module):
+class NST(Criterion):
     """Mean of [`nst`][] over the samples that count."""
 
     def forward(

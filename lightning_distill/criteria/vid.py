@@ -10,6 +10,7 @@ from ._check import check_positive, check_same_shape, in_full_precision, masked_
 from ._maps import same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 SMALLEST = 1e-5
 
@@ -37,7 +38,7 @@ def vid(
     return 0.5 * (squares / variance + variance.log()).mean(dim=1)
 
 
-class VID(nn.Module):
+class VID(Criterion):
     r"""Mean of [`vid`][] over the samples that count, with a trained prediction and variance.
 
     $\mu$ is three 1x1 convolutions with ReLU between them and without bias, the hidden ones as

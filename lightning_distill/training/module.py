@@ -17,12 +17,12 @@ from ..models.fingerprint import fingerprint
 from ..models.freeze import freeze
 from ..models.inputs import call_model, model_inputs
 from ..models.label_order import label_order
+from ..objective.names import check_name
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from ..tasks import Task, task_named
 from ..teachers.caching import live
 from . import trial
-from .accumulation import Accumulation
 from .evaluation import Evaluation
 from .optimization import (
     adamw,
@@ -35,7 +35,9 @@ from .optimization import (
     with_scheduler,
 )
 from .preconditions import check_teacher, make_attentions
+from .step_log import StepLog
 from .values import read_values, Values
+from .window import Window
 
 log = logging.getLogger("lightning_distill")
 
@@ -104,7 +106,10 @@ class DistillationModule(L.LightningModule):
         if isinstance(metrics, Metric):
             metrics = {type(metrics).__name__.lower(): metrics}
         metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
-        twice = ", ".join(name for name in metrics if name in objective.terms)
+        for name in metrics:
+            check_name("metric", name)
+        logged = {*objective.terms, *objective.sums}
+        twice = ", ".join(name for name in metrics if name in logged)
         if twice:
             raise ValueError(
                 f"{twice} is the name of a term and of a metric, and both are logged by name. Give "
@@ -121,14 +126,13 @@ class DistillationModule(L.LightningModule):
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
         self._evaluation: Evaluation | None = None
-        # The largest value of every term so far, to notice one that never says anything.
-        self._largest = torch.zeros(())
+        self._step_log = StepLog(self)
         self.optimizer = optimizer or adamw
         self.scheduler = scheduler
         self.teacher_fingerprint: str | None = None
         self.label_order: list[int] | None = None
         self._total_steps: float = math.inf
-        self._accumulation = Accumulation(anew=self._replaces_batches())
+        self._window = Window(anew=self._replaces_batches())
         if teacher is not None:
             check_teacher(student, teacher)
             freeze(teacher)
@@ -261,7 +265,7 @@ class DistillationModule(L.LightningModule):
         self._total_steps = self.trainer.estimated_stepping_batches
         if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
             raise ValueError(f"A schedule of the objective {UNKNOWN_END}.")
-        self._accumulation.begin()
+        self._window.begin()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
@@ -269,53 +273,19 @@ class DistillationModule(L.LightningModule):
             trial.try_first_batch(self, batch)
             self.is_checked = True
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
-        batch, factors = self._accumulation.take(self, batch, batch_idx)
+        batch, shares = self._window.take(self, batch, batch_idx)
         values, _, _ = self.read_sources(batch, heads="skipped")
-        shares = (
-            None if factors is None else factors[1] / factors[0].masked_fill(factors[0] == 0, 1)
-        )
-        with self.section("objective"), self.objective.sharing(shares):
-            losses = self.objective(values)
-        # Each rank holds its share of every term: the mean over the ranks is the value.
-        found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
-        if self.current_epoch == 0:
-            self._largest = found.abs().maximum(self._largest.to(found))
-        if factors is not None:
-            losses = self.objective.scaled(losses, factors[0].to(found))
         with self.section("objective"):
+            losses, means = self.objective.measure(values, shares)
             loss = self.objective.minimised(losses, trainable_by_name(self.student))
             keep_task_gradient(self.trainer, self.objective, losses)
-        self._log_step(dict(zip(losses, found, strict=True)), batch_size(batch))
+        self._step_log.add(means, shares, batch_size(batch))
         return loss
-
-    def _log_step(self, values: dict[str, Tensor], size: int) -> None:
-        self.log("train/loss", values.pop("loss"), prog_bar=True, batch_size=size)
-        logged: dict[str, Any] = {f"train/{name}": value for name, value in values.items()}
-        if self.objective.balance is not None:
-            balanced: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
-            logged |= {f"train/balance_{name}": value for name, value in balanced.items()}
-        self.log_dict(logged, batch_size=size)
-        more = {f"train/{name}": value for name, value in self.objective.logged().items()}
-        self.log_dict(more, batch_size=size, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
         self._store_answers()
-        if self.current_epoch > 0 or self._largest.dim() == 0:
-            return
-        weights = self.objective.weights()
-        found = zip(weights, self._largest[1:].tolist(), strict=True)
-        silent = [name for name, largest in found if largest == 0 and weights[name] > 0]
-        if not silent:
-            return
-        what = (
-            f"{', '.join(silent)} was 0 in every step of the first epoch, so nothing was learnt "
-            "from it. Has any training row a label, if it reads labels? Is the student a copy of "
-            "the teacher, if it reads both?"
-        )
-        if len(silent) == len(weights):
-            raise ValueError(what)
-        log.warning(what)
+        self._step_log.check_silent()
 
     def configure_gradient_clipping(
         self,
@@ -431,7 +401,3 @@ class _SetUpFirst(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         pl_module.setup(stage)
-
-
-def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([loss.detach().float() for loss in losses.values()])
