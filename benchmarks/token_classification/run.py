@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder of a pretrained encoder")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=4000, help="sentences of the training data")
-    parser.add_argument("--labelled", type=int, default=200, help="of these with tags")
-    parser.add_argument("--epochs", type=int, default=6, help="of a student")
+    parser.add_argument("--rows", type=int, default=2000, help="sentences of the training data")
+    parser.add_argument("--labelled", type=int, default=100, help="of these with tags")
+    parser.add_argument("--epochs", type=int, default=5, help="of a student")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
