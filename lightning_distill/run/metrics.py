@@ -54,7 +54,7 @@ def follow_task(cfg: DictConfig) -> None:
     if task is None or task.metrics == DEFAULTS or not nodes or not set(nodes) <= {*DEFAULTS}:
         return
     # As they are written: what they refer to is no part of the packaged ones.
-    written = OmegaConf.to_container(nodes)
+    written: Any = OmegaConf.to_container(nodes)
     touched = [k for k, node in written.items() if node not in (None, _packaged(str(k)))]
     if touched or _are_chosen():
         return

@@ -62,7 +62,7 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
     for name in task_of(data).processors:
-        processor = getattr(data, name, None)
+        processor: Any = getattr(data, name, None)
         if hasattr(processor, "save_pretrained"):
             processor.save_pretrained(folder)
 

@@ -187,6 +187,7 @@ class TokenFiles(TextDataModule):
 
     def _tokenise(self, split: datasets.Dataset, labels: Sequence[list[int]]) -> "TokenRows":
         rows = list(split[self.text])
+        assert isinstance(self.tokenizer, PreTrainedTokenizerBase)
         columns = tokens_of_words(rows, self.tokenizer, self.max_length)
         begun = columns.pop("begun")
         first = begun.values > 0
