@@ -5,8 +5,8 @@
 FOLDER holds `snips/{train,valid,test}` with `seq.in` (words) and `seq.out` (tags). DIR is a
 pretrained encoder. It is fine-tuned once on `--rows` tagged sentences and teaches students made of
 two of its layers. A student sees the same sentences, `--labelled` of which keep their tags; alone
-it learns from these, distilled it also learns from the teacher's logits on all words. Every command is
-`lightning-distill`, and both students take the same number of steps.
+it learns from these, distilled it also learns from the teacher's logits on all words. Every
+command is `lightning-distill`, and both students take the same number of steps.
 """
 
 import argparse
