@@ -6,6 +6,7 @@ import torch
 
 from ..objective.normalisation import Shares, shares
 from .lookahead import following
+from .ranks import sum_over_ranks
 from .transfer import changes_batches, transferred
 
 
@@ -66,5 +67,5 @@ class Window:
     def _count(self, module: Any, batches: list[Any]) -> list[Shares]:
         counts = [module.objective.count_batch(b).to(module.device) for b in batches]
         own = torch.stack(counts)
-        everyone = module.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+        everyone = sum_over_ranks(module.trainer, own)
         return shares(own, everyone, module.trainer.world_size, module.objective.gathers())
