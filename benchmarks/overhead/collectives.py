@@ -49,11 +49,12 @@ class Layers(nn.Module):
 
 def caller() -> str:
     """Which part of the package waits, by the innermost of its files on the stack."""
-    for frame in reversed(traceback.extract_stack()):
+    frames = traceback.extract_stack()
+    if any(frame.name in ("_open", "_count") for frame in frames):
+        return COUNTS
+    for frame in reversed(frames):
         if "lightning_distill/criteria" in frame.filename or "balance" in frame.filename:
             return INSIDE
-        if frame.name in ("_open", "_count"):
-            return COUNTS
         if "lightning_distill/training" in frame.filename:
             return LOGGING
     return "Lightning itself"

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -39,7 +38,7 @@ class Plain(Criterion):
         loss: such as `torch.nn.CrossEntropyLoss()` or `torch.nn.functional.mse_loss`.
     """
 
-    def __init__(self, loss: Callable[..., Any]):
+    def __init__(self, loss: Any):
         super().__init__()
         if not callable(loss):
             raise ValueError(

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..objective.normalisation import Shares
+from .ranks import sum_over_ranks
 
 log = logging.getLogger("lightning_distill")
 
@@ -43,7 +44,7 @@ class StepLog:
             ]
         # One collective for all that is logged.
         both = torch.cat([means.flatten(), *(value.reshape(1) for value in values)])
-        both = module.trainer.strategy.reduce(both, reduce_op="mean")
+        both = sum_over_ranks(module.trainer, both) / module.trainer.world_size
         means, said = both[: means.numel()].view_as(means), both[means.numel() :]
         objective.observe(means[0])
         terms = means.sum(dim=0)

@@ -7,6 +7,7 @@ import torch
 from ..models.inputs import named
 from ..objective.normalisation import Shares, shares
 from .lookahead import following
+from .ranks import sum_over_ranks
 from .transfer import changes_batches, transferred
 
 
@@ -68,5 +69,5 @@ class Window:
         named_batches = [named(b, module.student) for b in batches]
         counts = [module.objective.count_batch(b).to(module.device) for b in named_batches]
         own = torch.stack(counts)
-        everyone = module.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+        everyone = sum_over_ranks(module.trainer, own)
         return shares(own, everyone, module.trainer.world_size, module.objective.gathers())
