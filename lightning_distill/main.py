@@ -25,6 +25,10 @@ log = logging.getLogger("lightning_distill")
 FULL_ERROR, BY_MAIN = "HYDRA_FULL_ERROR", "LIGHTNING_DISTILL_SET_FULL_ERROR"
 
 
+class MemberFailed(RuntimeError):
+    """One run of a sweep has failed, and said why."""
+
+
 def run_dir(resume: str | None, job: str) -> str:
     """One directory per run, the same in each of its processes."""
     # A directory that is no run gets nothing written into it, nor is it made.
@@ -47,19 +51,16 @@ def _run_id() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
-def _label_kind(task: str | None) -> str:
-    kinds = {"multi_label": "binary_cross_entropy", "regression": "mse"}
-    return kinds.get(str(task), "cross_entropy")
+def _label_kind(task: Any) -> str:
+    # Read by a job only, which needs torch anyway.
+    from .run.task import made_task
+
+    return made_task(task).label_kind
 
 
 def _learning_rate(student: str) -> float:
     # What is trained from nothing bears larger steps than what was trained before.
     return 2e-3 if student in ("from_config", "causal_lm") else 5e-5
-
-
-def _agreement_task(task: str | None) -> str:
-    # A language model chooses among tokens as a classifier among classes.
-    return "classification" if task in (None, "language_modelling") else task
 
 
 # `replace`, because tests and notebooks may import this module more than once.
@@ -69,7 +70,8 @@ OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
 OmegaConf.register_new_resolver("label_kind", _label_kind, replace=True)
-OmegaConf.register_new_resolver("agreement_task", _agreement_task, replace=True)
+# Of configurations that were written before; a task is named as it is.
+OmegaConf.register_new_resolver("agreement_task", lambda task: task, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_distill.conf", config_name="main")
@@ -94,6 +96,9 @@ def _app(cfg: DictConfig) -> Any:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         _report(error, Path(str(cfg.output_dir)))
+        if _is_sweep():
+            # An exception, unlike an exit, lets Hydra run the other members.
+            raise MemberFailed(f"{cfg.output_dir}: {_message(error)}") from error
         sys.exit(1)
 
 
@@ -111,15 +116,31 @@ def _refuse_a_search_without_sweep() -> None:
 
 
 def _refuse_sweeps_over_processes(cfg: DictConfig) -> None:
-    devices = OmegaConf.select(cfg, "trainer.devices", default=1)
-    strategy = OmegaConf.select(cfg, "trainer.strategy", default="auto")
-    if _is_sweep() and strategy != "auto" and str(devices) != "1":
-        # Lightning's processes would each start the whole sweep again.
-        raise ValueError(
-            "A sweep (-m) cannot start several processes per run. Run the members one by one, "
-            "or use a launcher that gives each its own processes, such as "
-            "hydra/launcher=submitit_slurm."
-        )
+    trainer = cfg.get("trainer") or {}
+    devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
+    one = nodes in (1, None) and _is_one(devices, trainer.get("accelerator", "auto"))
+    if one or not _is_sweep():
+        return
+    # Lightning's processes would each start the whole sweep again.
+    raise ValueError(
+        f"A sweep (-m) cannot start several processes per run, and trainer.devices={devices} "
+        f"trainer.num_nodes={nodes} may: write trainer.devices=1, run the members one by one, or "
+        "use a launcher that gives each its own processes, such as hydra/launcher=submitit_slurm."
+    )
+
+
+def _is_one(devices: Any, accelerator: Any) -> bool:
+    """Whether Lightning starts one process for these devices of a host."""
+    if OmegaConf.is_list(devices):
+        return len(devices) == 1
+    given = str(devices).strip()
+    if given in ("auto", "-1", "None"):
+        # Of CPUs that is one process; of others as many as there are.
+        import torch
+
+        return accelerator == "cpu" or torch.accelerator.device_count() < 2
+    # Names of devices, as in "0," or "0,1"; a number says how many.
+    return given == "1" if "," not in given else len(given.strip(",").split(",")) == 1
 
 
 def _report(error: Exception, directory: Path) -> None:
@@ -192,6 +213,10 @@ def main() -> None:
     os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
     try:
         return _app()
+    except MemberFailed as error:
+        # Said when it failed, which may be many runs ago.
+        print(f"lightning-distill: a run of the sweep has failed: {error}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         # Nothing has begun, so that there is no directory to leave the traceback in.
         print(f"lightning-distill: error: {_message_of_hydra(error)}", file=sys.stderr)

@@ -1,14 +1,14 @@
 """Paths of earlier versions: importing one raises an error that says the new one."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 NEW_PATHS = {
-    "accumulation": "training.accumulation",
+    "accumulation": "training.window",
     "adapter": "objective.adapter",
-    "batches": "models.inputs",
+    "batches": "models.batch, and lightning_distill.models.inputs for what a model is given",
     "cache_folder": "data.cache_folder",
     "compilation": "models.compilation",
     "data.byte_pairs": "data.language.byte_pairs",
@@ -66,7 +66,7 @@ class Signpost(MetaPathFinder):
     """Asked by Python for modules that nobody else has found."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> None:
         """Say where a module of this package has gone; find nothing else.
 

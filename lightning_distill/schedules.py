@@ -29,6 +29,21 @@ class Schedule(nn.Module):
         return max(self.at(i / 100) for i in range(101))
 
 
+class Scaled(Schedule):
+    """Another schedule times a number."""
+
+    def __init__(self, schedule: Schedule, factor: float):
+        super().__init__()
+        self.schedule, self.factor = schedule, factor
+
+    def at(self, progress: float) -> float:
+        """`factor * schedule.at(progress)`."""
+        return self.factor * self.schedule.at(progress)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"times {self.factor}"
+
+
 class Constant(Schedule):
     """The same `value` throughout."""
 

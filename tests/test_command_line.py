@@ -417,7 +417,8 @@ def test_processes_started_by_torchrun_share_one_directory(command, installed, w
 
 
 def test_a_killed_run_goes_on_where_it_was(command, tmp_path, work, installed):
-    common = [*FILES, *FROM_FOLDER, *TINY[:3], *TINY[4:], *EXACT]
+    # With dropout, as always.
+    common = [*FILES, *FROM_FOLDER, *TINY[:3], *TINY[4:], *EXACT[2:]]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command(*common, "trainer.max_epochs=3", f"hydra.run.dir={whole}")
     (work / "stop.py").write_text(
@@ -437,6 +438,41 @@ def test_a_killed_run_goes_on_where_it_was(command, tmp_path, work, installed):
     expected, found = weights(whole), weights(cut)
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_the_student_learns_alone_goes_on_where_it_was(command, tmp_path, work):
+    common = [*FILES, *FROM_FOLDER, *TINY[:3], *TINY[4:], "trainer.max_epochs=3"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command(*common, f"hydra.run.dir={whole}")
+    (work / "stop_alone.py").write_text(
+        "import os, signal\nimport lightning as L\n\n\n"
+        "class KillInTheBaseline(L.Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        alone = str(trainer.default_root_dir).endswith('baseline')\n"
+        "        last = trainer.fit_loop.total_batch_idx == 4\n"
+        "        if alone and last and not os.environ.get('GO_ON'):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    stop = ["+callbacks.kill._target_=stop_alone.KillInTheBaseline"]
+    command(*common, *stop, f"hydra.run.dir={cut}", fails=True)
+    assert (cut / "result.json").exists() and not (cut / "baseline" / "result.json").exists()
+    command(f"resume={cut}", environment={"GO_ON": "1"})
+    for folder in ("", "baseline"):
+        expected, found = weights(whole / folder), weights(cut / folder)
+        for name, value in expected.items():
+            assert torch.equal(value, found[name]), (folder, name)
+        metrics = [json.loads((r / folder / "result.json").read_text()) for r in (whole, cut)]
+        assert metrics[0]["metrics"] == metrics[1]["metrics"], folder
+
+
+@pytest.mark.slow
+def test_a_member_of_a_sweep_that_fails_does_not_end_the_others(command, tmp_path):
+    small = [*FILES, *FROM_FOLDER, *TINY, "baseline=false", f"hydra.sweep.dir={tmp_path}"]
+    done = command("-m", "optimizer.lr=1e-3,-1,2e-3", *small, fails=True)
+    assert sorted(p.parent.name for p in tmp_path.glob("*/report.json")) == ["0", "2"]
+    assert "optimizer.lr must be positive, got -1" in done.stderr
+    assert "a run of the sweep has failed" in done.stderr
 
 
 def test_the_default_runs_and_finds_its_teacher_again(command, tmp_path):
@@ -566,6 +602,7 @@ BAD = [
     (["data=hub", "data.glue=sst3"], "`glue` must be one of"),
     (["optimizer.lr=fast"], "optimizer.lr must be a number, got 'fast'"),
     (["-m", "trainer=ddp", "trainer.devices=2"], "A sweep (-m) cannot start several processes"),
+    (["-m", "trainer.devices=2"], "A sweep (-m) cannot start several processes"),
     (["hparams_search=grid"], "add -m, as in lightning-distill -m hparams_search=grid"),
     (["teacher=null"], "cannot be null: write ~teacher instead of teacher=null"),
     (["scheduler=null"], "write ~scheduler instead of scheduler=null"),

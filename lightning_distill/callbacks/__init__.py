@@ -1,6 +1,16 @@
 """Lightning callbacks of this library."""
 
+from .best_checkpoint import BestCheckpoint
+from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
+from .last_checkpoint import LastCheckpoint
 from .step_profile import StepProfile, StepTimes
 
-__all__ = ["FiniteLoss", "StepProfile", "StepTimes"]
+__all__ = [
+    "BestCheckpoint",
+    "ExactResuming",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "StepProfile",
+    "StepTimes",
+]

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.profilers import Profiler
 from torch import nn, Tensor
 
-from ..models.inputs import batch_size
+from ..models.batch import batch_size
 
 OTHER = "other"
 # What each part of a step is, in the order in which a step goes through them.

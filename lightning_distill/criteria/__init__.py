@@ -15,6 +15,7 @@ from .class_subset import class_subset, ClassSubset
 from .correlation_congruence import correlation_congruence, CorrelationCongruence
 from .cosine_hidden import cosine_hidden, CosineHidden
 from .crd import CRD, crd
+from .criterion import Criterion
 from .cwd import CWD, cwd
 from .dist import DIST, dist
 from .dkd import DKD, dkd
@@ -95,6 +96,7 @@ __all__ = [
     "ClassSubset",
     "CorrelationCongruence",
     "CosineHidden",
+    "Criterion",
     "FusedLinearCrossEntropy",
     "FusedLinearDivergence",
     "FusedLinearSampled",

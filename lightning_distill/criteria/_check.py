@@ -28,13 +28,26 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: Number | Tensor) -> None:
-    """Refuse a number that is not positive; a schedule is looked at when it is called."""
-    if getattr(value, "reads_logits", False):
+def reads_logits(value: Any) -> bool:
+    """Whether it is a module of `temperatures`, which is called on logits, and no schedule.
+
+    A number has no members and a schedule may be any function, so this one is asked for by name.
+    """
+    return bool(getattr(value, "reads_logits", False))
+
+
+def refuse_logits(name: str, value: Any) -> None:
+    """Refuse a number that depends on the logits, where one is needed for all samples."""
+    if reads_logits(value):
         raise ValueError(
             f"`{name}` must be a number or a schedule for this criterion, and "
             f"{type(value).__name__} may give each sample its own."
         )
+
+
+def check_positive(name: str, value: Number | Tensor) -> None:
+    """Refuse a number that is not positive; a schedule is looked at when it is called."""
+    refuse_logits(name, value)
     if callable(value):
         return
     if isinstance(value, Tensor):
@@ -47,6 +60,7 @@ def check_positive(name: str, value: Number | Tensor) -> None:
 
 def positive(name: str, value: Number) -> float:
     """The number now, if it is a schedule, checked."""
+    refuse_logits(name, value)
     number = value() if callable(value) else value
     check_positive(name, number)
     return number
@@ -54,7 +68,7 @@ def positive(name: str, value: Number) -> float:
 
 def check_temperature(value: Number) -> None:
     """Refuse a number that is not positive; one that depends on logits is looked at with them."""
-    if not getattr(value, "reads_logits", False):
+    if not reads_logits(value):
         check_positive("temperature", value)
 
 
@@ -62,7 +76,7 @@ def temperature_of(
     value: Number, student: Tensor, teacher: Tensor, mask: Tensor | None
 ) -> float | Tensor:
     """The temperature now: a number, or what a module makes of the logits, one for each sample."""
-    if not getattr(value, "reads_logits", False):
+    if not reads_logits(value):
         return positive("temperature", value)
     found = value(student, teacher, mask)  # type: ignore[operator,call-arg]
     if mask is not None and found.shape == mask.shape:
@@ -136,10 +150,8 @@ def masked_mean(
 ) -> Float[Tensor, ""]:
     """Mean of the values that count; 0 with a connected graph if none does.
 
-    While training in several processes the mean is that over all of them: each divides by
-    its share of the count of all, so that the average of the gradients, which DDP takes, is the
-    gradient of one process with the whole batch, also where the ranks count unequally many.
-    Every rank must call it equally often.
+    It is the mean of this batch in this process. What a batch counts beside the others of a step,
+    of all processes, is the [`Objective`][]'s to say, by what [`Criterion.counted`][] names.
 
     Within [`SampleWeighted`][] it is the weighted mean.
 
@@ -151,12 +163,10 @@ def masked_mean(
         ValueError: if the shapes differ.
     """
     weights = in_force()
-    if mask is None and weights is not None:
-        return _over_ranks(*weights.sums(values, None))
     if mask is None:
-        if _training_ranks() == 1:
-            return values.sum() / max(values.numel(), 1)
-        return _over_ranks(values.sum(), torch.tensor(values.numel(), device=values.device))
+        if weights is not None:
+            return weights.mean(values, None)
+        return values.sum() / max(values.numel(), 1)
     if mask.shape != values.shape:
         raise ValueError(
             f"`mask` must have one entry per value, shape {tuple(values.shape)}, got "
@@ -164,9 +174,9 @@ def masked_mean(
         )
     counted = mask if mask.dtype == torch.bool else mask != 0
     if weights is not None:
-        return _over_ranks(*weights.sums(values, counted))
+        return weights.mean(values, counted)
     # Selected and not multiplied: 0 times NaN is NaN, in the value and in the gradient.
-    return _over_ranks(torch.where(counted, values, 0.0).sum(), counted.sum())
+    return mean_of(torch.where(counted, values, 0.0).sum(), counted.sum())
 
 
 def mean_of(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, ""]:
@@ -177,41 +187,4 @@ def mean_of(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, "
     """
     if in_force() is not None:
         raise ValueError("A sum over samples cannot be weighed; take masked_mean of the values.")
-    return _over_ranks(total, count)
-
-
-def _over_ranks(total: Tensor, count: Tensor) -> Tensor:
-    world = _training_ranks()
-    if world > 1:
-        own, count = count, count.detach().clone()
-        torch.distributed.all_reduce(count)
-        if own.requires_grad:
-            # Weights that are learned change the divisor of every rank's values.
-            whole = total.detach().clone()
-            torch.distributed.all_reduce(whole)
-            total = total - whole / _divisor(count) * (own - own.detach())
-        total = total * world
-    return total / _divisor(count)
-
-
-def sum_over_ranks(count: Tensor) -> Tensor:
-    """Of all processes while training; every rank must call it equally often."""
-    if _training_ranks() > 1:
-        count = count.detach().clone()
-        torch.distributed.all_reduce(count)
-    return count
-
-
-def _divisor(count: Tensor) -> Tensor:
-    return count.clamp(min=1) if not count.is_floating_point() else count.masked_fill(count == 0, 1)
-
-
-def _training_ranks() -> int:
-    return ranks() if torch.is_grad_enabled() else 1
-
-
-def ranks() -> int:
-    """How many processes train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return 1
+    return total / count.clamp(min=1)

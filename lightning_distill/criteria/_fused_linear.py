@@ -1,25 +1,25 @@
-"""Heads and what is asked of their logits, a few tokens at a time, gradient in the forward."""
+"""Logits of heads, a few tokens at a time, and what is asked of them; gradient in the forward."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._check import check_positive, in_full_precision, mean_of, sum_over_ranks, without_autocast
+from ._check import in_full_precision
 from ._log_probabilities import WithGradient
-from ._weighing import in_force
-from .hard_label import hard_label, UNLABELLED
+from .hard_label import hard_label
 
 MIB = 2**20
 # On a CPU what one product or one softmax touches must fit the cache of a core: a product with a
 # large vocabulary takes half as long in blocks. Elsewhere a launch costs more than the cache saves.
 CACHE = MIB
+# In float16, gradients in the logits are kept so many times larger, for so many tokens at most.
+RAISED, ROWS = 16.0, 1024
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,19 @@ class Work:
     vocabulary: int
 
     @property
+    def raised(self) -> float:
+        """What gradients in the logits are multiplied by while they are kept.
+
+        Of a large vocabulary they are so small that float16 has few digits left for them, and the
+        loss is scaled later. Sums over the tokens of a chunk must not leave its range either.
+        """
+        return RAISED if self._in_float16 else 1.0
+
+    @property
+    def _in_float16(self) -> bool:
+        return self.student.weight.dtype == torch.float16
+
+    @property
     def differentiated(self) -> bool:
         """Whether any gradient is wanted."""
         return self.hidden or self.weight or self.bias
@@ -157,7 +170,8 @@ class Work:
         """First and last of the tokens whose logits exist together, in equal parts."""
         tokens, weight = len(self.student.hidden), self.student.weight
         row = len(weight) * weight.element_size() + self.target.row_bytes
-        count = -(-tokens // max(self.chunk_bytes // row, 1))
+        rows = max(self.chunk_bytes // row, 1)
+        count = -(-tokens // (min(rows, ROWS) if self._in_float16 else rows))
         bounds = [tokens * i // max(count, 1) for i in range(count + 1)]
         return pairwise(bounds)
 
@@ -221,7 +235,8 @@ def _compare(work: Work, ours: Tensor, start: int, found: Found) -> None:
             off.scatter_add_(-1, labels.clamp(min=0).unsqueeze(-1).long(), -one)
             gradient = gradient.add_(off.mul_(labelled * work.label_weight))
     if work.differentiated:
-        ours.copy_(gradient if isinstance(slope, float) and slope == 1 else gradient.mul_(slope))
+        gradient = gradient if isinstance(slope, float) and slope == 1 else gradient.mul_(slope)
+        ours.copy_(gradient if work.raised == 1 else gradient.mul_(work.raised))
 
 
 def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
@@ -236,20 +251,21 @@ def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
     for block in _blocks(student.weight):
         part = gradient[:, block]
         if of_hidden is not None:
-            _add_product(total, part, student.weight[block])
+            _add_product(total, part, student.weight[block], work.raised)
         if found.weight is not None:
-            _add_product(found.weight[block], part.T, hidden)
+            _add_product(found.weight[block], part.T, hidden, work.raised)
         if found.bias is not None:
-            found.bias[block].add_(part.sum(0, dtype=found.bias.dtype))
+            of_bias = part.sum(0, dtype=found.bias.dtype)
+            found.bias[block].add_(of_bias, alpha=1 / work.raised)
     if of_hidden is not None and total is not of_hidden:
         of_hidden.copy_(total)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def _add_product(total: Tensor, a: Tensor, b: Tensor, raised: float) -> None:
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, alpha=1 / raised)
     else:
-        total.add_(a @ b)
+        total.add_(a @ b, alpha=1 / raised)
 
 
 def _blocks(weight: Tensor) -> Iterator[slice]:
@@ -267,22 +283,22 @@ def _tiles(logits: Tensor, element: int) -> Iterator[slice]:
 
 
 class FusedLinear(torch.autograd.Function):
-    """Sum over the tokens of value and weighted cross-entropy; the value of each."""
+    """Sums over the tokens of both losses, one of them weighted, and the value of each token."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The tensors are those of `work.student`, for autograd to see."""
         found = compute(work)
         ctx.gradients, ctx.work = found.gradients, work
         # They are not read; autograd refuses another backward if they were changed in between.
         ctx.save_for_backward(hidden, weight, bias)
-        ctx.mark_non_differentiable(found.values)
-        total = found.values.sum()
+        total, of_labels = found.values.sum(), found.label_values.sum()
+        ctx.mark_non_differentiable(found.values, of_labels)
         if work.labels is not None:
-            total = total + found.label_values.sum() * work.label_weight
-        return total, found.values
+            total = total + of_labels * work.label_weight
+        return total, found.values, of_labels
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -301,170 +317,3 @@ class FusedLinear(torch.autograd.Function):
             None if gradient is None else gradient.mul_(outer[0]).to(x.dtype)
             for gradient, x in zip(gradients, inputs, strict=True)
         ), None
-
-
-def mean_over_chunks(
-    student: Float[Tensor, "... width"],
-    head: Any,
-    shared: int,
-    counted: Bool[Tensor, "..."],
-    target: Callable[[Callable[[Tensor], Tensor], torch.dtype | None], Target],
-    labels: Int[Tensor, "..."] | None = None,
-    label_weight: Tensor | float = 0.0,
-    chunk_mb: float | None = None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, " counted"]]:
-    """The mean over the tokens that count, with its gradient, and their values.
-
-    Args:
-        student: what the student's head is given.
-        head: the student's.
-        shared: how many of its classes are compared.
-        counted: which tokens count.
-        target: makes what they are compared with, from a function that selects the tokens that
-            count, and the type in which autocast takes products.
-        labels: -100 where there is none, and where a token does not count.
-        label_weight: of the cross-entropy with them.
-        chunk_mb: MiB for the logits of a chunk.
-    """
-    whole = bool(counted.all())
-
-    def select(values: Tensor) -> Tensor:
-        return values.flatten(0, counted.dim() - 1) if whole else values[counted]
-
-    student = select(student)
-    labels = None if labels is None else select(labels)
-    count = torch.tensor(len(student), device=student.device)
-    of_label: Tensor | float = label_weight
-    if labels is not None:
-        # The sum is divided by the number of tokens, this part of it by that of labels.
-        both = sum_over_ranks(torch.stack([count, (labels != UNLABELLED).sum()]))
-        both = both.to(in_full_precision(student)[0].dtype)
-        of_label = of_label * both[0] / both[1].clamp(min=1)
-    weight, bias, _, _ = parts(head)
-    learns = [
-        torch.is_grad_enabled() and x is not None and x.requires_grad
-        for x in (student, weight, bias)
-    ]
-    device = student.device.type
-    chunk_mb = chunk_mb or (36 if device == "cpu" else 1024)
-    lower = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    with without_autocast(student):
-        work = Work(
-            student=side_of("student", student, head, shared, lower),
-            target=target(select, lower),
-            labels=labels,
-            label_weight=of_label,
-            chunk_bytes=int(chunk_mb * MIB),
-            hidden=learns[0],
-            weight=learns[1],
-            bias=learns[2],
-            vocabulary=len(weight),
-        )
-        total, values = FusedLinear.apply(student, weight, bias, work)
-        return mean_of(total, count), values
-
-
-def whole_logits(
-    hidden: Float[Tensor, "... width"], head: Any, shared: int
-) -> Float[Tensor, "... shared"]:
-    """The logits of the first `shared` classes of a head, as autograd follows them."""
-    weight, bias, scale, softcap = parts(head)
-    logits = F.linear(hidden, weight[:shared], None if bias is None else bias[:shared])
-    (logits,) = in_full_precision(logits)
-    logits = logits * scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def check_settings(label_weight: float, shared_vocab: int | None, chunk_mb: float | None) -> None:
-    """Refuse what a fused criterion cannot be set to."""
-    if isinstance(label_weight, bool) or not 0 <= label_weight < float("inf"):
-        raise ValueError(f"`label_weight` must be finite and not negative, got {label_weight!r}.")
-    if chunk_mb is not None:
-        check_positive("chunk_mb", chunk_mb)
-    if shared_vocab is not None and shared_vocab < 1:
-        raise ValueError(f"`shared_vocab` must be at least 1, got {shared_vocab}.")
-
-
-def refuse_weights(criterion: Any, instead: str) -> None:
-    """Refuse to be weighed by sample: the values of tokens are summed while they are found."""
-    if in_force() is not None:
-        raise ValueError(
-            f"{type(criterion).__name__} cannot be weighed by sample: it sums over the tokens "
-            f"while it computes them. Use {instead} on the logits."
-        )
-
-
-def tokens_that_count(
-    student: Float[Tensor, "... width"],
-    mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None,
-    labels: Int[Tensor, "..."] | None,
-    label_weight: float,
-    shift_labels: bool,
-) -> tuple[Bool[Tensor, "..."], Int[Tensor, "..."] | None]:
-    """Which tokens count, and the labels of those for the cross-entropy, if it has a weight.
-
-    Raises:
-        ValueError: for a mask or labels of another shape, or a weight without labels.
-    """
-    if label_weight and labels is None:
-        raise ValueError(
-            f"`label_weight` is {label_weight:.4g} and there are no labels: add "
-            "labels=batch.labels to the term's inputs, or set `label_weight` to 0."
-        )
-    tokens = student.shape[:-1]
-    if labels is not None:
-        if labels.shape != tokens:
-            raise ValueError(
-                f"`labels` must have one entry per token, shape {tuple(tokens)}, "
-                f"got {tuple(labels.shape)}."
-            )
-        labels = F.pad(labels[..., 1:], (0, 1), value=UNLABELLED) if shift_labels else labels
-    if mask is not None:
-        if mask.shape != tokens:
-            raise ValueError(
-                f"`mask` must have one entry per token, shape {tuple(tokens)}, got "
-                f"{tuple(mask.shape)}."
-            )
-        counted = mask != 0
-    elif labels is not None:
-        counted = labels != UNLABELLED
-    else:
-        counted = torch.ones(tokens, dtype=torch.bool, device=student.device)
-    if labels is None or not label_weight:
-        return counted, None
-    return counted, labels.masked_fill(~counted, UNLABELLED)
-
-
-def parts(head: Any) -> tuple[Tensor, Tensor | None, float, float | None]:
-    """Weight, bias, scale and softcap of a head."""
-    weight = getattr(head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise ValueError(
-            "A head must have a `weight` of shape (vocabulary, width), as an nn.Linear has, got "
-            f"{type(head).__name__}"
-            + (f" with shape {tuple(weight.shape)}." if isinstance(weight, Tensor) else ".")
-        )
-    scale, softcap = getattr(head, "scale", None), getattr(head, "softcap", None)
-    return weight, getattr(head, "bias", None), 1.0 if scale is None else float(scale), softcap
-
-
-def side_of(role: str, hidden: Tensor, head: Any, shared: int, lower: torch.dtype | None) -> Side:
-    """Hidden states and the first rows of a head, in one type, without graph."""
-    weight, bias, scale, softcap = parts(head)
-    if hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"The {role}'s hidden states are {hidden.shape[-1]} wide and its head takes "
-            f"{weight.shape[1]}. Are they what the head is given ({role}.layer_input:PATH)?"
-        )
-    tensors = [hidden.detach(), weight.detach()[:shared]]
-    tensors += [] if bias is None else [bias.detach()[:shared]]
-    if lower is not None and all(t.dtype != torch.float64 for t in tensors):
-        tensors = [t.to(lower) for t in tensors]
-    kinds = {t.dtype for t in tensors}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"The {role}'s hidden states and head must have one type, got "
-            f"{', '.join(sorted(map(str, kinds)))}. Convert one, or use autocast."
-        )
-    hidden, weight = tensors[:2]
-    return Side(hidden, weight, None if bias is None else tensors[2], scale, softcap)

@@ -7,17 +7,22 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ._check import ranks
-
 
 def gather_rows(rows: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "all_rows ..."]:
     """The rows of every process, in the order of the ranks; each may have another number of them.
 
     Gradients flow to this process's own rows, and are multiplied by the number of processes: DDP
     takes the average of all, which then is the gradient of one process with all rows. Every rank
-    must call it equally often.
+    must call it equally often, which holds in training alone: see [`learns`][].
     """
     return rows if ranks() == 1 else _Gather.apply(rows)  # type: ignore[no-any-return]
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 class _Gather(torch.autograd.Function):

@@ -26,7 +26,24 @@ def same_places(
     return shrunk(student), shrunk(teacher)
 
 
-def check_layers(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+def check_maps(criterion: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse what is no feature map, of which torch's own words would name no layer.
+
+    Args:
+        criterion: what an error calls it.
+        student: the student's features.
+        teacher: the teacher's.
+    """
+    for role, features in (("student", student), ("teacher", teacher)):
+        if features.dim() != 4:
+            raise ValueError(
+                f"{criterion} compares feature maps (batch, channels, height, width), and the "
+                f"{role}'s features have shape {tuple(features.shape)}. Name a layer that returns "
+                "maps, or compare vectors and hidden states with Hint."
+            )
+
+
+def check_layers(criterion: str, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
     """Refuse lists of maps whose consecutive pairs cannot be compared."""
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(
@@ -34,6 +51,8 @@ def check_layers(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
             f"{len(student)} and {len(teacher)}. In a term, name the layers of each with commas "
             "between them, and set mapping=together."
         )
+    for own, of_teacher in zip(student, teacher, strict=True):
+        check_maps(criterion, own, of_teacher)
     channels = [[x.shape[1] for x in maps] for maps in (student, teacher)]
     if channels[0] != channels[1]:
         raise ValueError(

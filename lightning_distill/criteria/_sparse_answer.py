@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ._fused_linear import parts
+from ._heads import parts
 
 # Logits of a live teacher; or from a cache the fields of an encoding with its settings.
 SparseAnswer = Tensor | Mapping[str, Any]

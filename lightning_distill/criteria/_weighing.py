@@ -8,19 +8,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ._gather import gather_rows
+
 Weights = Float[Tensor, "..."] | Int[Tensor, "..."] | Bool[Tensor, "..."]
 
 
 class Weighing:
     """Weights of samples, and whether a mean was taken under them."""
 
-    def __init__(self, weights: Weights, normalize: bool):
+    def __init__(self, weights: Weights, normalize: bool, gather: bool = False):
         if weights.dim() == 0:
             raise ValueError(
                 "Weights must be one per sample, got a single number; to weigh the whole term, set "
                 "the term's `weight`."
             )
-        self.weights, self.normalize = weights, normalize
+        self.weights, self.normalize, self.gather = weights, normalize, gather
         self.used = False
 
     def keep(self, kept: Bool[Tensor, " batch"]) -> None:
@@ -32,8 +34,15 @@ class Weighing:
             )
         self.weights = self.weights[kept]
 
-    def sums(self, values: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The sum of the weighed values, and what it is divided by."""
+    def mean(self, values: Tensor, counted: Tensor | None) -> Tensor:
+        """The mean of the weighed values; 0 with a connected graph if nothing counts."""
+        total, count = self._sums(values, counted)
+        if self.gather:
+            # Of all processes, as the weights that divide it are.
+            total, count = gather_rows(torch.stack([total, count.to(total)]).unsqueeze(0)).sum(0)
+        return total / count.masked_fill(count == 0, 1)
+
+    def _sums(self, values: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         self.used = True
         weights = self._like(values)
         if counted is not None:
@@ -75,13 +84,14 @@ def in_force() -> Weighing | None:
 
 
 @contextmanager
-def weighing(weights: Weights, normalize: bool = True) -> Iterator[Weighing]:
+def weighing(weights: Weights, normalize: bool = True, gather: bool = False) -> Iterator[Weighing]:
     """Within it, `masked_mean` takes the weighted mean; `used` of what it gives says if it did.
 
     Args:
         weights: one per sample, finite and not negative; values that have more dimensions than
             the weights share them, as the tokens of a row do. What is masked may be anything.
         normalize: divide by the sum of the weights of what counts, not by how many count.
+        gather: take both sums over all processes; each of them must take as many means.
 
     Raises:
         ValueError: if weights are in force already, or do not fit.
@@ -91,7 +101,7 @@ def weighing(weights: Weights, normalize: bool = True) -> Iterator[Weighing]:
             "Weights within weights: one SampleWeighted is inside another. Use one of them, whose "
             "weight is the product."
         )
-    token = _IN_FORCE.set(Weighing(weights, normalize))
+    token = _IN_FORCE.set(Weighing(weights, normalize, gather))
     try:
         yield _IN_FORCE.get()  # type: ignore[misc]
     finally:

@@ -7,9 +7,10 @@ from torch import nn, Tensor
 
 from ._check import check_positive, check_same_shape, in_full_precision, masked_mean
 from ._connector import Connector
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def ab(
@@ -35,7 +36,7 @@ def ab(
     return F.relu(margin + side * student).square().flatten(1).sum(dim=1)
 
 
-class AB(nn.Module):
+class AB(Criterion):
     """Mean of [`ab`][] over the samples that count.
 
     Where the channels differ, the student's go through a trained 1x1 convolution and batch norm.
@@ -55,20 +56,22 @@ class AB(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the connector for the channels of these features."""
         if self.connector is None:
             s, t = student.shape[1], teacher.shape[1]
+            if s != t:
+                check_maps("AB", student, teacher)
             part = nn.Identity() if s == t else Connector(s, t)
             self.connector = fitted(self, part, student)
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, Number, positive, UNLABELLED
 from ._spans import check_spans, span_count, spans_of_both
+from .criterion import Criterion
 
 
 def alm(
@@ -64,7 +65,7 @@ def _log_rest(log_p: Tensor) -> Tensor:
     return torch.where(near, (-torch.expm1(small)).log(), torch.log1p(-large.exp()))
 
 
-class ALM(nn.Module):
+class ALM(Criterion):
     """Mean of [`alm`][] over the spans: stretches of text that both models have tokens for.
 
     For models with different tokenizers: both are asked how likely they find the same text after
@@ -83,6 +84,8 @@ class ALM(nn.Module):
             it grows, so the term's weight should be of its size; 1 compares plain probabilities,
             which says little of spans of many tokens. The authors' code has 100.
     """
+
+    needs_classes = True
 
     # The classes of student and teacher need not be the same.
     any_classes = True
@@ -127,16 +130,10 @@ class ALM(nn.Module):
         log_q, log_p = log_q.masked_fill(~both, -1.0), log_p.masked_fill(~both, -1.0)
         return masked_mean(alm(log_q, log_p, temperature), both)
 
-    def counted(
-        self,
-        student_spans: Int[Tensor, "rows student_tokens"] | None = None,
-        teacher_spans: Int[Tensor, "rows teacher_tokens"] | None = None,
-        **others: Any,
-    ) -> Bool[Tensor, "rows student_tokens"] | None:
+    def counted(self, **inputs: Any) -> Tensor | None:
         """As many positions as there are spans that the loss is the mean of; `None` if unknown."""
-        if student_spans is None or teacher_spans is None:
-            return None
-        return spans_of_both(student_spans, teacher_spans)
+        mine, others = inputs.get("student_spans"), inputs.get("teacher_spans")
+        return None if mine is None or others is None else spans_of_both(mine, others)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

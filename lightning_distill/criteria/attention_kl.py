@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._attention import check_heads
 from ._check import in_full_precision, masked_mean
+from .criterion import Criterion
 
 
 def attention_kl(
@@ -28,7 +29,7 @@ def attention_kl(
     return (teacher * (teacher.log() - student.log())).sum(dim=(1, 3)) / student.shape[1]
 
 
-class AttentionKL(nn.Module):
+class AttentionKL(Criterion):
     """Mean of [`attention_kl`][] over the queries that count."""
 
     def forward(

@@ -1,12 +1,15 @@
 """Attention maps, entry by entry."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._attention import check_heads, pairs
 from ._check import in_full_precision, masked_mean
 from ._weighing import in_force
+from .criterion import Criterion
 
 
 def attention_mse(
@@ -32,8 +35,13 @@ def _squares(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher, reduction="none")
 
 
-class AttentionMSE(nn.Module):
+class AttentionMSE(Criterion):
     """Mean of [`attention_mse`][] over the pairs of tokens that count."""
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """The pairs of tokens of which both count."""
+        mask = inputs.get("mask")
+        return None if mask is None else pairs(mask)
 
     def forward(
         self,

@@ -3,10 +3,11 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, check_positive, masked_mean
-from ._maps import same_places
+from ._maps import check_maps, same_places
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -43,7 +44,7 @@ def attention_transfer(
     return torch.where(total > 0, total, 1.0).sqrt().masked_fill(total == 0, 0.0)
 
 
-class AttentionTransfer(nn.Module):
+class AttentionTransfer(Criterion):
     """Mean of [`attention_transfer`][] over the samples that count.
 
     Args:
@@ -59,11 +60,12 @@ class AttentionTransfer(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("AttentionTransfer", student, teacher)
         return masked_mean(attention_transfer(student, teacher, self.power, self.variant), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -1,10 +1,12 @@
 """Centred kernel alignment: are the samples laid out alike, up to rotation and scale?"""
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import in_full_precision, without_autocast
+from ._parts import learns
 from ._rows import feature_rows
+from .criterion import Criterion
 
 
 def cka(student: Float[Tensor, "rows _"], teacher: Float[Tensor, "rows _"]) -> Float[Tensor, ""]:
@@ -33,12 +35,15 @@ def cka(student: Float[Tensor, "rows _"], teacher: Float[Tensor, "rows _"]) -> F
     return 1 - across / (own * of_teacher).clamp(min=1e-20).sqrt()
 
 
-class CKA(nn.Module):
+class CKA(Criterion):
     """[`cka`][] of the samples that count.
 
     Args:
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    across_samples = True
 
     def __init__(self, gather: bool = False):
         super().__init__()
@@ -55,5 +60,5 @@ class CKA(nn.Module):
         Samples are the first dimension, and the rest of each is flattened; with a mask, samples
         are its entries, such as the tokens of a `(batch, tokens)` mask.
         """
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         return 0.0 * student.sum() if len(student) < 2 else cka(student, teacher)

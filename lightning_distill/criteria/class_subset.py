@@ -1,6 +1,6 @@
 """Class subset: only some of the classes, and wherever the classes are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import nn, Tensor
 
 from ._check import UNLABELLED
+from ._wrapper import Wrapper
+from .criterion import Criterion
 from .soft_target import SoftTarget
 
 
@@ -39,7 +41,7 @@ def class_subset(
     return logits[..., torch.tensor(classes, device=logits.device)]
 
 
-class ClassSubset(nn.Module):
+class ClassSubset(Wrapper):
     """Any criterion between logits, on some classes, or on maps of logits.
 
     Student and teacher may have heads of different sizes: each has classes of its own to keep.
@@ -63,8 +65,7 @@ class ClassSubset(nn.Module):
         teacher_classes: Sequence[int] | None = None,
         dim: int = -1,
     ):
-        super().__init__()
-        self.criterion = SoftTarget() if criterion is None else criterion
+        super().__init__(SoftTarget() if criterion is None else criterion)
         self.classes = _checked("classes", classes)
         self.teacher_classes = _checked("teacher_classes", teacher_classes) or self.classes
         self.dim = dim
@@ -77,21 +78,42 @@ class ClassSubset(nn.Module):
                 f"{len(kept[1])}."
             )
 
+    def around(self, criterion: Criterion) -> "ClassSubset":
+        """The same classes for another criterion."""
+        return ClassSubset(criterion, self.classes, self.teacher_classes, self.dim)
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """What counts in the criterion; samples with a label of another class have none."""
+        return self.criterion.counted(**self._with_places(inputs))
+
+    def prepare(self, student: Tensor, teacher: Tensor | None = None, **named: Any) -> None:
+        """The criterion's, for those classes."""
+        self.criterion.prepare(*self._kept(student, teacher), **self._with_places(named))
+
     def forward(
-        self, student: Float[Tensor, "..."], teacher: Float[Tensor, "..."], **named: Any
+        self,
+        student: Float[Tensor, "..."],
+        teacher: Float[Tensor, "..."] | None = None,
+        **named: Any,
     ) -> Float[Tensor, ""]:
         """What the criterion says of those classes; other arguments go to it as they are."""
+        return self.criterion(*self._kept(student, teacher), **self._with_places(named))
+
+    def _kept(self, student: Tensor, teacher: Tensor | None) -> list[Tensor]:
+        found = [class_subset(student, self.classes, self.dim)]
+        if teacher is not None:
+            found.append(class_subset(teacher, self.teacher_classes, self.dim))
+        return found
+
+    def _with_places(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with labels that are numbers of the classes kept."""
         labels = named.get("labels")
-        if labels is not None and self.classes is not None:
-            kept = torch.tensor(self.classes, device=labels.device)
-            found = labels.unsqueeze(-1) == kept
-            place = found.long().argmax(dim=-1)
-            named["labels"] = place.masked_fill(~found.any(dim=-1), UNLABELLED)
-        return self.criterion(
-            class_subset(student, self.classes, self.dim),
-            class_subset(teacher, self.teacher_classes, self.dim),
-            **named,
-        )
+        if labels is None or self.classes is None:
+            return dict(named)
+        kept = torch.tensor(self.classes, device=labels.device)
+        found = labels.unsqueeze(-1) == kept
+        place = found.long().argmax(dim=-1)
+        return {**named, "labels": place.masked_fill(~found.any(dim=-1), UNLABELLED)}
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"classes={self.classes}, dim={self.dim}"

@@ -5,10 +5,12 @@ import math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, without_autocast
+from ._parts import learns
 from ._rows import feature_rows
+from .criterion import Criterion
 
 
 def correlation_congruence(
@@ -45,14 +47,17 @@ def _kernel(x: Tensor, gamma: float, order: int) -> Tensor:
     return math.exp(-2 * gamma) * total
 
 
-class CorrelationCongruence(nn.Module):
+class CorrelationCongruence(Criterion):
     """[`correlation_congruence`][] of the samples that count.
 
     Args:
         gamma: of the kernel; larger looks at nearer neighbours.
         order: of the expansion.
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    across_samples = True
 
     def __init__(self, gamma: float = 0.4, order: int = 2, gather: bool = False):
         super().__init__()
@@ -72,7 +77,7 @@ class CorrelationCongruence(nn.Module):
         Samples are the first dimension, and the rest of each is flattened; with a mask, samples
         are its entries, such as the tokens of a `(batch, tokens)` mask.
         """
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         if len(student) < 2:
             return 0.0 * student.sum()
         return correlation_congruence(student, teacher, self.gamma, self.order)

@@ -2,9 +2,10 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_same_shape, in_full_precision, masked_mean
+from .criterion import Criterion
 
 
 def cosine_hidden(
@@ -23,7 +24,7 @@ def cosine_hidden(
     return 1 - torch.cosine_similarity(student, teacher, dim=-1)
 
 
-class CosineHidden(nn.Module):
+class CosineHidden(Criterion):
     """Mean of [`cosine_hidden`][] over the tokens that count."""
 
     def forward(

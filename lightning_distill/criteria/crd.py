@@ -1,6 +1,7 @@
 """Contrastive representation distillation: the same sample in both models, among many others."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from ._check import (
 from ._gather import gather_rows
 from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
+from .criterion import both, Criterion
 
 
 def crd(
@@ -59,7 +61,7 @@ def _scores(a: Tensor, own: Tensor, others: Tensor, temperature: float) -> tuple
         return (a * own).sum(dim=1) / temperature, a @ others.T / temperature
 
 
-class CRD(nn.Module):
+class CRD(Criterion):
     r"""Mean of [`crd`][] in both directions over the samples that count, with memory banks.
 
     Two trained linear maps embed both models' features. The banks hold an embedding of every
@@ -83,6 +85,8 @@ class CRD(nn.Module):
         temperature: $\tau$ of the scores.
         momentum: share of a bank's entry that stays when its sample is seen again.
     """
+
+    across_samples = True
 
     student_embedding: nn.Module | None
     teacher_embedding: nn.Module | None
@@ -170,6 +174,12 @@ class CRD(nn.Module):
         if learns(self):
             self._remember(student, teacher, rows, labels)
         return masked_mean(values[0] + values[1])
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """The samples that are rows of the training data and true in `mask`, labelled or not."""
+        rows, mask = inputs.get("rows"), inputs.get("mask")
+        own = None if rows is None else rows >= 0
+        return own if mask is None else both(own, mask)
 
     def _check_data(self, rows: Tensor, labels: Tensor) -> None:
         if labels.shape != rows.shape or labels.is_floating_point():

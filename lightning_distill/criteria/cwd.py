@@ -1,10 +1,12 @@
 """Channel-wise distillation: where each channel looks, as a distribution over the places."""
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, masked_mean, Number, positive
 from ._log_probabilities import kl, log_probabilities
+from ._maps import check_maps
+from .criterion import Criterion
 
 
 def cwd(
@@ -27,7 +29,7 @@ def cwd(
     return kl(log_p, log_q).mean(dim=1) * temperature**2
 
 
-class CWD(nn.Module):
+class CWD(Criterion):
     """Mean of [`cwd`][] over the samples that count.
 
     Args:
@@ -42,11 +44,13 @@ class CWD(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch channels *places"],
-        teacher: Float[Tensor, "batch channels *places"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
+        if student.dim() < 3:
+            check_maps("CWD", student, teacher)
         return masked_mean(cwd(student, teacher, positive("temperature", self.temperature)), mask)
 
     def extra_repr(self) -> str:  # noqa: D102

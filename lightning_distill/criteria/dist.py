@@ -2,11 +2,13 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, Number, positive
 from ._log_probabilities import probabilities
+from ._parts import learns
 from ._rows import logit_rows
+from .criterion import Criterion
 
 
 def dist(
@@ -40,7 +42,7 @@ def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
     return torch.cosine_similarity(a, b, dim=dim, eps=1e-8)
 
 
-class DIST(nn.Module):
+class DIST(Criterion):
     """[`dist`][] of the samples that count, whatever their leading shape.
 
     Args:
@@ -48,8 +50,12 @@ class DIST(nn.Module):
         gamma: weight of the correlation over the samples of a class.
         temperature: flattens both distributions before they are compared; a positive number or a
             schedule. The paper takes 1 on ImageNet and 4 on CIFAR-100.
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    needs_classes = True
+    across_samples = True
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ class DIST(nn.Module):
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
         temperature = positive("temperature", self.temperature)
-        student, teacher = logit_rows(student, teacher, mask, self.gather)
+        student, teacher = logit_rows(student, teacher, mask, self.gather and learns(self))
         if len(student) == 0:
             return student.sum()
         return dist(student, teacher, self.beta, self.gamma, temperature)

@@ -2,10 +2,11 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import kl, log_probabilities, without_label
+from .criterion import Criterion
 
 
 def dkd(
@@ -43,7 +44,7 @@ def _target_against_rest(
     return torch.cat([log_p.gather(-1, index), rest], dim=-1)
 
 
-class DKD(nn.Module):
+class DKD(Criterion):
     """Mean of [`dkd`][] over the labelled samples that count.
 
     Args:
@@ -53,6 +54,8 @@ class DKD(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: Number = 4.0):
         super().__init__()

@@ -5,18 +5,19 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, masked_mean, without_autocast
 from ._maps import check_layers, same_places
 from ._samples import Mask
+from .criterion import Criterion
 
 VARIANTS = ("paper", "repdistiller", "torchdistill")
 
 
 def fsp(
-    student: Sequence[Float[Tensor, "batch _ _ _"]],
-    teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+    student: Sequence[Float[Tensor, "batch ..."]],
+    teacher: Sequence[Float[Tensor, "batch ..."]],
     variant: str = "paper",
 ) -> Float[Tensor, " batch"]:
     r"""Squared distance of the Gram matrices of consecutive layers, sum over the pairs per sample.
@@ -39,7 +40,7 @@ def fsp(
         and Transfer Learning*, CVPR 2017, section 3.
     """
     check_choice("variant", variant, VARIANTS)
-    check_layers(student, teacher)
+    check_layers("FSP", student, teacher)
     values = []
     for i in range(len(student) - 1):
         matrices = [_flow(x[i], x[i + 1], variant) for x in (student, teacher)]
@@ -60,7 +61,7 @@ def _flow(first: Tensor, second: Tensor, variant: str) -> Tensor:
     return flow / first.shape[2:].numel()
 
 
-class FSP(nn.Module):
+class FSP(Criterion):
     """Mean of [`fsp`][] over the samples that count.
 
     In a term, name several layers of each model and set `mapping=together`.
@@ -76,8 +77,8 @@ class FSP(nn.Module):
 
     def forward(
         self,
-        student: Sequence[Float[Tensor, "batch _ _ _"]],
-        teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+        student: Sequence[Float[Tensor, "batch ..."]],
+        teacher: Sequence[Float[Tensor, "batch ..."]],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

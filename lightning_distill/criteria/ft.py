@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import nn, Tensor
 
 from ._check import check_choice, check_positive, check_same_shape, in_full_precision, masked_mean
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -51,7 +52,7 @@ def _layers(kind: type[nn.Module], *channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class FT(nn.Module):
+class FT(Criterion):
     r"""Mean of [`ft`][] over the samples that count, with trained factors.
 
     The paraphraser, three 3x3 convolutions, makes the teacher's features $x$ into a factor of
@@ -97,13 +98,14 @@ class FT(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the parts for the channels of these features."""
         if self.translator is not None:
             return
+        check_maps("FT", student, teacher)
         s, t = student.shape[1], teacher.shape[1]
         k = max(round(self.rate * t), 1)
         self.paraphraser = fitted(self, _layers(nn.Conv2d, t, t, k, k), student)
@@ -115,11 +117,12 @@ class FT(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("FT", student, teacher)
         translator = prepared(self, self.translator)
         assert self.paraphraser is not None and self.restorer is not None
         student, teacher = same_places(*counted_samples(mask, student, teacher))

@@ -3,18 +3,13 @@
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import masked_mean
-from ._fused_linear import (
-    check_settings,
-    Labels,
-    mean_over_chunks,
-    parts,
-    refuse_weights,
-    tokens_that_count,
-    whole_logits,
-)
+from ._fused_criterion import FusedCriterion, mean_over_chunks, refuse_weights, tokens_that_count
+from ._fused_linear import Labels
+from ._heads import parts, whole_logits
+from .criterion import Criterion
 from .hard_label import hard_label, UNLABELLED
 
 
@@ -29,7 +24,7 @@ def fused_linear_cross_entropy(
     return hard_label(whole_logits(student, student_head, classes), labels)
 
 
-class FusedLinearCrossEntropy(nn.Module):
+class FusedLinearCrossEntropy(FusedCriterion):
     r"""Mean over the labelled tokens of the cross-entropy of a head's logits; no teacher.
 
     $$-\frac1N \sum_i \log\sigma(W h_i)_{y_i}$$
@@ -49,15 +44,16 @@ class FusedLinearCrossEntropy(nn.Module):
         LLM Training*, 2024, https://arxiv.org/abs/2410.10989, section 3.2.
     """
 
-    # Padding has no label, so that a term needs no mask beside its labels.
-    masked_by_labels = True
-
     def __init__(
         self, shift_labels: bool = False, chunk_mb: float | None = None, fused: bool = True
     ):
-        super().__init__()
-        check_settings(0.0, None, chunk_mb)
-        self.shift_labels, self.chunk_mb, self.fused = shift_labels, chunk_mb, fused
+        super().__init__(shift_labels=shift_labels, chunk_mb=chunk_mb, fused=fused)
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """The tokens that have a label, of those that are true in the mask."""
+        if inputs.get("labels") is not None:
+            inputs["labels"] = self._placed(inputs["labels"])
+        return Criterion.counted(self, **inputs)
 
     def forward(
         self,

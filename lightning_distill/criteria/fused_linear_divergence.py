@@ -2,22 +2,13 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_positive, masked_mean, mean_of
-from ._fused_linear import (
-    check_settings,
-    mean_over_chunks,
-    parts,
-    refuse_weights,
-    side_of,
-    TeacherLogits,
-    tokens_that_count,
-    whole_logits,
-)
-from .hard_label import hard_label, UNLABELLED
+from ._fused_criterion import FusedCriterion, mean_over_chunks, refuse_weights, tokens_that_count
+from ._fused_linear import TeacherLogits
+from ._heads import parts, side_of, whole_logits
+from ._plain import as_criterion
 from .soft_target import SoftTarget
 
 
@@ -34,8 +25,10 @@ def fused_linear_divergence(
     The plain way to what [`FusedLinearDivergence`][] finds in chunks; arguments are as there.
     """
     logits = _logits(student, teacher, student_head, teacher_head, shared_vocab)
-    values, _ = criterion.with_gradient()(*(x.detach() for x in logits))
-    return values  # type: ignore[no-any-return]
+    divergence = as_criterion(criterion).with_gradient()
+    assert divergence is not None
+    values, _ = divergence(*(x.detach() for x in logits))
+    return values
 
 
 def _logits(
@@ -46,7 +39,7 @@ def _logits(
     return [whole_logits(hidden, head, shared) for hidden, head in both]
 
 
-class FusedLinearDivergence(nn.Module):
+class FusedLinearDivergence(FusedCriterion):
     r"""Mean over the tokens that count of a divergence between the logits of two heads.
 
     $$\frac1N \sum_i D(W_s h^s_i, W_t h^t_i) + w \, \mathrm{CE}(W_s h^s_i, y_i)$$
@@ -67,8 +60,7 @@ class FusedLinearDivergence(nn.Module):
             [`SkewKL`][], [`SkewReverseKL`][], [`TotalVariation`][] or [`TAID`][]; any module with
             a method `with_gradient` as they have it.
         label_weight: $w$, of the cross-entropy with the labels in the same pass, over the ids that
-            are compared. Of accumulated batches it is exact; what validation logs is the mean of
-            batches by the tokens that count, and exact where the same have labels.
+            are compared. It is a mean of its own, over the tokens that have a label.
         shared_vocab: how many ids both models share; the shorter head's by default.
         shift_labels: labels are the input's own tokens, as Hugging Face's collators give them, so
             that position $i$ is to say label $i + 1$.
@@ -82,11 +74,6 @@ class FusedLinearDivergence(nn.Module):
         Large-Vocabulary Language Models*, 2024, https://arxiv.org/abs/2411.09009.
     """
 
-    # Padding has no label, so that a term needs no mask beside its labels.
-    masked_by_labels = True
-    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
-    label_share: float | Tensor = 1.0
-
     def __init__(
         self,
         criterion: nn.Module | None = None,
@@ -96,20 +83,19 @@ class FusedLinearDivergence(nn.Module):
         chunk_mb: float | None = None,
         fused: bool = True,
     ):
-        super().__init__()
-        criterion = SoftTarget(temperature=1.0) if criterion is None else criterion
-        if not hasattr(criterion, "with_gradient"):
+        super().__init__(label_weight, shared_vocab, shift_labels, chunk_mb, fused)
+        criterion = SoftTarget(temperature=1.0) if criterion is None else as_criterion(criterion)
+        if criterion.with_gradient() is None:
             raise ValueError(
                 f"{type(criterion).__name__} says nothing of its gradient, which is needed here. "
                 "Choose SoftTarget, ReverseKL, JSD, SkewKL, SkewReverseKL, TotalVariation or TAID, "
                 "or give it a method `with_gradient`; or make it a term on the logits themselves."
             )
-        if hasattr(criterion, "temperature"):
-            check_positive("temperature", criterion.temperature)  # type: ignore[arg-type]
-        check_settings(label_weight, shared_vocab, chunk_mb)
-        self.criterion, self.label_weight = criterion, float(label_weight)
-        self.shared_vocab, self.shift_labels = shared_vocab, shift_labels
-        self.chunk_mb, self.fused = chunk_mb, fused
+        self.criterion = criterion
+
+    def observe(self, value: Float[Tensor, ""]) -> None:
+        """Tell the criterion, which hears of the divergence alone."""
+        self.criterion.observe(value)
 
     def forward(
         self,
@@ -144,28 +130,24 @@ class FusedLinearDivergence(nn.Module):
         if not self.fused:
             logits = _logits(student, teacher, student_head, teacher_head, self.shared_vocab)
             loss = self.criterion(logits[0], logits[1].detach(), counted)
-            if labels is not None:
-                cross_entropy = masked_mean(hard_label(logits[0], labels), labels != UNLABELLED)
-                loss = loss + self.label_weight * self.label_share * cross_entropy
-            return loss  # type: ignore[no-any-return]
+            return self.plus_labels(loss, lambda: logits[0], labels)
         teacher = teacher.detach()
+        divergence = self.criterion.with_gradient()
+        assert divergence is not None
         shared = _shared_vocab(student_head, teacher_head, self.shared_vocab)
-        loss, values = mean_over_chunks(
+        loss, _ = mean_over_chunks(
             student,
             student_head,
             shared,
             counted,
             lambda select, lower: TeacherLogits(
                 side_of("teacher", select(teacher), teacher_head, shared, lower),
-                self.criterion.with_gradient(),  # type: ignore[operator]
+                divergence,
             ),
             labels,
-            self.label_weight * self.label_share,
+            self.label_weight,
             self.chunk_mb,
         )
-        if hasattr(self.criterion, "follow"):
-            count = torch.tensor(len(values), device=values.device)
-            self.criterion.follow(mean_of(values.sum(), count))
         return loss
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -5,20 +5,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean
-from ._fused_linear import (
-    check_settings,
-    log_sum_and_softmax,
-    mean_over_chunks,
-    refuse_weights,
-    Target,
-    tokens_that_count,
-    whole_logits,
-)
+from ._fused_criterion import FusedCriterion, mean_over_chunks, refuse_weights, tokens_that_count
+from ._fused_linear import log_sum_and_softmax, Target
+from ._heads import whole_logits
 from ._sparse_answer import check_answer, of_tokens, shared_classes, SparseAnswer, within
-from .hard_label import hard_label, UNLABELLED
 
 # Logits of a live teacher that are copied at once.
 TILE = 2**22
@@ -43,7 +36,7 @@ def fused_linear_sampled(
     return _cross_entropy(shares, log_q.gather(-1, classes)) * temperature**2
 
 
-class FusedLinearSampled(nn.Module):
+class FusedLinearSampled(FusedCriterion):
     r"""Mean cross-entropy of the student under classes that were drawn from the teacher.
 
     $$-\tau^2 \sum_c \hat p_c \log \sigma(W h / \tau)_c, \quad \hat p_c = n_c / n$$
@@ -73,10 +66,6 @@ class FusedLinearSampled(nn.Module):
         2025, https://arxiv.org/abs/2503.16870.
     """
 
-    # Padding has no label, so that a term needs no mask beside its labels.
-    masked_by_labels = True
-    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
-    label_share: float | Tensor = 1.0
     encoding = "sampled"
 
     def __init__(
@@ -89,14 +78,12 @@ class FusedLinearSampled(nn.Module):
         chunk_mb: float | None = None,
         fused: bool = True,
     ):
-        super().__init__()
-        check_settings(label_weight, shared_vocab, chunk_mb)
+        super().__init__(label_weight, shared_vocab, shift_labels, chunk_mb, fused)
         check_positive("temperature", temperature)
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise ValueError(f"`draws` must be a whole number of at least 1, got {draws!r}.")
         self.draws, self.temperature = draws, float(temperature)
-        self.label_weight, self.shared_vocab = float(label_weight), shared_vocab
-        self.shift_labels, self.chunk_mb, self.fused = shift_labels, chunk_mb, fused
+        self.encoding_temperature = self.temperature
 
     def forward(
         self,
@@ -132,12 +119,11 @@ class FusedLinearSampled(nn.Module):
             values = fused_linear_sampled(
                 student, teacher, student_head, self.draws, self.temperature, self.shared_vocab
             )
-            loss = masked_mean(values, counted)
-            if labels is not None:
-                cross_entropy = hard_label(whole_logits(student, student_head, shared), labels)
-                of_label = masked_mean(cross_entropy, labels != UNLABELLED)
-                loss = loss + self.label_weight * self.label_share * of_label
-            return loss
+            return self.plus_labels(
+                masked_mean(values, counted),
+                lambda: whole_logits(student, student_head, shared),
+                labels,
+            )
 
         def target(select: Any, _: Any) -> Target:
             return _Sampled(of_tokens(teacher, select), self.draws, self.temperature, shared)
@@ -149,7 +135,7 @@ class FusedLinearSampled(nn.Module):
             counted,
             target,
             labels,
-            self.label_weight * self.label_share,
+            self.label_weight,
             self.chunk_mb,
         )
         return loss

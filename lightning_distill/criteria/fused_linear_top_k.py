@@ -5,20 +5,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, mean_of
-from ._fused_linear import (
-    check_settings,
-    log_sum_and_softmax,
-    mean_over_chunks,
-    refuse_weights,
-    Target,
-    tokens_that_count,
-    whole_logits,
-)
+from ._fused_criterion import FusedCriterion, mean_over_chunks, refuse_weights, tokens_that_count
+from ._fused_linear import log_sum_and_softmax, Target
+from ._heads import whole_logits
 from ._sparse_answer import check_answer, of_tokens, shared_classes, SparseAnswer, within
-from .hard_label import hard_label, UNLABELLED
 
 
 def fused_linear_top_k(
@@ -47,7 +40,7 @@ def fused_linear_top_k(
     return _kl(torch.cat([log_p, log_tail.unsqueeze(-1)], -1), log_q) * temperature**2
 
 
-class FusedLinearTopK(nn.Module):
+class FusedLinearTopK(FusedCriterion):
     r"""Mean of the forward KL on the teacher's `k` largest classes and all others as one.
 
     $$\tau^2 \Big( \sum_{i \in K} p_i \log\frac{p_i}{q_i} + (1 - P) \log\frac{1 - P}{1 - Q} \Big),
@@ -82,10 +75,6 @@ class FusedLinearTopK(nn.Module):
         2025, https://arxiv.org/abs/2503.16870, on what the largest classes alone leave out.
     """
 
-    # Padding has no label, so that a term needs no mask beside its labels.
-    masked_by_labels = True
-    # What the cross-entropy is multiplied by besides: its share of a step of several batches.
-    label_share: float | Tensor = 1.0
     encoding = "top_k"
 
     def __init__(
@@ -98,14 +87,12 @@ class FusedLinearTopK(nn.Module):
         chunk_mb: float | None = None,
         fused: bool = True,
     ):
-        super().__init__()
-        check_settings(label_weight, shared_vocab, chunk_mb)
+        super().__init__(label_weight, shared_vocab, shift_labels, chunk_mb, fused)
         check_positive("temperature", temperature)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise ValueError(f"`k` must be a whole number of at least 1, got {k!r}.")
-        self.k, self.temperature, self.label_weight = k, float(temperature), float(label_weight)
-        self.shared_vocab, self.shift_labels = shared_vocab, shift_labels
-        self.chunk_mb, self.fused = chunk_mb, fused
+        self.k, self.temperature = k, float(temperature)
+        self.encoding_temperature = self.temperature
         self._retained: Tensor | None = None
 
     def forward(
@@ -144,12 +131,11 @@ class FusedLinearTopK(nn.Module):
             )
             _, log_tail, _, _ = _largest(teacher, self.k, self.temperature, shared)
             self._retained = masked_mean(-torch.expm1(log_tail), counted)
-            loss = masked_mean(values, counted)
-            if labels is not None:
-                cross_entropy = hard_label(whole_logits(student, student_head, shared), labels)
-                of_label = masked_mean(cross_entropy, labels != UNLABELLED)
-                loss = loss + self.label_weight * self.label_share * of_label
-            return loss
+            return self.plus_labels(
+                masked_mean(values, counted),
+                lambda: whole_logits(student, student_head, shared),
+                labels,
+            )
         targets = []
 
         def target(select: Any, _: Any) -> Target:
@@ -164,7 +150,7 @@ class FusedLinearTopK(nn.Module):
             counted,
             target,
             labels,
-            self.label_weight * self.label_share,
+            self.label_weight,
             self.chunk_mb,
         )
         count = torch.tensor(len(values), device=values.device)

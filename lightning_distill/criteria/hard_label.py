@@ -1,12 +1,15 @@
 """Hard labels: the ordinary loss of the task, on the rows that have a label."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, in_full_precision, masked_mean, mean_of
 from ._weighing import in_force
+from .criterion import Criterion
 
 KINDS = ("cross_entropy", "binary_cross_entropy", "mse")
 UNLABELLED = -100
@@ -115,7 +118,7 @@ def mean_hard_label(
     return masked_mean(hard_label(student, labels, kind, label_smoothing), counted)
 
 
-class HardLabel(nn.Module):
+class HardLabel(Criterion):
     """Mean of [`hard_label`][] over the samples that have a label; 0 if none has.
 
     Args:
@@ -140,6 +143,11 @@ class HardLabel(nn.Module):
     ) -> Float[Tensor, ""]:
         """The mean over labelled samples."""
         return mean_hard_label(student, labels, self.kind, self.label_smoothing)
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """The samples that have a label."""
+        labels = inputs.get("labels")
+        return None if labels is None else is_labelled(labels, self.kind)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"kind={self.kind!r}, label_smoothing={self.label_smoothing}"

@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, check_same_shape, in_full_precision, masked_mean
 from ._weighing import in_force
+from .criterion import Criterion
 from .soft_target import soft_target
 
 KINDS = ("mse", "l1", "cosine", "kl")
@@ -50,7 +51,7 @@ def _elementwise(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
     return ELEMENTWISE[kind](student, teacher, reduction="none")
 
 
-class Hint(nn.Module):
+class Hint(Criterion):
     """Mean of [`hint`][] over the positions that count.
 
     Args:

@@ -6,8 +6,10 @@ from torch import nn, Tensor
 
 from ._check import in_full_precision, masked_mean, without_autocast
 from ._connector import Connector
+from ._maps import check_maps
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def ickd(
@@ -52,7 +54,7 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
     return ((a @ (a.transpose(1, 2) @ b)) * b).sum(dim=2)
 
 
-class ICKD(nn.Module):
+class ICKD(Criterion):
     """Mean of [`ickd`][] over the samples that count.
 
     Where the channels differ, the student's go through a trained 1x1 convolution and batch norm;
@@ -67,20 +69,22 @@ class ICKD(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the connector for the channels of these features."""
         if self.connector is None:
             s, t = student.shape[1], teacher.shape[1]
+            if s != t:
+                check_maps("ICKD", student, teacher)
             part = nn.Identity() if s == t else Connector(s, t)
             self.connector = fitted(self, part, student)
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import (
     check_share,
@@ -23,6 +23,7 @@ from ._log_probabilities import (
     through_softmax,
     WithGradient,
 )
+from .criterion import Criterion
 from .reverse_kl import reverse_kl, reverse_kl_with_gradient
 from .soft_target import soft_target, soft_target_with_gradient
 
@@ -80,7 +81,7 @@ def jsd_with_gradient(
     return _of_probabilities(q, p, m, beta) * temperature**2, gradient
 
 
-class JSD(nn.Module):
+class JSD(Criterion):
     """Mean of [`jsd`][] over the samples that count.
 
     Args:
@@ -89,6 +90,8 @@ class JSD(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, beta: Number = 0.5, temperature: Number = 1.0):
         super().__init__()

@@ -6,16 +6,17 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import in_full_precision, masked_mean, without_autocast
 from ._maps import check_layers
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def kdsvd(
-    student: Sequence[Float[Tensor, "batch _ _ _"]],
-    teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+    student: Sequence[Float[Tensor, "batch ..."]],
+    teacher: Sequence[Float[Tensor, "batch ..."]],
     k: int = 1,
 ) -> Float[Tensor, " batch"]:
     r"""Squared distance of the kernels between the singular vectors of consecutive layers.
@@ -43,7 +44,7 @@ def kdsvd(
         Decomposition*, 2018, https://arxiv.org/abs/1807.06819, section 3.
     """
     _check_k(k)
-    check_layers(student, teacher)
+    check_layers("KDSVD", student, teacher)
     vectors = [_aligned(s, t, k) for s, t in zip(student, teacher, strict=True)]
     values = []
     for first, second in pairwise(vectors):
@@ -102,7 +103,7 @@ def _inverse(x: Tensor) -> Tensor:
     return x / (x.square() + 1e-12)
 
 
-class KDSVD(nn.Module):
+class KDSVD(Criterion):
     """Mean of [`kdsvd`][] over the samples that count.
 
     In a term, name several layers of each model and set `mapping=together`.
@@ -118,8 +119,8 @@ class KDSVD(nn.Module):
 
     def forward(
         self,
-        student: Sequence[Float[Tensor, "batch _ _ _"]],
-        teacher: Sequence[Float[Tensor, "batch _ _ _"]],
+        student: Sequence[Float[Tensor, "batch ..."]],
+        teacher: Sequence[Float[Tensor, "batch ..."]],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""

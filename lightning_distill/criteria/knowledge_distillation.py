@@ -1,24 +1,43 @@
 """Label loss and teacher loss in one criterion, as in Intel's neural-compressor."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
-from ._check import check_choice, check_positive, masked_mean, Number, positive
-from .hard_label import mean_hard_label
-from .logit_mse import logit_mse
-from .soft_cross_entropy import soft_cross_entropy
-from .soft_target import soft_target
+from ._check import check_choice, check_positive, Number
+from .criterion import Criterion, Part
+from .hard_label import HardLabel
+from .logit_mse import LogitMSE
+from .soft_cross_entropy import SoftCrossEntropy
+from .soft_target import SoftTarget
+
+_LABEL = {"student": "student", "labels": "labels"}
+_TEACHER = {"student": "student", "teacher": "teacher", "mask": "mask"}
 
 
-class KnowledgeDistillation(nn.Module):
+class _PerClass(SoftTarget):
+    """KL divided by the number of classes too, as neural-compressor takes the mean."""
+
+    def forward(
+        self,
+        student: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"],
+        mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, ""]:
+        return super().forward(student, teacher, mask) / student.shape[-1]
+
+
+class KnowledgeDistillation(Criterion):
     r"""$w_0 L_\mathrm{label} + w_1 \tau^2 D(s / \tau, t / \tau)$.
 
     The arguments are those of `KnowledgeDistillationLossConfig` of neural-compressor 2.6 and of
     intel-extension-for-transformers. Each divergence is averaged over samples; `MSE` of logits
     does not depend on the temperature.
+
+    In an [`Objective`][] each of the two is a term of its own, `NAME_label` and `NAME_teacher`, as
+    the labelled rows count in the one and all rows in the other; `NAME` is logged as their sum.
 
     Args:
         temperature: positive number or schedule.
@@ -33,6 +52,8 @@ class KnowledgeDistillation(nn.Module):
     References:
         Hinton, Vinyals and Dean, 2015, https://arxiv.org/abs/1503.02531, section 2.
     """
+
+    needs_classes = True
 
     def __init__(
         self,
@@ -66,6 +87,25 @@ class KnowledgeDistillation(nn.Module):
         self.temperature, self.loss_types = temperature, types
         self.loss_weight_ratio, self.compat = weights, compat
 
+    def parts(self) -> Mapping[str, Part]:
+        """The label loss (`label`) and the teacher loss (`teacher`), each a mean of its own."""
+        found = {
+            "label": Part(self._of_label(), self.loss_weight_ratio[0], _LABEL),
+            "teacher": Part(self._of_teacher(), self.loss_weight_ratio[1], _TEACHER),
+        }
+        return {name: part for name, part in found.items() if part.weight > 0}
+
+    def _of_label(self) -> Criterion:
+        return HardLabel({"CE": "cross_entropy", "MSE": "mse"}[self.loss_types[0]])
+
+    def _of_teacher(self) -> Criterion:
+        if self.loss_types[1] == "MSE":
+            return LogitMSE()
+        if self.loss_types[1] == "CE":
+            return SoftCrossEntropy(self.temperature)
+        kind = _PerClass if self.compat == "inc" else SoftTarget
+        return kind(self.temperature)
+
     def forward(
         self,
         student: Float[Tensor, "*batch classes"],
@@ -74,23 +114,12 @@ class KnowledgeDistillation(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The weighted sum; rows without a label count for the teacher only."""
-        of_label, of_teacher = self.loss_weight_ratio
-        parts = []
-        if of_label > 0 or of_teacher == 0:
-            kind = {"CE": "cross_entropy", "MSE": "mse"}[self.loss_types[0]]
-            parts.append(of_label * mean_hard_label(student, labels, kind))
-        if of_teacher > 0:
-            parts.append(of_teacher * masked_mean(self._divergence(student, teacher), mask))
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        temperature = positive("temperature", self.temperature)
-        if self.loss_types[1] == "MSE":
-            return logit_mse(student, teacher)
-        if self.loss_types[1] == "CE":
-            return soft_cross_entropy(student, teacher, temperature)
-        values = soft_target(student, teacher, temperature)
-        return values / student.shape[-1] if self.compat == "inc" else values
+        given = {"student": student, "teacher": teacher, "labels": labels, "mask": mask}
+        values = [
+            part.weight * part.criterion(**{name: given[own] for name, own in part.inputs.items()})
+            for part in self.parts().values()
+        ]
+        return values[0] if len(values) == 1 else values[0] + values[1]
 
     def extra_repr(self) -> str:  # noqa: D102
         return (

@@ -2,10 +2,11 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, masked_mean, Number, positive
 from ._log_probabilities import kl, log_probabilities
+from .criterion import Criterion
 
 
 def listwise_kl(
@@ -36,7 +37,7 @@ def listwise_kl(
     return kl(log_p, log_q) * temperature**2
 
 
-class ListwiseKL(nn.Module):
+class ListwiseKL(Criterion):
     """Mean of [`listwise_kl`][] over the queries that count.
 
     Args:

@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_same_shape, in_full_precision, masked_mean
 from ._weighing import in_force
+from .criterion import Criterion
 
 
 def logit_mse(
@@ -32,7 +33,7 @@ def _squares(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher, reduction="none")
 
 
-class LogitMSE(nn.Module):
+class LogitMSE(Criterion):
     """Mean of [`logit_mse`][] over the samples that count."""
 
     def forward(

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import nn, Tensor
 
 from ._check import in_full_precision
+from ._wrapper import Wrapper
+from .criterion import Criterion
 from .soft_target import SoftTarget
 
 
@@ -34,7 +36,7 @@ def logit_standardization(
     return centred / (deviation + epsilon)
 
 
-class LogitStandardization(nn.Module):
+class LogitStandardization(Wrapper):
     """Any criterion between logits, on standardised logits.
 
     Args:
@@ -44,17 +46,25 @@ class LogitStandardization(nn.Module):
     """
 
     def __init__(self, criterion: nn.Module | None = None, epsilon: float = 1e-7):
-        super().__init__()
-        self.criterion = SoftTarget(temperature=2.0) if criterion is None else criterion
+        super().__init__(SoftTarget(temperature=2.0) if criterion is None else criterion)
         self.epsilon = epsilon
+
+    def around(self, criterion: Criterion) -> "LogitStandardization":
+        """The same for another criterion."""
+        return LogitStandardization(criterion, self.epsilon)
+
+    def prepare(self, student: Tensor, teacher: Tensor | None = None, **named: Any) -> None:
+        """The criterion's; the sizes are the same."""
+        self.criterion.prepare(student, *([] if teacher is None else [teacher]), **named)
 
     def forward(
         self,
         student: Float[Tensor, "*batch classes"],
-        teacher: Float[Tensor, "*batch classes"],
+        teacher: Float[Tensor, "*batch classes"] | None = None,
         *others: Any,
         **named: Any,
     ) -> Float[Tensor, ""]:
         """What the criterion says of standardised logits; other arguments go to it as they are."""
-        student, teacher = (logit_standardization(x, self.epsilon) for x in (student, teacher))
-        return self.criterion(student, teacher, *others, **named)
+        logits = [student] if teacher is None else [student, teacher]
+        standardised = [logit_standardization(x, self.epsilon) for x in logits]
+        return self.criterion(*standardised, *others, **named)

@@ -2,9 +2,10 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_same_shape, in_full_precision, masked_mean
+from .criterion import Criterion
 
 
 def margin_mse(
@@ -32,7 +33,7 @@ def margin_mse(
     return F.mse_loss(student, teacher, reduction="none").sum(dim=-1) / student.shape[-1]
 
 
-class MarginMSE(nn.Module):
+class MarginMSE(Criterion):
     """Mean of [`margin_mse`][] over the queries that count."""
 
     def forward(

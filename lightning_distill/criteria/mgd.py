@@ -12,9 +12,10 @@ from ._check import (
     in_full_precision,
     masked_mean,
 )
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -40,7 +41,7 @@ def mgd(
     return alpha * (teacher - student).square().flatten(1).sum(dim=1)
 
 
-class MGD(nn.Module):
+class MGD(Criterion):
     r"""Mean of [`mgd`][] over the samples that count, with a trained generator.
 
     The generator is a 3x3 convolution, ReLU, and another one. Where the numbers of channels differ
@@ -71,13 +72,14 @@ class MGD(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> None:
         """Build the alignment and the generator for as many channels as these have."""
         if self.generator is not None:
             return
+        check_maps("MGD", student, teacher)
         narrow, wide = student.shape[1], teacher.shape[1]
         if narrow != wide:
             self.align = fitted(self, nn.Conv2d(narrow, wide, 1), student)
@@ -86,11 +88,12 @@ class MGD(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("MGD", student, teacher)
         prepared(self, self.generator)
         assert self.generator is not None
         student, teacher = same_places(*counted_samples(mask, student, teacher))

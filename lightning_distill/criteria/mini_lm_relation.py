@@ -2,10 +2,11 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, without_autocast
 from ._log_probabilities import kl, log_softmax
+from .criterion import Criterion
 
 
 def mini_lm_relation(
@@ -56,7 +57,7 @@ def _relations(x: Tensor, name: str, heads: int, mask: Tensor | None) -> Tensor:
     return log_softmax(scores)
 
 
-class MiniLMRelation(nn.Module):
+class MiniLMRelation(Criterion):
     """Mean of [`mini_lm_relation`][] over the tokens that count.
 
     Args:

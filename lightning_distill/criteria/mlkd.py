@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, without_autocast
 from ._log_probabilities import kl, log_probabilities
+from ._parts import learns
 from ._rows import logit_rows
+from .criterion import Criterion
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 
@@ -57,13 +59,17 @@ def _correlations(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     return of_rows, ((across * across.T).sum() + own) / 2
 
 
-class MLKD(nn.Module):
+class MLKD(Criterion):
     """[`mlkd`][] of the samples that count, whatever their leading shape.
 
     Args:
         temperatures: at each of which the three parts are taken; their mean is the value.
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    needs_classes = True
+    across_samples = True
 
     def __init__(self, temperatures: Sequence[float] = TEMPERATURES, gather: bool = False):
         super().__init__()
@@ -80,7 +86,7 @@ class MLKD(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
-        student, teacher = logit_rows(student, teacher, mask, self.gather)
+        student, teacher = logit_rows(student, teacher, mask, self.gather and learns(self))
         return student.sum() if len(student) == 0 else mlkd(student, teacher, self.temperatures)
 
     def extra_repr(self) -> str:  # noqa: D102

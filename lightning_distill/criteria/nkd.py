@@ -1,10 +1,11 @@
 """Normalised knowledge distillation: the teacher's trust in the label, and its view of the rest."""
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import cross_entropy, log_probabilities, without_label
+from .criterion import Criterion
 
 
 def nkd(
@@ -35,7 +36,7 @@ def nkd(
     return gamma * temperature**2 * others - trusted.squeeze(-1)
 
 
-class NKD(nn.Module):
+class NKD(Criterion):
     """Mean of [`nkd`][] over the labelled samples that count.
 
     Args:
@@ -43,6 +44,8 @@ class NKD(nn.Module):
         temperature: flattens the distributions over the other classes; a positive number or a
             schedule.
     """
+
+    needs_classes = True
 
     def __init__(self, gamma: float = 1.5, temperature: Number = 1.0):
         super().__init__()

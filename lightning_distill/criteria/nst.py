@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import masked_mean, without_autocast
-from ._maps import same_places
+from ._maps import check_maps, same_places
+from .criterion import Criterion
 
 
 def nst(
@@ -33,14 +34,15 @@ def nst(
     return t_t + s_s - 2 * s_t
 
 
-class NST(nn.Module):
+class NST(Criterion):
     """Mean of [`nst`][] over the samples that count."""
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("NST", student, teacher)
         return masked_mean(nst(student, teacher), mask)

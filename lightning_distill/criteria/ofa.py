@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_positive, labelled, masked_mean
 from ._log_probabilities import at_temperature, cross_entropy, log_softmax
+from .criterion import Criterion
 
 
 def ofa(
@@ -35,13 +36,15 @@ def ofa(
     return cross_entropy(wanted, log_q)
 
 
-class OFA(nn.Module):
+class OFA(Criterion):
     """Mean of [`ofa`][] over the labelled samples that count.
 
     Args:
         epsilon: 1 or more; how much a confident teacher stresses the label. The paper takes 1.5 on
             ImageNet and 1 on CIFAR-100.
     """
+
+    needs_classes = True
 
     def __init__(self, epsilon: float = 1.5):
         super().__init__()

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import nn, Tensor
 
-from ._check import check_same_shape, in_full_precision, masked_mean, ranks
+from ._check import check_same_shape, in_full_precision, masked_mean
 from ._connector import Connector
-from ._maps import same_places
-from ._parts import apply, fitted, prepared
+from ._gather import gather_rows
+from ._maps import check_maps, same_places
+from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 
 def ofd(
@@ -60,7 +62,7 @@ def ofd_margin(
     return torch.where(negative > 1e-3, mean, -3 * deviation).clamp(max=0.0)
 
 
-class OFD(nn.Module):
+class OFD(Criterion):
     """Mean of [`ofd`][] over the samples that count.
 
     The student's features go through a trained 1x1 convolution and batch norm; the larger map is
@@ -95,13 +97,14 @@ class OFD(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the connector and the margins for the channels of these features."""
         if self.connector is not None:
             return
+        check_maps("OFD", student, teacher)
         channels = teacher.shape[1]
         margin = torch.zeros(channels) if self.margin is None else self.margin
         if margin.dim() and margin.shape != (channels,):
@@ -118,14 +121,15 @@ class OFD(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true."""
+        check_maps("OFD", student, teacher)
         connector = prepared(self, self.connector)
         student, teacher = counted_samples(mask, student, teacher)
-        if self.seen is not None and self.training and torch.is_grad_enabled():
+        if self.seen is not None and learns(self):
             self._advance(teacher)
         assert self.floor is not None
         student, teacher = same_places(student, teacher)
@@ -137,9 +141,7 @@ class OFD(nn.Module):
         (teacher,) = in_full_precision(teacher)
         totals = torch.stack([teacher.clamp(max=0.0), (teacher < 0).to(teacher.dtype)])
         totals = totals.sum(dim=(1, 3, 4))
-        if ranks() > 1:
-            torch.distributed.all_reduce(totals)
-        total, count = totals
+        total, count = gather_rows(totals.unsqueeze(0)).sum(0)
         self.seen += count.long()
         mean = self.floor + (total - count * self.floor) / self.seen.clamp(min=1)
         self.floor.copy_(mean)

@@ -1,12 +1,16 @@
 """One versus all: independent labels, each as a choice between two classes."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
-from ._check import check_same_shape, masked_mean, Number, positive, UNLABELLED
+from ._check import check_same_shape, masked_mean, Number, positive, reads_logits, UNLABELLED
 from ._log_probabilities import at_temperature
+from ._wrapper import Wrapper
+from .criterion import Criterion
 from .dist import DIST
 from .listwise_kl import ListwiseKL
 from .logit_standardization import LogitStandardization
@@ -31,7 +35,7 @@ def one_versus_all(logits: Float[Tensor, "*batch labels"]) -> Float[Tensor, "*ba
     return torch.stack([torch.zeros_like(logits), logits], dim=-1)
 
 
-class OneVersusAll(nn.Module):
+class OneVersusAll(Wrapper):
     """Any criterion between classes, on each of several independent labels, or on a binary one.
 
     With [`SoftTarget`][] it is the divergence between the sigmoids, at a temperature.
@@ -46,18 +50,35 @@ class OneVersusAll(nn.Module):
     """
 
     def __init__(self, criterion: nn.Module | None = None):
-        super().__init__()
         if isinstance(criterion, BETWEEN_CLASSES):
             raise ValueError(
                 f"{type(criterion).__name__} compares the classes of a sample with one another, "
                 "and a label on its own has two. Take SoftTarget, or LogitMSE without a wrapper."
             )
-        self.criterion = SoftTarget(temperature=1.0) if criterion is None else criterion
+        super().__init__(SoftTarget(temperature=1.0) if criterion is None else criterion)
+        # Each label has two classes of its own.
+        self.needs_classes = False
+
+    def around(self, criterion: Criterion) -> "OneVersusAll":
+        """The same for another criterion."""
+        return OneVersusAll(criterion)
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """What counts in the criterion, of the labels or of the samples."""
+        labels = inputs.get("labels")
+        if labels is not None:
+            inputs["labels"] = _as_classes(labels)
+        return self.criterion.counted(**inputs)
+
+    def prepare(self, student: Tensor, teacher: Tensor | None = None, **named: Any) -> None:
+        """The criterion's, for logits of two classes."""
+        both = [student] if teacher is None else [student, teacher]
+        self.criterion.prepare(*(one_versus_all(x) for x in both), **named)
 
     def forward(
         self,
         student: Float[Tensor, "*batch labels"],
-        teacher: Float[Tensor, "*batch labels"],
+        teacher: Float[Tensor, "*batch labels"] | None = None,
         labels: Int[Tensor, "..."] | Float[Tensor, "..."] | None = None,
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
@@ -70,21 +91,21 @@ class OneVersusAll(nn.Module):
                 are unknown. Only for criteria that take labels.
             mask: of the shape of the samples or of the logits.
         """
-        check_same_shape(student, teacher)
+        if teacher is not None:
+            check_same_shape(student, teacher)
         if mask is not None:
             mask = _one_per_logit("mask", mask, student)
-        if labels is None and type(self.criterion) is SoftTarget:
+        if labels is None and teacher is not None and type(self.criterion) is SoftTarget:
             temperature = self.criterion.temperature
-            if not getattr(temperature, "reads_logits", False):
+            if not reads_logits(temperature):
                 return masked_mean(_between_sigmoids(student, teacher, temperature), mask)
         named: dict[str, Tensor] = {}
         if labels is not None:
-            unknown = labels.isnan() if labels.is_floating_point() else labels < 0
-            classes = labels.masked_fill(unknown | (labels < 0), UNLABELLED).long()
-            named["labels"] = _one_per_logit("labels", classes, student)
+            named["labels"] = _one_per_logit("labels", _as_classes(labels), student)
         if mask is not None:
             named["mask"] = mask
-        return self.criterion(one_versus_all(student), one_versus_all(teacher), **named)
+        both = [student] if teacher is None else [student, teacher]
+        return self.criterion(*(one_versus_all(x) for x in both), **named)
 
 
 def _between_sigmoids(student: Tensor, teacher: Tensor, temperature: Number) -> Tensor:
@@ -99,6 +120,11 @@ def _between_sigmoids(student: Tensor, teacher: Tensor, temperature: Number) -> 
     )
     values = of_student - of_teacher
     return values.masked_fill(values > 1e30, torch.inf) * tau**2
+
+
+def _as_classes(labels: Tensor) -> Tensor:
+    unknown = labels.isnan() if labels.is_floating_point() else labels < 0
+    return labels.masked_fill(unknown | (labels < 0), UNLABELLED).long()
 
 
 def _one_per_logit(name: str, values: Tensor, logits: Tensor) -> Tensor:

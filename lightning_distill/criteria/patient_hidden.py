@@ -2,9 +2,10 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_same_shape, in_full_precision, masked_mean
+from .criterion import Criterion
 
 
 def patient_hidden(
@@ -27,7 +28,7 @@ def patient_hidden(
     return (unit[0] - unit[1]).square().sum(dim=-1)
 
 
-class PatientHidden(nn.Module):
+class PatientHidden(Criterion):
     """Mean of [`patient_hidden`][] over the tokens that count."""
 
     def forward(

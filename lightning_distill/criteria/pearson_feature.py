@@ -2,11 +2,14 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, check_same_shape, in_full_precision
 from ._gather import gather_rows
+from ._maps import check_maps
+from ._parts import learns
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 RESIZED = ("student", "teacher")
 
@@ -35,14 +38,16 @@ def pearson_feature(
     return (units[0] - units[1]).square().sum(dim=1).mean() / 2
 
 
-class PearsonFeature(nn.Module):
+class PearsonFeature(Criterion):
     """[`pearson_feature`][] of the samples that count.
 
     Args:
         resize: whose map is brought to the size of the other, bilinearly; the student's in
             mmrazor, which is the authors' program.
-        gather: standardise over the samples of all processes, not only those of one.
+        gather: in training, standardise over the samples of all processes, not only those of one.
     """
+
+    across_samples = True
 
     def __init__(self, resize: str = "student", gather: bool = False):
         super().__init__()
@@ -51,17 +56,18 @@ class PearsonFeature(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The value over the samples for which `mask` is true; 0 if there are none."""
+        check_maps("PearsonFeature", student, teacher)
         student, teacher = in_full_precision(*counted_samples(mask, student, teacher))
         if self.resize == "student":
             student = _resized(student, teacher)
         else:
             teacher = _resized(teacher, student)
-        if self.gather:
+        if self.gather and learns(self):
             student, teacher = gather_rows(student), gather_rows(teacher)
         return 0.0 * student.sum() if len(student) == 0 else pearson_feature(student, teacher)
 

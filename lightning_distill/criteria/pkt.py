@@ -3,10 +3,12 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, in_full_precision, without_autocast
+from ._parts import learns
 from ._rows import feature_rows
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -44,13 +46,16 @@ def _neighbours(x: Tensor, variant: str) -> Tensor:
     return alike / alike.sum(dim=1, keepdim=True).clamp(min=1e-7)
 
 
-class PKT(nn.Module):
+class PKT(Criterion):
     """[`pkt`][] of the samples that count.
 
     Args:
         variant: `paper`, or `code` for what the authors' program computes.
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    across_samples = True
 
     def __init__(self, variant: str = "paper", gather: bool = False):
         super().__init__()
@@ -69,7 +74,7 @@ class PKT(nn.Module):
         Samples are the first dimension, and the rest of each is flattened; with a mask, samples
         are its entries, such as the tokens of a `(batch, tokens)` mask.
         """
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         if len(student) < 2:
             return 0.0 * student.sum()
         return pkt(student, teacher, self.variant)

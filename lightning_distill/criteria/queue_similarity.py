@@ -17,6 +17,7 @@ from ._check import (
 from ._gather import gather_rows
 from ._parts import apply, fitted, learns, prepared
 from ._samples import counted_samples, sample_vectors
+from .criterion import Criterion
 
 VARIANTS = ("seed", "compress", "lightly")
 
@@ -58,7 +59,7 @@ def queue_similarity(
     return F.kl_div(log_q, p, reduction="none").sum(dim=1)
 
 
-class QueueSimilarity(nn.Module):
+class QueueSimilarity(Criterion):
     """Mean of [`queue_similarity`][] over the samples that count, with a queue of earlier batches.
 
     A trained linear map brings the student's features to the teacher's width. The queue is a
@@ -76,6 +77,8 @@ class QueueSimilarity(nn.Module):
             no linear map). `lightly`: the queue with this batch already in it (0.07 for both, up to
             8,192 in LightlyTrain, where each process has another queue).
     """
+
+    across_samples = True
 
     projector: nn.Module | None
     queue: Tensor

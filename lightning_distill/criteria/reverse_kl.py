@@ -3,10 +3,11 @@
 from functools import partial
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
 from ._log_probabilities import kl, log_probabilities, log_softmax_and_softmax, WithGradient
+from .criterion import Criterion
 
 
 def reverse_kl(
@@ -48,13 +49,15 @@ def reverse_kl_with_gradient(
     return divergence.squeeze(-1) * temperature**2, gradient
 
 
-class ReverseKL(nn.Module):
+class ReverseKL(Criterion):
     """Mean of [`reverse_kl`][] over the samples that count.
 
     Args:
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()

@@ -11,6 +11,7 @@ from ._batch_norm import BatchNorm
 from ._check import check_same_shape, in_full_precision, masked_mean, without_autocast
 from ._parts import fitted, prepared
 from ._samples import counted_samples
+from .criterion import Criterion
 
 LEVELS = (4, 2, 1)
 
@@ -78,7 +79,7 @@ class _Fusion(nn.Module):
         return self.leave(x), x
 
 
-class ReviewKD(nn.Module):
+class ReviewKD(Criterion):
     """Mean of [`review_kd`][] over the samples that count, with trained fusions.
 
     From the deepest stage on upwards, each stage of the student is narrowed by a 1x1 convolution,

@@ -3,10 +3,12 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import in_full_precision, without_autocast
+from ._parts import learns
 from ._rows import feature_rows
+from .criterion import Criterion
 
 
 def rkd(
@@ -60,14 +62,17 @@ def _cosines(distances: Tensor) -> Tensor:
     return sides * (inverse.unsqueeze(2) * (inverse / 2).unsqueeze(1))
 
 
-class RKD(nn.Module):
+class RKD(Criterion):
     """[`rkd`][] of the samples that count.
 
     Args:
         distance: weight of the distances.
         angle: weight of the angles.
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    across_samples = True
 
     def __init__(self, distance: float = 25.0, angle: float = 50.0, gather: bool = False):
         super().__init__()
@@ -90,7 +95,7 @@ class RKD(nn.Module):
         Samples are the first dimension, and the rest of each is flattened; with a mask, samples
         are its entries, such as the tokens of a `(batch, tokens)` mask.
         """
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         if len(student) < 2:
             return 0.0 * student.sum()
         return rkd(student, teacher, self.distance, self.angle)

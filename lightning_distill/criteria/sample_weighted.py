@@ -1,6 +1,6 @@
 """Sample weighted: samples count as much as a module, or the data, says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 
 from ._check import masked_mean
+from ._parts import learns
+from ._plain import weighed
 from ._weighing import weighing, Weights
+from ._wrapper import Wrapper
+from .criterion import Criterion, Part
 from .soft_target import SoftTarget
 
 
@@ -22,8 +26,8 @@ def sample_weighted(
 
     $$\frac{\sum_i w_i v_i}{\sum_i w_i}, \quad \text{or} \quad \frac1N \sum_i w_i v_i$$
 
-    over the $N$ values that count, if not `normalize`. As with [`masked_mean`][], in training the
-    sums are those of all processes. A value that is not finite does no harm under weight 0.
+    over the $N$ values that count, if not `normalize`. A value that is not finite does no harm
+    under weight 0.
 
     Args:
         values: one per sample or token.
@@ -39,7 +43,7 @@ def sample_weighted(
         return masked_mean(values, mask)
 
 
-class SampleWeighted(nn.Module):
+class SampleWeighted(Wrapper):
     """Any criterion that takes a mean over samples, with a weight for each of them.
 
     Every [`masked_mean`][] within the criterion is the weighted one, [`sample_weighted`][]; if
@@ -50,6 +54,9 @@ class SampleWeighted(nn.Module):
     No gradient reaches the models through a weight, as the module is called on detached logits. A
     module with parameters of its own learns; on its own it would learn to weigh what is easy. A
     weight for the whole term that is learned is `lightning_distill.balance.Uncertainty`.
+
+    Where weights that a module makes divide the mean, in training their sum is that of all
+    processes, and every one of them must call it equally often.
 
     Args:
         criterion: called as `criterion(student, teacher, ...)`; [`SoftTarget`][] by default.
@@ -64,27 +71,46 @@ class SampleWeighted(nn.Module):
         weight: Any = None,
         normalize: bool = True,
     ):
-        super().__init__()
         if weight is not None and not callable(weight):
             raise ValueError(
                 "`weight` must be a module that is called on logits, such as those of "
                 f"lightning_distill.weights, got {weight!r}. One number for all is the term's "
                 "`weight`."
             )
-        self.criterion = SoftTarget() if criterion is None else criterion
+        super().__init__(SoftTarget() if criterion is None else criterion)
         self.weight, self.normalize = weight, normalize
+        if weight is not None and normalize:
+            # What the mean is divided by is made of logits, of all processes.
+            self.across_samples = self.gather = True
 
-    @property
-    def prepare(self) -> Callable[..., None]:
-        """The criterion's, where it has trained parts."""
-        build = self.criterion.prepare
+    def around(self, criterion: Criterion) -> "SampleWeighted":
+        """The same weights for another criterion."""
+        return SampleWeighted(criterion, self.weight, self.normalize)
 
-        def prepare(student: Any, teacher: Any = None, **named: Any) -> None:
-            own = ("weight", "weight_student", "weight_teacher")
-            others = {name: x for name, x in named.items() if name not in own}
-            build(student, *([] if teacher is None else [teacher]), **others)
+    def parts(self) -> Mapping[str, Part]:
+        """Those of the criterion, each with these weights, which may look at logits of both."""
+        found = {}
+        for name, part in super().parts().items():
+            inputs = {**part.inputs, "weight": "weight"}
+            if self.weight is not None:
+                inputs |= {"weight_student": "weight_student", "weight_teacher": "weight_teacher"}
+                if "teacher" not in part.inputs:
+                    inputs["weight_teacher"] = "teacher"
+            found[name] = Part(part.criterion, part.weight, inputs)
+        return found
 
-        return prepare
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """What counts in the criterion, by the weights of the batch where they divide the mean."""
+        weight = inputs.pop("weight", None)
+        others = {n: x for n, x in inputs.items() if not n.startswith("weight_")}
+        found = self.criterion.counted(**others)
+        return weighed(found, weight) if weight is not None and self.normalize else found
+
+    def prepare(self, student: Any, teacher: Any = None, **named: Any) -> None:
+        """The criterion's, without the weights."""
+        own = ("weight", "weight_student", "weight_teacher")
+        others = {name: x for name, x in named.items() if name not in own}
+        self.criterion.prepare(student, *([] if teacher is None else [teacher]), **others)
 
     def forward(
         self,
@@ -121,7 +147,8 @@ class SampleWeighted(nn.Module):
                 "criterion's `weight` to null, or take `weight` out of the term's inputs."
             )
         arguments = (student,) if teacher is None else (student, teacher)
-        with weighing(weight, self.normalize) as weights:
+        gather = self.weight is not None and self.normalize and learns(self)
+        with weighing(weight, self.normalize, gather) as weights:
             loss = self.criterion(*arguments, **named)
         if not weights.used:
             raise ValueError(

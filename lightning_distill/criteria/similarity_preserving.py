@@ -2,10 +2,12 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import in_full_precision, without_autocast
+from ._parts import learns
 from ._rows import feature_rows
+from .criterion import Criterion
 
 
 def similarity_preserving(
@@ -28,12 +30,15 @@ def similarity_preserving(
     return (grams[0] - grams[1]).square().mean()
 
 
-class SimilarityPreserving(nn.Module):
+class SimilarityPreserving(Criterion):
     """[`similarity_preserving`][] of the samples that count.
 
     Args:
-        gather: compare the samples of all processes with each other, not only those of one.
+        gather: in training, compare the samples of all processes with each other, not only those of
+            one.
     """
+
+    across_samples = True
 
     def __init__(self, gather: bool = False):
         super().__init__()
@@ -50,7 +55,7 @@ class SimilarityPreserving(nn.Module):
         Samples are the first dimension, and the rest of each is flattened; with a mask, samples
         are its entries, such as the tokens of a `(batch, tokens)` mask.
         """
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         if len(student) < 2:
             return 0.0 * student.sum()
         return similarity_preserving(student, teacher)

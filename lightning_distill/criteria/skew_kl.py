@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import (
     check_share,
@@ -17,6 +17,7 @@ from ._check import (
     temperature_of,
 )
 from ._log_probabilities import kl_to_mixture, probabilities, through_softmax, WithGradient
+from .criterion import Criterion
 from .soft_target import soft_target, soft_target_with_gradient
 
 
@@ -64,7 +65,7 @@ def skew_kl_with_gradient(
     return kl_to_mixture(p, m) * temperature**2, gradient
 
 
-class SkewKL(nn.Module):
+class SkewKL(Criterion):
     """Mean of [`skew_kl`][] over the samples that count.
 
     Args:
@@ -72,6 +73,8 @@ class SkewKL(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, alpha: Number = 0.1, temperature: Number = 1.0):
         super().__init__()

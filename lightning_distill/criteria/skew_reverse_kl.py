@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import (
     check_share,
@@ -23,6 +23,7 @@ from ._log_probabilities import (
     through_softmax,
     WithGradient,
 )
+from .criterion import Criterion
 from .reverse_kl import reverse_kl, reverse_kl_with_gradient
 
 
@@ -70,7 +71,7 @@ def skew_reverse_kl_with_gradient(
     return kl_to_mixture(q, m) * temperature**2, gradient
 
 
-class SkewReverseKL(nn.Module):
+class SkewReverseKL(Criterion):
     """Mean of [`skew_reverse_kl`][] over the samples that count.
 
     Args:
@@ -78,6 +79,8 @@ class SkewReverseKL(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, alpha: Number = 0.1, temperature: Number = 1.0):
         super().__init__()

@@ -2,10 +2,11 @@
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, masked_mean, Number, Temperature, temperature_of
 from ._log_probabilities import at_temperature, cross_entropy, log_softmax
+from .criterion import Criterion
 
 
 def soft_cross_entropy(
@@ -29,13 +30,15 @@ def soft_cross_entropy(
     return cross_entropy(p, log_q) * temperature**2
 
 
-class SoftCrossEntropy(nn.Module):
+class SoftCrossEntropy(Criterion):
     """Mean of [`soft_cross_entropy`][] over the samples that count.
 
     Args:
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()

@@ -3,10 +3,11 @@
 from functools import partial
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
 from ._log_probabilities import kl, log_probabilities, log_softmax_and_softmax, WithGradient
+from .criterion import Criterion
 
 
 def soft_target(
@@ -44,13 +45,15 @@ def soft_target_with_gradient(
     return values, gradient if temperature == 1 else gradient.mul_(temperature)
 
 
-class SoftTarget(nn.Module):
+class SoftTarget(Criterion):
     """Mean of [`soft_target`][] over the samples that count.
 
     Args:
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Number = 4.0):
         super().__init__()

@@ -5,9 +5,10 @@ from torch import nn, Tensor
 
 from ._batch_norm import BatchNorm
 from ._check import check_same_shape, in_full_precision
-from ._parts import apply, fitted, prepared
+from ._parts import apply, fitted, learns, prepared
 from ._rows import feature_rows
 from ._samples import sample_vectors
+from .criterion import Criterion
 
 # The paper's logarithm has no value at a perfect match.
 FLOOR = 1e-12
@@ -41,7 +42,7 @@ def _check_power(power: float) -> None:
         raise ValueError(f"`power` must be at least 1, got {power}: below, equal features differ.")
 
 
-class SRD(nn.Module):
+class SRD(Criterion):
     """[`srd`][] of the samples that count, with a trained linear projector.
 
     Both sides go through a batch norm without weights (`eps` 1e-4, as in the authors' program),
@@ -50,9 +51,11 @@ class SRD(nn.Module):
 
     Args:
         power: of the differences; higher looks at the largest alone.
-        gather: take the statistics and the sum over the samples of all processes, not only those
-            of one.
+        gather: in training, take the statistics and the sum over the samples of all processes, not
+            only those of one.
     """
+
+    across_samples = True
 
     projector: nn.Module | None
     student_norm: nn.Module | None
@@ -93,7 +96,7 @@ class SRD(nn.Module):
         prepared(self, self.projector)
         assert self.projector and self.student_norm and self.teacher_norm
         student, teacher = sample_vectors(student, "student"), sample_vectors(teacher, "teacher")
-        student, teacher = feature_rows(student, teacher, mask, self.gather)
+        student, teacher = feature_rows(student, teacher, mask, self.gather and learns(self))
         projected = apply(self.projector, student)
         if len(projected) == 0:
             return projected.sum()

@@ -4,10 +4,11 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
-from ._check import check_share, in_full_precision, masked_mean, Number, ranks, share
+from ._check import check_share, in_full_precision, masked_mean, Number, share
 from ._log_probabilities import kl, log_probabilities, WithGradient
+from .criterion import Criterion
 from .soft_target import soft_target_with_gradient
 
 
@@ -50,7 +51,7 @@ def _between(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     return student.mul(1 - alpha).add_(teacher, alpha=alpha)
 
 
-class TAID(nn.Module):
+class TAID(Criterion):
     r"""Mean of [`taid`][] over the samples that count; the share of the teacher grows.
 
     `alpha` says how far the intermediate teacher must be at least; where the loss falls quickly it
@@ -62,6 +63,8 @@ class TAID(nn.Module):
         step: $\delta$; 0 follows `alpha` alone.
         momentum: of the moving mean.
     """
+
+    needs_classes = True
 
     position: Tensor
     trend: Tensor
@@ -84,33 +87,32 @@ class TAID(nn.Module):
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
-        loss = masked_mean(taid(student, teacher, self._now()), mask)
-        self.follow(loss.detach())
-        return loss
+        return masked_mean(taid(student, teacher, self._now()), mask)
 
     def with_gradient(self) -> WithGradient:
         """The divergence and its gradient for the intermediate teacher of now."""
         return partial(taid_with_gradient, alpha=self._now())
 
-    def follow(self, loss: Float[Tensor, ""]) -> None:
-        """Move the intermediate teacher by how the loss fell; in training only."""
-        if self.training and torch.is_grad_enabled() and self.step:
-            self._advance(loss, self._now())
+    @torch.no_grad()
+    def observe(self, value: Float[Tensor, ""]) -> None:
+        """Move the intermediate teacher by how the loss fell; in training only.
+
+        Training says it after each batch. In a loop of your own, call it with the value.
+
+        Args:
+            value: the mean of the last batch, of all processes.
+        """
+        if not self.training or not self.step:
+            return
+        now = self._now()
+        if not self.previous.isnan():
+            fall = (self.previous - value) / (self.previous + 1e-15)
+            self.trend.mul_(self.momentum).add_((1 - self.momentum) * fall)
+            self.position.fill_(now + self.step * float(self.trend.sigmoid()) * (1 - now))
+        self.previous.copy_(value)
 
     def _now(self) -> float:
         return max(share("alpha", self.alpha), float(self.position))
-
-    @torch.no_grad()
-    def _advance(self, loss: Tensor, now: float) -> None:
-        if ranks() > 1:
-            loss = loss.clone()
-            torch.distributed.all_reduce(loss)
-            loss = loss / ranks()
-        if not self.previous.isnan():
-            fall = (self.previous - loss) / (self.previous + 1e-15)
-            self.trend.mul_(self.momentum).add_((1 - self.momentum) * fall)
-            self.position.fill_(now + self.step * float(self.trend.sigmoid()) * (1 - now))
-        self.previous.copy_(loss)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, step={self.step}, momentum={self.momentum}"

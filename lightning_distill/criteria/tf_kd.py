@@ -4,10 +4,11 @@ import math
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_choice, check_positive, in_full_precision, labelled, masked_mean
 from ._log_probabilities import kl, log_softmax
+from .criterion import Criterion
 
 VARIANTS = ("paper", "code")
 
@@ -54,7 +55,7 @@ def tf_kd(
     return kl(log_softmax(teacher), log_softmax(student / tau)) * tau**2
 
 
-class TfKD(nn.Module):
+class TfKD(Criterion):
     """Mean of [`tf_kd`][] over the labelled samples that count; it needs no teacher.
 
     Args:
@@ -62,6 +63,8 @@ class TfKD(nn.Module):
         temperature: flattens the distributions before they are compared; a positive number.
         variant: `paper`, or `code` for what the authors' program computes.
     """
+
+    needs_classes = True
 
     def __init__(self, correct: float = 0.99, temperature: float = 20.0, variant: str = "paper"):
         super().__init__()

@@ -3,10 +3,11 @@
 from functools import partial
 
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
 from ._log_probabilities import probabilities, through_softmax, WithGradient
+from .criterion import Criterion
 
 
 def total_variation(
@@ -48,13 +49,15 @@ def total_variation_with_gradient(
     return values, through_softmax(q, difference.sign_(), -0.5 / temperature)
 
 
-class TotalVariation(nn.Module):
+class TotalVariation(Criterion):
     """Mean of [`total_variation`][] over the samples that count.
 
     Args:
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Number = 1.0):
         super().__init__()

@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ._check import check_positive, in_full_precision, masked_mean, Number, positive
 from ._log_probabilities import through_softmax
 from ._spans import check_spans, first_positions, span_count, spans_of_both
+from .criterion import Criterion
 
 # Of probabilities of both at once, in numbers: 16 MiB of float32, and as much a few times more.
 CHUNK = 4 * 2**20
@@ -120,7 +121,7 @@ class _Chunked(torch.autograd.Function):
         return whole.index_copy_(0, of_student, rows), None, None, None, None
 
 
-class ULD(nn.Module):
+class ULD(Criterion):
     """Mean of [`uld`][] over the spans: stretches of text that both models have tokens for.
 
     For models with different tokenizers. Of each span the positions are compared at which either
@@ -136,6 +137,8 @@ class ULD(nn.Module):
         temperature: flattens both distributions before they are compared; a positive number or a
             schedule.
     """
+
+    needs_classes = True
 
     # The classes of student and teacher need not be the same.
     any_classes = True
@@ -182,16 +185,10 @@ class ULD(nn.Module):
         grid = values.new_zeros(both.shape).masked_scatter(both, values)
         return masked_mean(grid, both)
 
-    def counted(
-        self,
-        student_spans: Int[Tensor, "rows student_tokens"] | None = None,
-        teacher_spans: Int[Tensor, "rows teacher_tokens"] | None = None,
-        **others: Any,
-    ) -> Bool[Tensor, "rows student_tokens"] | None:
+    def counted(self, **inputs: Any) -> Tensor | None:
         """As many positions as there are spans that the loss is the mean of; `None` if unknown."""
-        if student_spans is None or teacher_spans is None:
-            return None
-        return spans_of_both(student_spans, teacher_spans)
+        mine, others = inputs.get("student_spans"), inputs.get("teacher_spans")
+        return None if mine is None or others is None else spans_of_both(mine, others)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"temperature={self.temperature}"

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import nn, Tensor
 
 from ._check import check_positive, check_same_shape, in_full_precision, masked_mean
-from ._maps import same_places
+from ._maps import check_maps, same_places
 from ._parts import apply, fitted, prepared
 from ._samples import counted_samples, Mask
+from .criterion import Criterion
 
 SMALLEST = 1e-5
 
@@ -37,7 +38,7 @@ def vid(
     return 0.5 * (squares / variance + variance.log()).mean(dim=1)
 
 
-class VID(nn.Module):
+class VID(Criterion):
     r"""Mean of [`vid`][] over the samples that count, with a trained prediction and variance.
 
     $\mu$ is three 1x1 convolutions with ReLU between them and without bias, the hidden ones as
@@ -62,13 +63,14 @@ class VID(nn.Module):
 
     def prepare(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> None:
         """Build the parts for the channels of these features."""
         if self.mean is not None:
             return
+        check_maps("VID", student, teacher)
         s, t = student.shape[1], teacher.shape[1]
         layers: list[nn.Module] = [nn.Conv2d(s, t, 1, bias=False)]
         for _ in range(2):
@@ -81,11 +83,12 @@ class VID(nn.Module):
 
     def forward(
         self,
-        student: Float[Tensor, "batch _ _ _"],
-        teacher: Float[Tensor, "batch _ _ _"],
+        student: Float[Tensor, "batch ..."],
+        teacher: Float[Tensor, "batch ..."],
         mask: Mask = None,
     ) -> Float[Tensor, ""]:
         """The mean over the samples for which `mask` is true, in nats."""
+        check_maps("VID", student, teacher)
         mean = prepared(self, self.mean)
         assert self.raw_variance is not None
         student, teacher = same_places(*counted_samples(mask, student, teacher))

@@ -2,9 +2,10 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import nn, Tensor
+from torch import Tensor
 
 from ._check import check_temperature, labelled, masked_mean, Number, Temperature, temperature_of
+from .criterion import Criterion
 from .hard_label import hard_label
 from .soft_cross_entropy import soft_cross_entropy
 
@@ -32,13 +33,15 @@ def wsld(
     return weight * soft_cross_entropy(student, teacher, temperature)
 
 
-class WSLD(nn.Module):
+class WSLD(Criterion):
     """Mean of [`wsld`][] over the labelled samples that count.
 
     Args:
         temperature: flattens both distributions before they are compared; a positive number,
             a schedule, or a module of `lightning_distill.temperatures`.
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Number = 2.0):
         super().__init__()

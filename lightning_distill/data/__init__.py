@@ -1,5 +1,6 @@
 """Where batches come from: LightningDataModules of tokenised text, and of documents."""
 
+from .data import Cacheable, DataFacts, KeepsTeacher, Trainable
 from .draw import Draw
 from .language.chat_files import ChatFiles
 from .language.language_model import LanguageModelData
@@ -12,14 +13,18 @@ from .text.docstrings import Docstrings
 from .text.hub import Hub
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
+from .text.token_files import TokenFiles
 from .text.token_masking import TokenMasking
 
 __all__ = [
+    "Cacheable",
     "ChatFiles",
+    "DataFacts",
     "Docstrings",
     "Draw",
     "EvenRows",
     "Hub",
+    "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
     "OffsetTokenizer",
@@ -30,7 +35,9 @@ __all__ = [
     "TextDataModule",
     "TextFiles",
     "TokenAlignment",
+    "TokenFiles",
     "TokenMasking",
     "TokenizedTexts",
+    "Trainable",
     "token_spans",
 ]

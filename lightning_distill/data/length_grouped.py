@@ -16,6 +16,10 @@ from .draw import Draw
 
 Lengths = Sequence[int] | np.ndarray
 
+# Rows are sorted within at most this part of all batches, and a group of similar rows makes so many
+# batches or more: with larger parts and fewer batches, the same rows meet in every epoch.
+PARTS, LEAST = 4, 2
+
 
 def rank_and_world() -> tuple[int, int]:
     """This process's number and how many there are; (0, 1) outside of distributed training."""
@@ -28,18 +32,21 @@ class LengthGroupedBatches(DistributedSampler):
     """Training batches of rows of similar length, drawn anew each epoch.
 
     Rows are shuffled, cut into pools of `pool` global batches, sorted by length within a pool,
-    and the batches are shuffled: little padding is computed. A global batch is planned first and
-    then dealt to the ranks, so that two ranks with `batch_size=8` see the rows that one with
-    `batch_size=16` sees.
+    and the batches are shuffled: little padding is computed. A pool holds at most a quarter of all
+    batches, so that few rows make other batches in each epoch, too. A global batch is planned first
+    and then dealt to the ranks, so that two ranks with `batch_size=8` see the rows that one with
+    `batch_size=16` sees. If the rows do not fill the last batch, its rows are chosen at random, and
+    not by length: a row of a short batch counts more, and over the epochs each row is in it equally
+    often.
 
     The price is a bias: the rows of one batch have similar lengths, so a step's gradient is that of
     short rows or of long ones, and criteria that compare the samples of a batch compare those of
-    similar length. Over an epoch every row counts as often as before, and the partners of a row
-    change from epoch to epoch.
+    similar length.
 
     With `tokens_per_batch` the rows whose lengths are within a tenth of each other form a group,
     which is shuffled and cut into equal batches of at most so many padded tokens (rows times the
-    longest of the group): many short rows or few long ones make a step. The number of batches is
+    longest of the group): many short rows or few long ones make a step. A group that would make a
+    single batch is joined with the next shorter rows. The number of batches is
     the same in every epoch, for it depends on the lengths alone, so schedules know the number of
     steps. Without grouping, the longest row of all decides for every batch.
 
@@ -48,7 +55,7 @@ class LengthGroupedBatches(DistributedSampler):
         batch_size: rows per rank and step, if there is no `tokens_per_batch`.
         seed: with the epoch, it decides the order.
         grouped: false only shuffles.
-        pool: how many batches are sorted together.
+        pool: how many batches are sorted together at most.
         tokens_per_batch: at most so many per rank and step, padding included, and at least one row.
         views: epoch e draws view e modulo `views` of its rows; `None` draws view e.
 
@@ -99,8 +106,13 @@ class LengthGroupedBatches(DistributedSampler):
     def _by_rows(self, order: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
         size = self.batch_size * self.num_replicas
         if self.grouped:
-            pools = order.split(size * self.pool)
+            # Taken before anything is sorted: every row is in the short batch equally often.
+            short = len(order) % size
+            short_batch, order = order[:short], order[short:]
+            pool = min(self.pool, max(len(order) // (PARTS * size), 1))
+            pools = order.split(size * pool)
             order = torch.cat([p[self.lengths[p].argsort(stable=True)] for p in pools])
+            order = torch.cat([order, short_batch])
         batches = list(order.split(size))
         if self.grouped:
             shuffled = torch.randperm(len(batches), generator=generator).tolist()
@@ -120,7 +132,7 @@ class LengthGroupedBatches(DistributedSampler):
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _groups(self) -> list[torch.Tensor]:
-        """The lengths of all rows in order, cut where they grow by more than a tenth."""
+        """The lengths of all rows in order, cut into groups that make `LEAST` batches or more."""
         lengths = self.lengths.sort().values
         if not self.grouped:
             return [lengths]
@@ -129,7 +141,16 @@ class LengthGroupedBatches(DistributedSampler):
             limit = max(int(lengths[start]) * 1.1, 1)
             start = int(torch.searchsorted(lengths, limit, right=True))
             cuts.append(start)
-        return list(lengths.tensor_split(cuts[:-1]))
+        groups: list[torch.Tensor] = []
+        # From the longest rows down: what is left over are short rows, which need little padding.
+        for similar in reversed(lengths.tensor_split(cuts[:-1])):
+            if groups and self._count(groups[0]) < LEAST:
+                groups[0] = torch.cat([similar, groups[0]])
+            else:
+                groups.insert(0, similar)
+        if len(groups) > 1 and self._count(groups[0]) < LEAST:
+            groups[:2] = [torch.cat(groups[:2])]
+        return groups
 
     def _count(self, group: torch.Tensor) -> int:
         """How many global batches the rows of a group make."""

@@ -50,6 +50,11 @@ class Ragged:
         """Of every row, shape (rows,)."""
         return np.diff(self.offsets)
 
+    def contents(self) -> Iterator[bytes]:
+        """Offsets and values, in one form whatever types they are held in."""
+        yield self.offsets.astype("<i8").tobytes()
+        yield self.values.astype("<i4").tobytes()
+
     def take(self, rows: np.ndarray) -> "Ragged":
         """A copy of these rows, in this order."""
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]

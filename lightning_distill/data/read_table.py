@@ -44,6 +44,8 @@ def read_table(
         names = list(columns) if columns else _header(files[0])
         for file in files:
             _check_cells(file, names, has_header=not columns)
+        # The index that pandas writes has no name, and the reader calls it by its place.
+        names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
         features = datasets.Features({name: datasets.Value("string") for name in names})
         options = {"features": features, "keep_default_na": False, "na_filter": False}
         options["encoding"] = "utf-8-sig"

@@ -1,10 +1,15 @@
 """A loader of whole batches, whose rows a sampler names."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence, Sized
+from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from .draw import Draw
 
 # For each batch the split, row numbers, and the view under which training rows are augmented.
 Plan = Sequence[tuple[str, Sequence[int], int | None]]
@@ -15,6 +20,34 @@ def worker_count(num_workers: int | None) -> int:
     if num_workers is None:
         return 2 if torch.cuda.is_available() else 0
     return num_workers
+
+
+class Batches(Dataset):
+    """A data set of whole batches, which are asked for by their rows, or by their number.
+
+    A sampler of ours names the rows of each batch. Where Lightning takes another sampler, as it
+    does for `overfit_batches`, the batches are numbered, in the order of the sampler's epoch 0.
+
+    Args:
+        rows: a data set that is indexed by what the sampler gives.
+        sampler: gives the rows of each batch of an epoch.
+    """
+
+    def __init__(self, rows: Any, sampler: Any):
+        self.rows, self.sampler = rows, sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getitem__(self, asked: Any) -> Any:
+        return self.rows[self._numbered[asked] if isinstance(asked, Integral) else asked]
+
+    @cached_property
+    def _numbered(self) -> list[Any]:
+        # The sampler itself may be in the middle of an epoch.
+        sampler = copy.copy(self.sampler)
+        sampler.set_epoch(0)
+        return list(sampler)
 
 
 def row_loader(
@@ -30,7 +63,7 @@ def row_loader(
     """
     count = worker_count(num_workers)
     return DataLoader(
-        rows,
+        Batches(rows, sampler),
         sampler=sampler,
         batch_size=None,
         collate_fn=collate,
@@ -38,6 +71,17 @@ def row_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=count > 0,
     )
+
+
+class Splits(Dataset):
+    """Rows of several splits; indexed by `(split, row numbers, view)`."""
+
+    def __init__(self, splits: Mapping[str, Any]):
+        self.splits = splits
+
+    def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> Any:
+        split, rows, view = asked
+        return self.splits[split][Draw(rows, view)]
 
 
 def check_plan(plan: Plan, splits: Mapping[str, Sized]) -> None:

@@ -9,17 +9,19 @@ import lightning as L
 from omegaconf import DictConfig
 from torch import nn
 
+from ..data.data import check_cacheable
 from ..models.source import Source
 from ..run.cached_teacher import newest_cache
 from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
-from ..run.every_row import check_keyed, check_walkable, every_row
+from ..run.every_row import check_keyed, every_row
 from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_objective
 from ..run.recording import plan_recording, Recording
 from ..run.rehearse import rehearse
 from ..run.stage import say
+from ..run.task import task_in
 from ..run.trainer import build_trainer
 from ..run.verifying import verify
 from ..teachers import CachingTeacher, Teacher
@@ -114,8 +116,8 @@ def cache(
 def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list[Source]]:
     """The module that runs the teacher, the data, and what is read of the teacher."""
     data = build_data(cfg)
-    check_walkable(data)
-    metrics = build_metrics(cfg)
+    check_cacheable(data, "job=cache")
+    metrics = build_metrics(cfg, data)
 
     def rehearsal(teacher: nn.Module) -> None:
         student = build_student(cfg, data, teacher)
@@ -130,7 +132,7 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     objective = build_objective(cfg)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
-    module = DistillationModule(student, teacher, objective)
+    module = DistillationModule(student, teacher, objective, task=task_in(cfg))
     # Pairs the layers: only those that are compared are kept.
     module.prepare(next(iter(data.train_dataloader())), check=False)
     return module, data, objective.sources("teacher")

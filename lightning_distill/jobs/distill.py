@@ -1,17 +1,18 @@
 """The main job: teacher, student without it, student with it, and the comparison."""
 
 import copy
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from omegaconf import DictConfig
 from torch import nn
 from torchmetrics import Metric
 
 from ..objective.objective import Objective
+from ..run.budget import same_budget
 from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, labelled_rows, on_labels
@@ -21,7 +22,8 @@ from ..run.objective import build_label_objective, build_objective
 from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
-from ..run.stage import Result, say, train
+from ..run.stage import say, train
+from ..run.task import task_in
 from ..run.trainer import build_module, optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
@@ -39,7 +41,7 @@ def distill(cfg: DictConfig) -> float:
         without_agreement(cfg)
     data = build_data(cfg)
     without_common_tokens(cfg, data)
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)
     check_vocabularies(data, objective)
@@ -47,6 +49,8 @@ def distill(cfg: DictConfig) -> float:
     teacher = None
     if cfg.teacher is not None:
         teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))
+    # The same student, whether the teacher was trained just now or found: a new head is drawn.
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
     alone = bool(cfg.baseline and objective.sources("teacher"))
@@ -72,33 +76,15 @@ def distill(cfg: DictConfig) -> float:
     if alone:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg, untrained)
+        stage = watching(cfg, metrics, labels_only)
         baseline_module = DistillationModule(
-            untrained, teacher, labels_only, metrics, **optimization(cfg)
+            untrained, teacher, labels_only, metrics, **optimization(stage), task=task_in(cfg)
         )
         rows = on_labels(data)
-        budget = same_budget(cfg, result, rows)
-        stage = watching(cfg, metrics, labels_only)
+        budget = same_budget(result.steps, result.validations, rows is data)
         baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
     report(cfg, directory, data, module, result, baseline_module, baseline, facts)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]
-
-
-def same_budget(cfg: DictConfig, result: Result, data: Any) -> dict[str, Any]:
-    """Trainer arguments for as many steps and validations as another model had.
-
-    Equally many validations, because the best of many checkpoints is better than of few.
-    """
-    if getattr(data, "streaming", False):
-        # Nobody knows how many batches an epoch has; it ends where it did.
-        return {"max_steps": result.steps, "max_epochs": max(result.epochs, 1)}
-    accumulated = cfg.trainer.accumulate_grad_batches
-    per_epoch = math.ceil(len(data.train_dataloader()) / accumulated)
-    return {
-        "max_steps": result.steps,
-        "max_epochs": math.ceil(result.steps / per_epoch),
-        "val_check_interval": max(result.steps * accumulated // max(result.epochs, 1), 1),
-        "check_val_every_n_epoch": None,
-    }
 
 
 def _rehearse_with(

@@ -10,15 +10,18 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
+from ..data.data import DataFacts
+from ..models.configuration import label_names, set_pad_token
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
+from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.directory import newest_run
 from ..run.metrics import build_metrics, without_agreement
 from ..run.objective import build_label_objective
 from ..run.save import check_hugging_face
+from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
-from ..students.from_config import AUTO_CLASSES
 from ..training.module import DistillationModule
 
 
@@ -42,20 +45,23 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
     without_agreement(cfg)
-    data = build_data(cfg)
-    model, info = load(str(folder), AUTO_CLASSES.get(cfg.task), dtype=torch.float32)
+    data = build_data(cfg, loaders=("test_dataloader",))
+    auto_class = auto_class_of(task_in(cfg), folder)
+    model, info = load(str(folder), auto_class, dtype=torch.float32)
+    set_pad_token(model, pad_token_id(data))
     check_complete(f"model {folder}", info)
     model.eval()
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
     order = label_order(
-        getattr(data, "label_names", None),
-        getattr(model.config, "id2label", None),
+        DataFacts(data).label_names,
+        label_names(model),
         ("data", "model"),
     )
     check_lengths(data, model=model)
     if order is not None:
         model.register_forward_hook(lambda _, __, outputs: reordered(outputs, order))
-    module = DistillationModule(model, None, build_label_objective(cfg, model), metrics)
+    objective = build_label_objective(cfg, model)
+    module = DistillationModule(model, None, objective, metrics, task=task_in(cfg))
     trainer = build_trainer(cfg, Path(str(cfg.output_dir)), logger=False, callbacks=[])
     L.seed_everything(cfg.seed, verbose=False)
     trainer.test(module, datamodule=data, verbose=False)

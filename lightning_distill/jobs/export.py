@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import transformers
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from ..models.configuration import configured, configured_text
 from ..run.directory import newest_run
-from ..run.save import ADAPTER, check_hugging_face, merged
+from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
 from ..students.lora import check_peft
 
@@ -23,13 +25,14 @@ _RELOAD = """
 import json, sys
 import torch, transformers
 from safetensors.torch import load_file
-folder, inputs, name = sys.argv[1:]
-transformers.AutoTokenizer.from_pretrained(folder)
+folder, inputs, name, *processors = sys.argv[1:]
+for processor in processors:
+    getattr(transformers, processor).from_pretrained(folder)
 model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
 stored = load_file(inputs)
 expected = stored.pop("expected")
 with torch.no_grad():
-    found = model(**stored).logits
+    found = model(**stored)[0]
 assert "lightning_distill" not in sys.modules
 print(json.dumps({"difference": float((found.float() - expected).abs().max())}))
 """
@@ -38,9 +41,10 @@ print(json.dumps({"difference": float((found.float() - expected).abs().max())}))
 def export(
     cfg: DictConfig, run: str | None = None, checkpoint: str | None = None, to: str | None = None
 ) -> str:
-    """Write weights (safetensors), configuration and tokenizer into one folder; returns it.
+    """Write weights (safetensors), configuration and processors into one folder; returns it.
 
-    The folder is loaded again in a fresh process, and its logits are compared with ours.
+    The folder is loaded again in a fresh process, and its logits, or whatever else the model
+    returns first, are compared with ours.
 
     Args:
         cfg: unused but for the output directory of this job.
@@ -66,8 +70,11 @@ def export(
     model.eval()
     folder = Path(to) if to else source / "export"
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(source / "student").save_pretrained(folder)
-    difference = _difference_in_a_fresh_process(model, folder, name)
+    processors = processors_in(source / "student")
+    for processor in processors:
+        cls = getattr(transformers, processor)
+        cls.from_pretrained(source / "student").save_pretrained(folder)
+    difference = _difference_in_a_fresh_process(model, folder, [name, *processors])
     if difference > 1e-5:
         raise ValueError(
             f"The model in {folder} loads, but its logits differ by {difference:.3g} from the "
@@ -111,17 +118,39 @@ def _with_weights(model: Any, state: dict[str, torch.Tensor], adapter: Path) -> 
     return merged(adapted)
 
 
-def _difference_in_a_fresh_process(model: Any, folder: Path, name: str) -> float:
-    size = min(model.config.vocab_size, 1000)
-    inputs = {"input_ids": torch.arange(1, size)[:32].reshape(1, -1)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+def example_inputs(model: Any) -> dict[str, torch.Tensor]:
+    """One row of what a model of transformers reads: tokens, or a picture.
+
+    Raises:
+        ValueError: for a model that reads something else.
+    """
+    name = model.main_input_name
+    if name == "input_ids":
+        size = min(configured_text(model, "vocab_size"), 1000)
+        ids = torch.arange(1, size)[:32].reshape(1, -1)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if name == "pixel_values":
+        size = configured(model, "image_size") or 224
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        shape = (1, configured(model, "num_channels") or 3, height, width)
+        values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return {"pixel_values": values}
+    raise ValueError(
+        f"job=export compares what {type(model).__name__} returns before and after it was written, "
+        f"for tokens or pictures, and this model reads {name!r}. Save it by its save_pretrained; "
+        "the weights are in the run's student/."
+    )
+
+
+def _difference_in_a_fresh_process(model: Any, folder: Path, names: Sequence[str]) -> float:
+    inputs = example_inputs(model)
     with torch.no_grad():
-        inputs["expected"] = model(**inputs).logits.float()
+        inputs["expected"] = model(**inputs)[0].float()
     with tempfile.TemporaryDirectory() as scratch:
         stored = Path(scratch) / "inputs.safetensors"
         save_file(inputs, stored)
         done = subprocess.run(
-            [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), name],
+            [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), *names],
             capture_output=True,
             text=True,
             cwd=scratch,

@@ -14,6 +14,7 @@ from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
+from ..run.task import task_in
 from ..run.trainer import optimization
 from ..training.module import DistillationModule
 
@@ -30,7 +31,7 @@ def finetune(cfg: DictConfig) -> float:
         # Without a teacher its tokenizer must not be chosen either.
         cfg.teacher = None
     data = build_data(cfg)
-    metrics = build_metrics(cfg)
+    metrics = build_metrics(cfg, data)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
     objective = build_label_objective(cfg, student)
@@ -39,7 +40,8 @@ def finetune(cfg: DictConfig) -> float:
     rows = on_labels(data)
     rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
     save_student(student, data, directory / "student", with_weights=False)
-    module = DistillationModule(student, None, objective, metrics, **optimization(cfg))
+    task = task_in(cfg)
+    module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
     say("Model", f"on labels, with {', '.join(objective.terms)}")
     result = train(cfg, module, rows, directory)
     save_student(module.student, data, directory / "student")

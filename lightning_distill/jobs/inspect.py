@@ -34,7 +34,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
         Paths and shapes of both models and the suggested mapping, also in `layers.json`.
     """
     check_number("job.depth", depth, whole=True, least=1)
-    data = build_data(cfg)
+    data = build_data(cfg, loaders=("train_dataloader",))
     teacher = build_teacher(cfg, data)
     teacher = teacher_weights(teacher, cfg)
     student = build_student(cfg, data, teacher)
@@ -62,7 +62,7 @@ def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
 def layer_shapes(model: nn.Module, forward: Any, batch: Any, role: str) -> dict[str, str]:
     """From every module's path to the shapes of what it returns on `batch`."""
     paths = [name for name in submodules(model) if name]
-    with capture(model, [Source(role, "layer", path) for path in paths]) as captured:
+    with capture(model, [Source(role, "layer", path) for path in paths], copies=False) as captured:
         forward(batch)
     return {path: _shape(captured.get(f"layer:{path}")) for path in paths}
 

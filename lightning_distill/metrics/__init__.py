@@ -6,6 +6,7 @@ batch of many tokens counts as many, and every rank computes the same.
 
 from .agreement import Agreement
 from .bits_per_byte import BitsPerByte
+from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
 from .perplexity import Perplexity
 from .reverse_kl import ReverseKL
@@ -14,6 +15,7 @@ from .samples import check_pairs, Samples, teacher_batch
 __all__ = [
     "Agreement",
     "BitsPerByte",
+    "EntityF1",
     "ForwardKL",
     "Perplexity",
     "ReverseKL",

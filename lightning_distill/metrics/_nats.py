@@ -19,6 +19,7 @@ class Nats(Metric):
     higher_is_better = False
     is_differentiable = False
     full_state_update = False
+    reads_softmax = True
 
     def __init__(self) -> None:
         super().__init__()

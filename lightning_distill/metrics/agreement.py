@@ -5,17 +5,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..tasks import Task, task_named
+
 
 class Agreement(Metric):
     """Share of samples for which student and teacher predict the same, from 0 to 1.
 
     With several classes the largest logit decides, with independent labels the sign of each
-    (all must agree). For one output (regression) this is the share whose difference is below
+    (all must agree). Of numbers (regression) this is the share whose difference is at most
     `tolerance`. "Does knowledge distillation really work?", Stanton et al., 2021, calls it top-1
     agreement, and shows that accuracy can rise without it.
 
     Args:
-        task: `classification`, `multi_label` or `regression`.
+        task: a [`Task`][lightning_distill.tasks.Task], or the name of one: `classification`,
+            `multi_label`, `regression`, ...
         tolerance: largest difference, in label units, that counts as equal in regression.
     """
 
@@ -24,13 +27,9 @@ class Agreement(Metric):
     full_state_update = False
     needs_teacher = True
 
-    def __init__(self, task: str = "classification", tolerance: float = 0.5):
+    def __init__(self, task: str | Task = "classification", tolerance: float = 0.5):
         super().__init__()
-        if task not in ("classification", "multi_label", "regression"):
-            raise ValueError(
-                f"`task` must be classification, multi_label or regression, got {task!r}."
-            )
-        self.task, self.tolerance = task, tolerance
+        self.task, self.tolerance = task_named(task), tolerance
         self.equal: Tensor
         self.total: Tensor
         self.add_state("equal", default=torch.tensor(0), dist_reduce_fx="sum")
@@ -43,12 +42,7 @@ class Agreement(Metric):
                 f"student and teacher must predict the same classes, got shapes "
                 f"{tuple(student.shape)} and {tuple(teacher.shape)}."
             )
-        if self.task == "classification":
-            equal = student.argmax(-1) == teacher.argmax(-1)
-        elif self.task == "multi_label":
-            equal = ((student > 0) == (teacher > 0)).all(-1)
-        else:
-            equal = (student - teacher).abs() <= self.tolerance
+        equal = self.task.agree(student, teacher, self.tolerance)
         self.equal += equal.sum()
         self.total += equal.numel()
 

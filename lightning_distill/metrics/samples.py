@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..models.inputs import labels_of, take_rows
+from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
+from ..tasks import infer_task, Task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
 AT_ONCE = 2**23
-UNLABELLED = -100
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Samples:
         labels: of the samples, if there are any.
         entries: entries of the batch that a metric names in its `batch_entries`, of the samples.
         are_tokens: whether they are, and not rows; then all of them count.
+        task: says which rows have a label, and in which type metrics get labels.
+        are_sequences: whether they are rows of tokens, for metrics that read these as a whole
+            (`reads_rows`) and are given no single tokens.
     """
 
     predicted: Tensor
@@ -32,6 +35,8 @@ class Samples:
     labels: Tensor | None = None
     entries: Mapping[str, Tensor] = field(default_factory=dict)
     are_tokens: bool = False
+    task: Task = field(default_factory=Task)
+    are_sequences: bool = False
 
     @classmethod
     def of(
@@ -41,8 +46,9 @@ class Samples:
         teacher: Tensor | None = None,
         rows: Tensor | None = None,
         metrics: Iterable[Metric] = (),
+        task: Task | None = None,
     ) -> Iterator["Samples"]:
-        """Those of a batch: its rows at once, or, where each token has a label, tokens in parts.
+        """Those of a batch: its rows at once, or, where tokens are predicted, these in parts.
 
         Of tokens only those come that count. Where one model predicts more ids than the other, its
         head is padded, and a metric that compares them is given the ids of both.
@@ -53,18 +59,24 @@ class Samples:
             teacher: what its teacher predicts.
             rows: which rows count; `None` if all.
             metrics: which will be fed.
+            task: says which tokens count; see [`infer_task`][lightning_distill.tasks.infer_task]
+                for `None`.
 
         Raises:
             ValueError: if the batch has no entry that a metric wants.
         """
-        labels = labels_of(batch)
+        labels, metrics = labels_of(batch), list(metrics)
         entries = _entries(batch, metrics)
-        counted = _counted_tokens(batch, predicted)
+        task = task or infer_task(None, batch, predicted) or Task()
+        counted = task.counted(batch, predicted)
         if counted is None:
             taken = {name: take_rows(value, rows) for name, value in entries.items()}
             predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
-            yield cls(predicted, teacher, labels, taken)
+            yield cls(predicted, teacher, labels, taken, task=task)
             return
+        if any(_reads_rows(metric) for metric in metrics):
+            whole = (take_rows(v, rows) for v in (predicted, teacher, labels))
+            yield cls(*whole, task=task, are_sequences=True)
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
         sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]
@@ -78,10 +90,18 @@ class Samples:
                 None if labels is None else labels[at],
                 {name: value[at] for name, value in entries.items()},
                 are_tokens=True,
+                task=task,
             )
 
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+        if self.are_sequences or self.are_tokens:
+            if _reads_rows(metric) is not self.are_sequences:
+                return
+            if self.are_sequences and self.labels is not None:
+                metric.update(self.predicted, self.labels)
+            if self.are_sequences:
+                return
         entries = {name: self.entries[name] for name in getattr(metric, "batch_entries", ())}
         if getattr(metric, "needs_teacher", False):
             if self.teacher is not None:
@@ -96,16 +116,16 @@ class Samples:
                     f"There must be a label for each row or for each token: got predictions of "
                     f"shape {tuple(predicted.shape)} and labels of shape {tuple(labels.shape)}."
                 )
-            known = labels != UNLABELLED
-            if labels.is_floating_point():
-                known &= ~labels.isnan()
-            if labels.dim() > 1 and labels.shape == predicted.shape:
-                known = known.flatten(1).all(1)
+            known = self.task.labelled(labels)
             if not known.any():
                 return
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
-        metric.update(predicted, labels.long() if labels.dim() > 1 else labels, **entries)
+        metric.update(predicted, self.task.measured_labels(labels), **entries)
+
+
+def _reads_rows(metric: Metric) -> bool:
+    return bool(getattr(metric, "reads_rows", False))
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:
@@ -118,9 +138,9 @@ def teacher_batch(batch: Any, predicted: Tensor) -> Any:
     Returns:
         The batch; `None` if its labels are of the student's tokens, and the teacher has others.
     """
-    own = _own_entries(batch)
+    own = teacher_entries(batch)
     if own is None or not _has_own_tokens(batch, predicted):
-        return batch if own is None else {**batch, **own}
+        return batch if own is None else with_entries(batch, own)
     return own if labels_of(own) is not None else None
 
 
@@ -146,39 +166,22 @@ def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor
     return student[..., :shared], teacher[..., :shared]
 
 
-def _own_entries(batch: Any) -> Mapping[str, Any] | None:
-    own = batch.get("teacher") if isinstance(batch, Mapping) else None
-    return own if isinstance(own, Mapping) else None
-
-
 def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
-    own, labels = _own_entries(batch), labels_of(batch)
+    own, labels = teacher_entries(batch), labels_of(batch)
     # By dimensions and not by shapes: heads may have been asked for the last token alone.
     per_token = labels is None or 1 < labels.dim() == predicted.dim() - 1
     return own is not None and "input_ids" in own and predicted.dim() > 2 and per_token
-
-
-def _counted_tokens(batch: Any, predicted: Tensor) -> Tensor | None:
-    """Which tokens count, `(rows, tokens)`; `None` if not tokens but rows are predicted."""
-    labels = labels_of(batch)
-    if labels is not None:
-        per_token = labels.dim() > 1 and labels.shape == predicted.shape[:-1]
-        return labels != UNLABELLED if per_token else None
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    if mask is None or predicted.dim() < 3 or mask.shape != predicted.shape[:-1]:
-        return None
-    return mask.bool()
 
 
 def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:
     found = {}
     for metric in metrics:
         for name in getattr(metric, "batch_entries", ()):
-            if not isinstance(batch, Mapping) or name not in batch:
-                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else "no names"
+            found[name] = entry(batch, name)
+            if found[name] is None:
                 raise ValueError(
                     f"{type(metric).__name__} reads the entry {name!r} of each batch, and the "
-                    f"batch has {has}. Take data that have it, or leave this metric out."
+                    f"batch has {describe(batch)}. Take data that have it, or leave this metric "
+                    "out."
                 )
-            found[name] = batch[name]
     return found

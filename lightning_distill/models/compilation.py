@@ -2,10 +2,15 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
 
-import torch._dynamo.config
-import torch._functorch.config
+import torch
 from torch import nn
+
+_compiled: "WeakSet[nn.Module]" = WeakSet()
 
 
 def compile_in_place(model: nn.Module, backend: str = "inductor") -> None:
@@ -22,20 +27,48 @@ def compile_in_place(model: nn.Module, backend: str = "inductor") -> None:
     Raises:
         ValueError: if the default backend finds no compiler for this machine.
     """
-    if getattr(model, "_compiled_call_impl", None) is not None:
+    if model in _compiled:
         return
     if backend == "inductor" and not torch.cuda.is_available() and not _has_compiler():
         raise ValueError(
             "compile=true needs a C++ compiler on a machine without a GPU, and there is none: "
             "install g++, name one in the environment variable CXX, or set compile=false."
         )
-    # Layers are read by hooks that come and go: without this the hooks of the first forward would
-    # stay for ever.
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
-    # Gradients of single terms are taken before the step, which goes through a graph twice.
-    torch._functorch.config.donated_buffer = False
     model.compile(dynamic=True, backend=backend)
+    _compiled.add(model)
 
 
 def _has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "c++", "clang++"))
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """While it lasts, what torch compiles can be read by hooks, and its graphs gone through twice.
+
+    These settings of torch have no public name (torch 2.13); a test fails where they lose theirs.
+    They hold for what runs within, and not for other compiled models of the process.
+    """
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        # Nothing is compiled in this process; importing it would take seconds.
+        yield
+        return
+    import torch._functorch.config
+
+    # Layers are read by hooks that come and go: without this the hooks of the first forward would
+    # stay for ever. Gradients of single terms are taken before the step, which goes through a
+    # graph twice.
+    hooks = dynamo.config.patch(skip_nnmodule_hook_guards=False)
+    with hooks, torch._functorch.config.patch(donated_buffer=False):
+        yield
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """While it lasts, compiled models run as they were before."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -4,7 +4,8 @@ import hashlib
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from .plain_tensors import plain_tensors
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -30,12 +31,3 @@ def fingerprint(model: nn.Module) -> str:
                 # numpy has no bfloat16; bytes are all that is needed.
                 digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Those that hold the bytes: the tensor itself, or of a quantised one integers and scales."""
-    if not is_traceable_wrapper_subclass(tensor):
-        return [tensor]
-    names, _ = tensor.__tensor_flatten__()
-    parts = [getattr(tensor, name) for name in names]
-    return [plain for part in parts if part is not None for plain in plain_tensors(part)]

@@ -5,11 +5,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import nn, Tensor
 
+from .batch import tensors
 from .capture import capture, forward_options, read
 from .head import check_head, shortened
 from .source import matching, OUTPUTS, Source
+from .submodules import unwrapped
 
 LOGITS = Source("teacher", "output", "logits")
 
@@ -36,14 +39,28 @@ def run_model(
     if heads == "whole" or any(_reads_logits(source, named) for source in sources):
         named = []
     shorter = shortened(model, [s.name for s in named], positions=int(heads == "checked"))
+    before = [t.clone() for t in tensors(batch)] if heads == "checked" else []
     with capture(model, sources) as captured, shorter if named else nullcontext():
         outputs = forward(batch, **forward_options(model, sources))
+    if before and not all(map(_is_same, before, tensors(batch))):
+        raise ValueError(
+            f"{type(unwrapped(model)).__name__} changes its inputs in place, so that whatever "
+            "reads the batch after it, such as the other model, would be given something else. "
+            "Let it work on a copy, as in x = x.clone(), or override student_inputs and "
+            "teacher_inputs so that they give it one."
+        )
     for source in named if heads == "checked" else ():
         hidden = captured.get(f"layer_input:{source.name}")
         if hidden is not None:
             logits = read(replace(LOGITS, role=source.role), outputs, {})
             check_head(captured[str(source).partition(".")[2]], str(source), hidden, logits)
     return outputs, {source: read(source, outputs, captured) for source in sources}
+
+
+def _is_same(before: Tensor, after: Tensor) -> bool:
+    if not before.is_floating_point():
+        return torch.equal(before, after)
+    return torch.allclose(before, after, rtol=0, atol=0, equal_nan=True)
 
 
 def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:

@@ -1,6 +1,6 @@
 """Texts from a causal language model: prompts of a batch, what follows them, a batch of both."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn, Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from .batch import entry, teacher_entries
+from .compilation import uncompiled
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def check_batch(batch: Any) -> None:
     """Refuse a batch without `input_ids` and `labels` of shape `(rows, tokens)`."""
     shapes = {}
     for name in ("input_ids", "labels"):
-        value = batch.get(name) if isinstance(batch, Mapping) else None
+        value = entry(batch, name)
         shapes[name] = tuple(value.shape) if isinstance(value, Tensor) else None
     if shapes["labels"] is None or len(shapes["labels"]) != 2 or len(set(shapes.values())) > 1:
         raise ValueError(
@@ -55,18 +58,18 @@ def prompts(batch: Any, prompt_tokens: int | None = None) -> list[Int[Tensor, " 
         ValueError: if the batch has none, as a packed one, or `prompt_tokens` is needed.
     """
     check_batch(batch)
-    if batch.get("attention_mask") is None and batch.get("position_ids") is not None:
+    mask = entry(batch, "attention_mask")
+    if mask is None and entry(batch, "position_ids") is not None:
         raise ValueError(
             "The batch is packed (it has position_ids and no attention_mask), so that its rows "
             "hold several texts and have no prompt to go on from. Set data.packing=false."
         )
-    if isinstance(batch.get("teacher"), Mapping):
+    if teacher_entries(batch) is not None:
         raise ValueError(
             "The batch has tokens of the teacher's own, so its tokenizer is another one, and texts "
             "of one model are no tokens of the other. Use a teacher with the student's tokenizer."
         )
-    ids, labels = batch["input_ids"].cpu(), batch["labels"].cpu()
-    mask = batch.get("attention_mask")
+    ids, labels = entry(batch, "input_ids").cpu(), entry(batch, "labels").cpu()
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.cpu() != 0
     found = []
     for row, row_labels, row_real in zip(ids, labels, real, strict=True):
@@ -193,14 +196,12 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
-    # A compiled model would be compiled anew for caches of every length.
-    compiled = model._compiled_call_impl
     model.eval()
-    model._compiled_call_impl = None
     try:
-        yield
+        # A compiled model would be compiled anew for caches of every length.
+        with uncompiled():
+            yield
     finally:
-        model._compiled_call_impl = compiled
         for module, mode in modes.items():
             module.training = mode
 
@@ -208,12 +209,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _without_defaults(model: nn.Module) -> Iterator[None]:
     """Hide what the model's generation config says, which transformers adds to what it is given."""
-    owners = [m for m in model.modules() if "generation_config" in vars(m)]
-    kept = [vars(m)["generation_config"] for m in owners]
-    for owner in owners:
-        vars(owner)["generation_config"] = GenerationConfig()
+    # Those of wrappers, such as peft's, are the model's within.
+    kept = {p: p.generation_config for p in model.modules() if isinstance(p, PreTrainedModel)}
+    for part in kept:
+        part.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        for owner, config in zip(owners, kept, strict=True):
-            vars(owner)["generation_config"] = config
+        for part, config in kept.items():
+            part.generation_config = config

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import nn, Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from .configuration import configured_text, is_encoder_decoder
+from .embeddings import generates, output_embeddings
+from .peft_parts import has_adapter, trained_part
+from .plain_tensors import is_quantized
 from .submodules import submodules, unwrapped
 
 
@@ -49,7 +51,7 @@ def head_of(model: nn.Module, path: str) -> Head:
     """
     module = trained_part(submodules(model)[path])
     name = f"{path!r} of {type(unwrapped(model)).__name__}"
-    if hasattr(module, "base_layer"):
+    if has_adapter(module):
         raise ValueError(
             f"{name} has adapters, so its logits cannot be made of its weight alone. Leave it out "
             f"of target_modules, train it whole (modules_to_save=[{path}]), or compare the logits: "
@@ -61,41 +63,28 @@ def head_of(model: nn.Module, path: str) -> Head:
             "nn.Linear, so its logits cannot be made of its weight alone. Name the submodule that "
             "is one, or compare the logits: criteria such as soft_target on student.logits."
         )
-    if is_traceable_wrapper_subclass(module.weight):
+    if is_quantized(module.weight):
         raise ValueError(
             f"{name} is quantised ({type(module.weight).__name__}), and is needed in full "
             "precision here, as teacher.quantization leaves it. Quantise all but the head, or "
             "compare the logits: criteria such as soft_target on student.logits."
         )
-    config: Any = getattr(model, "config", None)
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)  # of Cohere
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # of Granite
-    softcap = getattr(config, "final_logit_softcapping", None)  # of Gemma 2
+    scale = float(configured_text(model, "logit_scale") or 1.0)  # of Cohere
+    scale /= float(configured_text(model, "logits_scaling") or 1.0)  # of Granite
+    softcap = configured_text(model, "final_logit_softcapping")  # of Gemma 2
     return Head(module.weight, module.bias, scale, None if softcap is None else float(softcap))
 
 
-def trained_part(module: nn.Module) -> nn.Module:
-    """The copy of a part that peft trains in its place; any other part as it is."""
-    copies = getattr(module, "modules_to_save", None)
-    if not isinstance(copies, nn.ModuleDict):
-        return module
-    active: Any = module.active_adapters
-    if module.disable_adapters or not active:
-        return module.original_module  # type: ignore[return-value]
-    return copies[active[0]]
-
-
 def linear_head(model: nn.Module | None) -> str | None:
-    """The path of a causal language model's head; `None` of others, and if it is not linear."""
-    if model is None:
+    """The path of a causal language model's head; `None` of others, and if it is not linear.
+
+    Causal is what generates texts with one stack of layers, as a user's own class can, too.
+    """
+    if model is None or not generates(model) or is_encoder_decoder(model):
         return None
-    inner: Any = unwrapped(model)
-    if type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        return None
-    head = inner.get_output_embeddings()
-    path = next((path for path, part in submodules(inner).items() if part is head), None)
+    head = output_embeddings(model)
+    parts = submodules(model).items()
+    path = next((path for path, part in parts if part is head), None) if head else None
     if path is not None:
         try:
             head_of(model, path)
@@ -107,25 +96,37 @@ def linear_head(model: nn.Module | None) -> str | None:
 @contextmanager
 def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterator[None]:
     """While it lasts, heads make logits of the last positions only; of none, for 0."""
-    modules = [submodules(model)[path] for path in paths]
+    parts = [submodules(model)[path] for path in paths]
 
-    def last(module: nn.Module) -> Callable[..., Tensor]:
-        whole = type(module).forward
+    def take_last(part: nn.Module, args: tuple[Tensor]) -> Tensor:
+        hidden = args[0]
+        return hidden[..., hidden.shape[-2] - positions :, :]
 
-        def forward(hidden: Tensor) -> Tensor:
-            if positions:
-                return whole(module, hidden[..., -positions:, :])  # type: ignore[no-any-return]
-            return hidden.new_zeros(*hidden.shape[:-1], 0)
+    def take_none(given: list[Tensor]) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        def before(part: nn.Module, args: tuple[Tensor]) -> Tensor:
+            # The tensor and not its shape: for numbers torch.compile would compile each batch anew.
+            given.append(args[0])
+            return args[0][..., :0, :]
 
-        return forward
+        def after(part: nn.Module, args: tuple[Tensor], logits: Tensor) -> Tensor:
+            return logits.new_zeros(*given.pop().shape[:-1], 0)
 
-    for module in modules:
-        module.forward = last(module)
+        return before, after
+
+    # Hooks that read what a head is given were put there before, and so see all of it.
+    handles = []
+    for part in parts:
+        if positions:
+            handles.append(part.register_forward_pre_hook(take_last))
+        else:
+            before, after = take_none([])
+            handles.append(part.register_forward_pre_hook(before))
+            handles.append(part.register_forward_hook(after))
     try:
         yield
     finally:
-        for module in modules:
-            del module.forward
+        for handle in handles:
+            handle.remove()
 
 
 def check_head(head: Head, name: str, hidden: Any, logits: Any) -> None:

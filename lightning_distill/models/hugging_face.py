@@ -1,6 +1,5 @@
 """Loading models of Hugging Face's transformers, with errors that say what to do."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -106,16 +105,13 @@ def check_path(path: str) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars and load reports of transformers: what matters is an error here."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "transformers.modeling_utils")]
-    levels = [logger.level for logger in loggers]
-    with_bars = transformers.utils.logging.is_progress_bar_enabled()
+    logs = transformers.utils.logging
+    level, with_bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        transformers.utils.logging.disable_progress_bar()
+        logs.set_verbosity_error()
+        logs.disable_progress_bar()
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logs.set_verbosity(level)
         if with_bars:
-            transformers.utils.logging.enable_progress_bar()
+            logs.enable_progress_bar()

@@ -1,131 +1,133 @@
-"""What a batch holds: inputs of each model, labels, and rows that count."""
+"""What each model is given of a batch, and how it is called with it."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn, Tensor
 
-from .capture import accepts
-from .submodules import unwrapped
+from .batch import batch_size, describe, entries, entry, is_pair, LABELS, labels_of, NamedTuple
+from .compilation import readable
+from .configuration import configured, is_encoder_decoder, pad_token
+from .embeddings import generates
+from .signature import accepts, input_names, signature
+from .submodules import innermost
 
 # Entries of a batch that are for the loss or for bookkeeping, never for a model.
-NOT_INPUTS = ("labels", "label", "label_bytes", "row", "teacher")
+NOT_INPUTS = (*LABELS, "label_bytes", "row", "teacher", "word_mask")
+
+
+def named(batch: Any, model: nn.Module) -> Any:
+    """A tuple of three or more with the names of the forward's arguments; else the batch itself.
+
+    The last one are the labels if the forward calls it so, or has no such argument any more.
+    `(ids, mask, labels)` for a forward that takes something else in the third place stays without
+    names: nobody can know whether it is that or the labels.
+    """
+    if type(batch) not in (tuple, list) or len(batch) < 3:
+        return batch
+    taken, count = signature(model), len(batch)
+    names, required = taken.positional, [n for n in taken.positional if n in taken.required]
+    if count <= len(names) and (len(required) == count or set(LABELS) & set(names[:count])):
+        return NamedTuple(batch, names[:count])
+    if names and count == len(names) + 1:
+        return NamedTuple(batch, (*names, "labels"))
+    return batch
 
 
 def model_inputs(batch: Any, model: nn.Module) -> Any:
-    """What of a batch `model` takes by name; of a pair the first; anything else as it is."""
-    if not isinstance(batch, Mapping):
-        return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
-    named = input_names(model)
-    chosen = {k: v for k, v in batch.items() if k in named and k not in NOT_INPUTS}
-    parameters = inspect.signature(unwrapped(model).forward).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    # Hugging Face models take options by **kwargs, not inputs.
-    if not chosen and takes_any and not hasattr(unwrapped(model), "config"):
-        chosen = {k: v for k, v in batch.items() if k not in NOT_INPUTS}
+    """What of a batch `model` takes by name; of a pair the first; anything else as it is.
+
+    Labels are withheld, for the loss would be computed for nothing, unless the forward cannot do
+    without. Where a model makes the first tokens of its decoder of them, as T5 does, these are made
+    here.
+
+    Raises:
+        ValueError: if the batch has nothing that the model takes, or is a tuple of which it is not
+            known what it holds.
+    """
+    batch = named(batch, model)
+    by_name = entries(batch)
+    if isinstance(batch, NamedTuple) and not _takes_all(by_name, model):
+        # Made for the student; the teacher's arguments may have other names.
+        return tuple(v for n, v in zip(batch.names, batch, strict=True) if n not in NOT_INPUTS)
+    if is_pair(batch) and by_name.keys() == {"labels"}:
+        return batch[0]
+    if not by_name:
+        _check_tuple(batch, model)
+        return batch
+    chosen = _chosen(by_name, model)
     if not chosen:
         raise ValueError(
-            f"{type(unwrapped(model)).__name__}.forward takes {', '.join(named) or 'nothing'}, "
-            f"but the batch has {', '.join(map(str, batch))}. Rename the entries, or override "
-            "student_inputs and teacher_inputs."
+            f"{type(innermost(model)).__name__}.forward takes "
+            f"{', '.join(input_names(model)) or 'nothing'}, but the batch has {describe(batch)}. "
+            "Rename the entries, or override student_inputs and teacher_inputs."
         )
+    return {**chosen, **_decoder_inputs(chosen, labels_of(batch), model)}
+
+
+def _takes_all(by_name: Mapping[str, Any], model: nn.Module) -> bool:
+    names = input_names(model)
+    return all(name in names for name in by_name if name not in NOT_INPUTS)
+
+
+def _chosen(by_name: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    names, taken = input_names(model), signature(model)
+    wanted = {k: v for k, v in by_name.items() if k not in NOT_INPUTS or k in taken.required}
+    chosen = {k: v for k, v in wanted.items() if k in names}
+    # Those of transformers take options by **kwargs, and no inputs.
+    if taken.takes_any and not hasattr(innermost(model), "config"):
+        further = {k: v for k, v in wanted.items() if isinstance(v, Tensor) or not chosen}
+        chosen = {**further, **chosen}
     return chosen
 
 
-def input_names(model: nn.Module) -> list[str]:
-    """The keywords that a model takes by name."""
-    # A teacher that reads its answers from disk takes what the live one took.
-    own = getattr(model, "input_names", None)
-    if isinstance(own, list):
-        return own
-    parameters = inspect.signature(unwrapped(model).forward).parameters.values()
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+def _decoder_inputs(given: Mapping[str, Any], labels: Any, model: nn.Module) -> dict[str, Any]:
+    """What the decoder of a model reads, made of the labels where the batch does not have it."""
+    present = {"decoder_input_ids", "decoder_inputs_embeds"} & given.keys()
+    writes = isinstance(labels, Tensor) and is_encoder_decoder(model) and generates(model)
+    if present or not writes or not accepts(model, "decoder_input_ids"):
+        return {}
+    made = getattr(innermost(model), "prepare_decoder_input_ids_from_labels", None)
+    # A model without that method makes them in its forward, and the loss as well.
+    return {"labels": labels} if made is None else {"decoder_input_ids": made(labels=labels)}
+
+
+def _check_tuple(batch: Any, model: nn.Module) -> None:
+    names = signature(model).positional
+    if not isinstance(batch, tuple | list) or len(batch) < 3 or not names:
+        return
+    raise ValueError(
+        f"The batch is a {type(batch).__name__} of {len(batch)}, and "
+        f"{type(innermost(model)).__name__}.forward takes {', '.join(names[: len(batch) + 2])}"
+        f"{', ...' if len(names) > len(batch) + 2 else ''}: it is not clear which of them are "
+        "labels, and labels must not be taken for an input. Let the collate function return a "
+        f'dict, as in {{"{names[0]}": ..., "labels": ...}}, or a pair (inputs, labels), or '
+        "override student_inputs and teacher_inputs."
+    )
 
 
 def call_model(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
     """Run `model` on keywords, arguments or one tensor."""
-    if "use_cache" not in options and getattr(getattr(model, "config", None), "use_cache", False):
+    if "use_cache" not in options and configured(model, "use_cache"):
         # Keys and values for generation would only fill memory.
         options = {**options, "use_cache": False} if accepts(model, "use_cache") else options
-    if isinstance(inputs, Mapping):
-        return model(**inputs, **options)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs, **options)
-    return model(inputs, **options)
+    try:
+        with readable():
+            if isinstance(inputs, Mapping):
+                return model(**inputs, **options)
+            if isinstance(inputs, tuple | list):
+                return model(*inputs, **options)
+            return model(inputs, **options)
+    except ValueError as error:
+        if "pad" in str(error).lower() and _lacks_pad_token(model, inputs):
+            raise ValueError(
+                f"{type(innermost(model)).__name__} has no padding token, and the batch has "
+                f"several rows: {str(error).splitlines()[0]} Set "
+                "model.config.pad_token_id = tokenizer.pad_token_id before you give it."
+            ) from error
+        raise
 
 
-def labels_of(batch: Any) -> Tensor | None:
-    """The labels of a batch: its entry, the second of a pair, or none."""
-    if isinstance(batch, Mapping):
-        return batch.get("labels", batch.get("label"))
-    return batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
-
-
-def counted_rows(batch: Any) -> Tensor | None:
-    """Which rows are not repeats that only even out the ranks; `None` if all."""
-    rows = batch.get("row") if isinstance(batch, Mapping) else None
-    if rows is None or bool((rows >= 0).all()):
-        return None
-    return rows >= 0
-
-
-def take_rows(value: Any, rows: Tensor | None) -> Any:
-    """Those rows of a tensor, or of each in a list or dict, that count."""
-    if rows is None or value is None:
-        return value
-    if isinstance(value, list):
-        return [take_rows(v, rows) for v in value]
-    if isinstance(value, Mapping):
-        return {name: take_rows(v, rows) for name, v in value.items()}
-    if not isinstance(value, Tensor):
-        return value
-    return value[rows] if value.dim() and value.shape[0] == rows.shape[0] else value
-
-
-def batch_size(batch: Any) -> int:
-    """How many rows a batch has."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
-    entries = batch.values() if isinstance(batch, Mapping) else batch
-    return next((e.shape[0] for e in entries if isinstance(e, Tensor) and e.dim()), 1)
-
-
-def longest_input(model: nn.Module) -> int | None:
-    """How many tokens a Hugging Face model can read, if it says so."""
-    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(longest, int):
-        return None
-    for name, layer in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None:
-            # RoBERTa counts positions from behind that of padding.
-            return longest - layer.padding_idx - 1  # type: ignore[operator,return-value]
-    return longest
-
-
-def check_largest_id(largest: int, model: nn.Module, role: str, where: str) -> None:
-    """Refuse a token id that the model's embedding does not have."""
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    size = getattr(embeddings, "num_embeddings", None)
-    if size is not None and largest >= size:
-        raise ValueError(
-            f"The {role} knows {size} token ids, but the {where} holds id {largest}: its "
-            "tokenizer is another one. Give each model its own tokenizer "
-            "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
-        )
-
-
-def check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
-    """Refuse token ids that the embedding does not have; torch's own error names none."""
-    if model is None or not isinstance(batch, Mapping):
-        return
-    own = batch.get("teacher") if role == "teacher" else None
-    ids = (own if isinstance(own, Mapping) else batch).get("input_ids")
-    if isinstance(ids, Tensor) and ids.numel():
-        check_largest_id(int(ids.max()), model, role, "batch")
-    longest = longest_input(model)
-    if isinstance(ids, Tensor) and longest is not None and ids.shape[-1] > longest:
-        raise ValueError(
-            f"The {role} reads at most {longest} tokens, but the batch has rows of "
-            f"{ids.shape[-1]}. Lower data.max_length."
-        )
+def _lacks_pad_token(model: nn.Module, inputs: Any) -> bool:
+    of_tokens = entry(inputs, "input_ids") is not None and hasattr(innermost(model), "config")
+    return of_tokens and pad_token(model) is None and batch_size(inputs) > 1

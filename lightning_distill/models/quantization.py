@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from torch import nn
 
+from .embeddings import output_embeddings
+
 KINDS = ("int8",)
 
 
@@ -28,7 +30,7 @@ def quantized(model: nn.Module, kind: str | None) -> nn.Module:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     model.requires_grad_(False)
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    head = output_embeddings(model)
     quantize_(
         model,
         Int8DynamicActivationInt8WeightConfig(),

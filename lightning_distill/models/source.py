@@ -6,7 +6,7 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
     student.logits                          an output, by key
     student.hidden_states[2]                one of several, by index; also [-1]
     student.hidden_states[*]  or  [1:]      several at once, in order
-    student.layer:bert.encoder.layer.0      what a submodule returns
+    student.layer:bert.encoder.layer.0      what a submodule returns, whatever is done to it then
     student.layer:bert.encoder.layer.*      what every submodule of that pattern returns
     student.layer:stem,stage1.2,stage2.*    those of several, in this order
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns

@@ -1,22 +1,69 @@
-"""The parts of a model by the paths that they have without adapters around it."""
+"""The parts of a model by the paths that they have without a wrapper around it."""
 
+import inspect
 from typing import Any
 
 from torch import nn
 
-# What peft puts before the path of every part of a model that it wraps.
-WRAPPED = "base_model.model."
+from .peft_parts import adapted_model, is_adapted, WRAPPED
+
+# What wrappers put before the path of every part of the model within. That of torch.compile is in
+# the names of its weights too, and so in everybody's checkpoints.
+COMPILED = "_orig_mod"
+PREFIXES = (WRAPPED, f"{COMPILED}.", "module.")
 
 
-def unwrapped(model: nn.Module) -> Any:
-    """The model within the wrapper of peft, with its adapters; any other model as it is."""
-    inner = getattr(model, "get_base_model", None)
-    return inner() if callable(inner) else model
+def unwrapped(model: Any) -> Any:
+    """The model within peft, torch.compile, DataParallel and DistributedDataParallel.
+
+    It has its adapters in it. Any other model is returned as it is.
+    """
+    while True:
+        if is_adapted(model):
+            model = adapted_model(model)
+        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, nn.Module) and _parts(model).keys() == {COMPILED}:
+            model = _parts(model)[COMPILED]
+        else:
+            return model
+
+
+def innermost(model: Any) -> Any:
+    """As [`unwrapped`][], and through wrappers of one's own that hand on whatever they are given.
+
+    These have `forward(*args, **kwargs)` and one part; their own signature says nothing.
+    """
+    while True:
+        model = unwrapped(model)
+        if not isinstance(model, nn.Module) or not _hands_on_everything(model):
+            return model
+        parts = _parts(model)
+        if len(parts) != 1:
+            return model
+        model = next(iter(parts.values()))
+
+
+def _parts(model: nn.Module) -> dict[str, nn.Module]:
+    return dict(model.named_children())
+
+
+def _hands_on_everything(model: nn.Module) -> bool:
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:
+        # A traced module has no signature.
+        return False
+    kinds = {p.kind for p in parameters}
+    return bool(kinds) and kinds <= {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }
 
 
 def submodules(model: nn.Module) -> dict[str, nn.Module]:
     """From path to part, in the order of the model; `""` is the model.
 
-    A model within peft's wrapper has the paths that it had before.
+    A model within a wrapper has the paths that it had before.
     """
     return {**dict(unwrapped(model).named_modules()), "": model}

@@ -1,5 +1,6 @@
 """Layers of the student compared with layers of the teacher, one mapping at a time."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -12,16 +13,27 @@ from torch import nn, Tensor
 
 from ..criteria import HardLabel, hint, soft_cross_entropy
 from ..criteria._check import masked_mean
+from ..criteria.criterion import Criterion
 from ..models.source import Source
-from .term import check_weight, Term, Weight
+from .term import check_weight, scaled, Term, Terms, Weight
 
 LOSS_TYPES = ("MSE", "L1", "KL", "CE")
 
 
-class _Comparison(nn.Module):
+class _Comparison(Criterion):
+    """Two layers, over the tokens that count, or over all entries of what has no tokens."""
+
     def __init__(self, loss_type: str, compat: str | None):
         super().__init__()
         self.loss_type, self.compat = loss_type, compat
+        # Until tensors were seen it is not known whether they have tokens.
+        self.has_tokens = True
+
+    def prepare(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> None:
+        self.has_tokens = mask is not None and student.shape[:-1] == mask.shape
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        return super().counted(**inputs) if self.has_tokens and self.compat is None else None
 
     def forward(
         self,
@@ -56,13 +68,16 @@ def _kl_of_neural_compressor(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(log_q, p, reduction="sum") / p.numel()
 
 
-class IntermediateLayers(nn.Module):
-    r"""A term that compares chosen layers of student and teacher.
+class IntermediateLayers(Terms):
+    r"""Terms that compare chosen layers of student and teacher.
 
     $$\sum_i w_i \, D_i\big(A_i(S_i), T_i\big) \;(+ L_\mathrm{label})$$
 
     where $A_i$ is a trained linear adapter if the widths differ. It takes the arguments of
     `IntermediateLayersKnowledgeDistillationLoss` of Intel's neural-compressor 2.6.
+
+    Each comparison is a term of its own, `NAME_0`, `NAME_1` and so on, and the label loss
+    `NAME_label`; `NAME` is logged as their weighted sum.
 
     Args:
         layer_mappings: one entry per comparison: `[name]` (the same layer of both),
@@ -74,7 +89,7 @@ class IntermediateLayers(nn.Module):
         loss_weight_ratio: $w_i$ per mapping, any numbers that are not negative; `1/n` by default.
         add_origin_loss: add the label loss with weight 1.
         label_kind: which label loss, see [`HardLabel`][lightning_distill.criteria.HardLabel].
-        weight: of the whole term.
+        weight: of the whole sum.
         mask: which positions count in tensors of shape `(batch, tokens, ...)`; `None` for all.
         compat: `"inc"` counts padding and averages KL over all elements, as neural-compressor did.
 
@@ -130,8 +145,9 @@ class IntermediateLayers(nn.Module):
         if mask is not None and compat is None:
             source = Source.parse(mask)
             optional["mask"] = Source(source.role, source.kind, source.name, optional=True)
+        self.ratios = [_checked(ratio) for ratio in weights]
         self.comparisons = nn.ModuleList()
-        for mapping, loss_type, ratio in zip(layer_mappings, types, weights, strict=True):
+        for mapping, loss_type, ratio in zip(layer_mappings, types, self.ratios, strict=True):
             student, teacher = _sides(mapping)
             self.comparisons.append(
                 Term(
@@ -141,47 +157,40 @@ class IntermediateLayers(nn.Module):
                         "teacher": _source("teacher", teacher),
                         **optional,
                     },
-                    weight=ratio,
+                    weight=scaled(self.weight, ratio),
                     adapter="linear",
                 )
             )
-        self.label = HardLabel(kind=label_kind) if add_origin_loss else None
-
-    @property
-    def active(self) -> bool:
-        """Whether the term ever counts."""
-        return self.weight > 0 if isinstance(self.weight, float) else self.weight.largest > 0
+        self.label = None
+        if add_origin_loss:
+            inputs = {"student": _LOGITS, "labels": _LABELS}
+            self.label = Term(HardLabel(kind=label_kind), inputs, weight=self.weight)
 
     def sources(self) -> list[Source]:
-        """Everything the term reads."""
-        found = [s for term in self._compared() for s in term.sources()]
-        if self.label is not None:
-            found += [_LOGITS, _LABELS]
-        return list(dict.fromkeys(found))
+        """Everything the terms read."""
+        terms = (term for _, term in self.expanded().values() if term.active)
+        return list(dict.fromkeys(source for term in terms for source in term.sources()))
 
-    def _compared(self) -> list[Term]:
-        return [term for term in self.comparisons if isinstance(term, Term) and term.active]
-
-    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> Tensor:
-        """Build the adapters from the tensors of one batch; returns the loss."""
-        for term in self._compared():
-            try:
-                term.prepare(values, layers)
-            except (ValueError, RuntimeError) as error:
-                pair = f"{term.inputs['student']} with {term.inputs['teacher']}"
-                raise ValueError(f"comparing {pair}: {error}") from error
-        return self(values)
-
-    def forward(self, values: Mapping[Source, Any]) -> Tensor:
-        """The weighted sum over the mappings, plus the label loss if asked for; a scalar."""
-        losses = [term.weight * term(values) for term in self._compared()]
-        if self.label is not None:
-            losses.append(self.label(values[_LOGITS], values[_LABELS]))
-        return torch.stack(losses).sum()
+    def expanded(self) -> Mapping[str, tuple[float, Term]]:
+        """A term for each comparison, and that of the labels."""
+        found = {
+            str(i): (ratio, term)
+            for i, (ratio, term) in enumerate(zip(self.ratios, self.comparisons, strict=True))
+            if isinstance(term, Term)
+        }
+        return found if self.label is None else {**found, "label": (1.0, self.label)}
 
 
 _LOGITS = Source("student", "output", "logits")
 _LABELS = Source("batch", "output", "labels")
+
+
+def _checked(ratio: Any) -> float:
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < math.inf:
+        raise ValueError(
+            f"`loss_weight_ratio` must be numbers that are finite and not negative, got {ratio!r}."
+        )
+    return float(ratio)
 
 
 def _sides(mapping: Any) -> tuple[Any, Any]:

@@ -1,21 +1,28 @@
 """What is minimised: named terms, each a criterion with its inputs and its weight."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import nn, Tensor
 
+from ..criteria._label_share import sharing_labels
+from ..models.batch import batch_size
 from ..models.capture import read
-from ..models.inputs import batch_size
 from ..models.source import Source
 from ..schedules import Schedule
-from .count import count_of
+from .gradient import check_gradient
+from .names import check_name
+from .normalisation import count, rows_of, Shares
+from .term import Term, Terms
 
 
 class Objective(nn.Module):
     """Named terms; their weighted sum is the loss.
+
+    A term whose criterion is the sum of several means, such as [`KnowledgeDistillation`][], is
+    replaced by a term for each of them; under its own name their weighted sum is logged.
 
     Args:
         terms: from names, under which they are logged, to terms. `None` leaves one out.
@@ -28,18 +35,29 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Mapping[str, nn.Module | None], balance: nn.Module | None = None):
         super().__init__()
-        given = {name: term for name, term in terms.items() if term is not None}
-        for name, term in given.items():
-            if not name.isidentifier() or name == "loss":
+        expanded: dict[str, Term] = {}
+        # Of names that stand for several terms: these, and what each is multiplied by in the sum.
+        self.sums: dict[str, dict[str, float]] = {}
+        for name, given in terms.items():
+            if given is None:
+                continue
+            check_name("term", name)
+            if not isinstance(given, Terms):
                 raise ValueError(
-                    f"A term's name must be a plain word other than 'loss', got {name!r}."
-                )
-            if not hasattr(term, "sources") or not hasattr(term, "weight"):
-                raise ValueError(
-                    f"Term {name!r} is a {type(term).__name__}; wrap a criterion in "
+                    f"Term {name!r} is a {type(given).__name__}; wrap a criterion in "
                     "lightning_distill.Term(criterion, inputs=..., weight=...)."
                 )
-        self.terms = nn.ModuleDict({n: t for n, t in given.items() if t.active})
+            parts = {_joined(name, part): (r, t) for part, (r, t) in given.expanded().items()}
+            twice = [n for n in parts if n in expanded or (n != name and n in terms)]
+            if twice:
+                raise ValueError(
+                    f"{', '.join(twice)} is the name of two terms, one of them a part of "
+                    f"{name!r}; give one of them another name."
+                )
+            expanded |= {n: term for n, (_, term) in parts.items()}
+            if list(parts) != [name] and given.active:
+                self.sums[name] = {n: ratio for n, (ratio, _) in parts.items()}
+        self.terms = nn.ModuleDict({n: t for n, t in expanded.items() if t.active})
         if not self.terms:
             raise ValueError(
                 "The objective has no term with a positive weight, so there is nothing to learn. "
@@ -64,7 +82,7 @@ class Objective(nn.Module):
 
     def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> None:
         """Pair layers, build adapters and try every term on the tensors of one batch."""
-        for name, term in self.terms.items():
+        for name, term in zip(self.terms, self._terms(), strict=True):
             try:
                 loss = term.prepare(values, layers)
                 if loss.dim() != 0:
@@ -73,7 +91,7 @@ class Objective(nn.Module):
                         "let it take the mean over samples and return a scalar."
                     )
             except (ValueError, TypeError, RuntimeError) as error:
-                described = ", ".join(f"{k}={s}" for k, s in getattr(term, "inputs", {}).items())
+                described = ", ".join(f"{k}={s}" for k, s in term.inputs.items())
                 shapes = ", ".join(
                     f"{s} {tuple(v.shape)}"
                     for s in term.sources()
@@ -98,65 +116,87 @@ class Objective(nn.Module):
             for name, term in self.terms.items()
         }
 
-    def counts(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
-        """Over how many samples or tokens each term's value on these tensors is a mean."""
-        return {name: count_of(term, values) for name, term in self.terms.items()}
-
-    def batch_counts(self, batch: Any, of_labels: bool = False) -> dict[str, Tensor]:
-        """The same for a batch that no model has seen; rows for terms that read nothing of it.
+    def count(
+        self, values: Mapping[Source, Any], rows: int | None = None
+    ) -> Float[Tensor, "means terms"]:
+        """How much of a batch counts in the means of each term, see `objective.normalisation`.
 
         Args:
-            batch: as the objective's terms will read it.
-            of_labels: of terms that have a cross-entropy within (`label_weight`), what counts in
-                that.
+            values: what the terms read of the batch; other values are not looked at.
+            rows: how many rows the batch has; by default those of the first tensor of `values`.
         """
-        values = {source: read(source, batch, {}) for source in self.sources("batch")}
-        rows = batch_size(batch)
-        found = {}
-        for name, term in self.terms.items():
-            # What else is in the batch, such as texts of other rows, says nothing of a count.
-            says = getattr(term, "inputs", {}).keys() & {"labels", "mask", "weight"}
-            says = says or hasattr(getattr(term, "criterion", None), "counted")
-            found[name] = count_of(term, values if says else {}, rows, of_labels)
-        return found
+        return count(self._terms(), values, rows_of(values) if rows is None else rows)
 
-    def forward(self, values: Mapping[Source, Any]) -> dict[str, Tensor]:
-        """Every term under its name, unweighted, and their weighted sum as `loss`; scalars."""
-        losses = {name: term(values) for name, term in self.terms.items()}
+    def count_batch(self, batch: Any) -> Float[Tensor, "means terms"]:
+        """The same for a batch that no model has seen."""
+        values = {source: read(source, batch, {}) for source in self.sources("batch")}
+        return self.count(values, batch_size(batch))
+
+    def counts(self, values: Mapping[Source, Any], rows: int | None = None) -> dict[str, Tensor]:
+        """Over how much each term's value on these tensors is a mean, by name."""
+        return dict(zip(self.terms, self.count(values, rows)[0], strict=True))
+
+    def gathers(self) -> list[bool]:
+        """Of each term, whether its value in training is that of all processes together."""
+        return [term.criterion.gather for term in self._terms()]
+
+    def forward(
+        self, values: Mapping[Source, Any], shares: Shares | None = None
+    ) -> dict[str, Tensor]:
+        """Every term under its name, unweighted, and their weighted sum as `loss`; scalars.
+
+        Args:
+            values: every source's tensor, or list of tensors.
+            shares: what each mean of this batch counts in the step; its own mean by default.
+        """
+        return self.measure(values, shares)[0]
+
+    def measure(
+        self, values: Mapping[Source, Any], shares: Shares | None = None
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "means terms"]]:
+        """What `forward` returns, and the means of this batch, without shares or graph.
+
+        The second mean of a term is the cross-entropy within a fused loss, 0 for all others.
+        """
+        losses, means = {}, []
+        for i, (name, term) in enumerate(self.terms.items()):
+            of_labels = 1.0 if shares is None else shares.labels[i]
+            with sharing_labels(of_labels) as label:
+                loss = term(values)
+            own = loss.detach()
+            second = torch.zeros_like(own) if label.mean is None else label.mean.to(own)
+            means.append(torch.stack([own - of_labels * second, second]).float())
+            # Selected and not multiplied: what is a mean over nothing may be NaN.
+            share = None if shares is None else shares.terms[i].to(loss)
+            losses[name] = loss if share is None else torch.where(share > 0, share * loss, 0.0)
         weights = self.weights()
         total = torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
-        return {"loss": total, **losses}
+        return {"loss": total, **losses, **self.summed(losses)}, torch.stack(means, dim=1)
 
-    @contextmanager
-    def sharing(self, label_shares: Tensor | None) -> Iterator[None]:
-        """While it lasts, the cross-entropy within each term counts so often; shape (terms,)."""
-        criteria = [getattr(term, "criterion", None) for term in self.terms.values()]
-        shared = [(i, c) for i, c in enumerate(criteria) if getattr(c, "label_weight", 0)]
-        if label_shares is not None:
-            for i, criterion in shared:
-                criterion.label_share = label_shares[i]  # type: ignore[union-attr]
-        try:
-            yield
-        finally:
-            for _, criterion in shared:
-                vars(criterion).pop("label_share", None)
+    def summed(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of names that stand for several terms, of those of the terms that count."""
+        found = {}
+        for name, parts in self.sums.items():
+            there = [ratio * losses[n] for n, ratio in parts.items() if n in losses]
+            if there:
+                found[name] = torch.stack(there).sum()
+        return found
 
-    def scaled(self, losses: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
-        """What `forward` returned, each term times its factor; shape (terms,)."""
-        scaled = {n: losses[n] * f for n, f in zip(self.terms, factors, strict=True)}
-        weights = self.weights()
-        total = torch.stack([weights[n] * loss for n, loss in scaled.items()]).sum()
-        return {"loss": total, **scaled}
+    def observe(self, means: Float[Tensor, " terms"]) -> None:
+        """Tell every criterion the mean of the last batch over all processes."""
+        for term, mean in zip(self._terms(), means, strict=True):
+            term.criterion.observe(mean)
 
-    def logged(self) -> dict[str, Tensor]:
-        """What criteria with a method `logged` say beside their value, as `TERM_WHAT`."""
-        criteria = {n: getattr(term, "criterion", None) for n, term in self.terms.items()}
-        return {
-            f"{name}_{what}": value
-            for name, criterion in criteria.items()
-            if hasattr(criterion, "logged")
-            for what, value in criterion.logged().items()  # type: ignore[union-attr]
-        }
+    def logged(self) -> list[tuple[str, int, Tensor]]:
+        """What criteria say beside their value: `TERM_WHAT`, the term's place, and the value."""
+        return [
+            (f"{name}_{what}", i, value)
+            for i, (name, term) in enumerate(zip(self.terms, self._terms(), strict=True))
+            for what, value in term.criterion.logged().items()
+        ]
+
+    def _terms(self) -> list[Term]:
+        return [term for term in self.terms.values() if isinstance(term, Term)]
 
     def minimised(
         self, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
@@ -197,59 +237,9 @@ class Objective(nn.Module):
             parameters: the student's trainable parameters.
             values: what it was given, to tell a term that is 0 here from one that always is.
         """
-        parameters = list(parameters)
-        for name, term in self.terms.items():
-            loss = losses[name]
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    f"Term {name!r} is {loss.item()} on the first batch. Look for NaN or infinity "
-                    "in the logits of student and teacher, and for a temperature too small."
-                )
-            reached: list[Tensor] = []
-            moved = False
-            if loss.requires_grad:
-                # Those next to the output first: one that is moved is enough, and they cost little.
-                for some in (parameters[-2:], parameters):
-                    found = torch.autograd.grad(loss, some, retain_graph=True, allow_unused=True)
-                    reached = [g for g in found if g is not None]
-                    moved = any(bool(g.count_nonzero()) for g in reached)
-                    if moved:
-                        break
-            if not moved and reached and loss.item() == 0:
-                moved = values is None or _moves_elsewhere(term, values)
-            if not moved:
-                raise ValueError(
-                    f"Term {name!r} has a positive weight but gives the student no gradient: it "
-                    "would be logged and never learnt from. Does one of its inputs come from the "
-                    "student, through layers that are trained, and without detach()? Is a weight "
-                    "within it 0?"
-                )
+        for name, term in zip(self.terms, self._terms(), strict=True):
+            check_gradient(name, term, losses[name], list(parameters), values)
 
 
-def _moves_elsewhere(term: Any, values: Mapping[Source, Any]) -> bool:
-    """Whether a term that is 0 gives a gradient once the student's tensors are others.
-
-    A student that equals its teacher, or rows without labels, are no reason to refuse a term.
-    """
-    if not count_of(term, values):
-        return True
-
-    def other(value: Any) -> Any:
-        if isinstance(value, list):
-            return [other(v) for v in value]
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            return value
-        noise = torch.randn_like(value) * (value.detach().std(correction=0) + 1.0)
-        return (value.detach() + noise).requires_grad_()
-
-    changed = {s: other(v) if s.role == "student" else v for s, v in values.items()}
-    leaves: list[Any] = []
-    for source, value in changed.items():
-        if source.role == "student":
-            leaves += value if isinstance(value, list) else [value]
-    leaves = [v for v in leaves if isinstance(v, Tensor) and v.requires_grad]
-    loss = term(changed)
-    if not leaves or not loss.requires_grad:
-        return False
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return any(g is not None and bool(g.count_nonzero()) for g in found)
+def _joined(name: str, part: str) -> str:
+    return f"{name}_{part}" if part else name

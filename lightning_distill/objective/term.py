@@ -1,16 +1,18 @@
 """A criterion with its inputs and its weight."""
 
 import copy
-import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from ..criteria._plain import as_criterion
+from ..criteria.criterion import Criterion
 from ..models.source import nearest, Source
-from ..schedules import Schedule
+from ..schedules import Scaled, Schedule
 from .adapter import build_adapter, student_and_teacher_arguments
 from .layer_mapping import pair_layers
 
@@ -31,12 +33,36 @@ def check_weight(weight: Any) -> Weight:
     return float(weight)
 
 
-class Term(nn.Module):
+class Terms(nn.Module, ABC):
+    """What an objective is made of: one term, or several under one name."""
+
+    weight: Weight
+
+    @property
+    def active(self) -> bool:
+        """Whether it ever counts; what does not is neither computed nor logged."""
+        largest = self.weight.largest if isinstance(self.weight, Schedule) else self.weight
+        return largest > 0
+
+    @abstractmethod
+    def sources(self) -> list[Source]:
+        """Everything it reads."""
+
+    @abstractmethod
+    def expanded(self) -> "Mapping[str, tuple[float, Term]]":
+        """Its terms by what is added to the name, and what each is multiplied by in the sum.
+
+        Each of them is one mean. One that is a single mean itself adds the empty name.
+        """
+
+
+class Term(Terms):
     """A criterion, where its arguments come from, and how much it counts.
 
     Args:
-        criterion: any callable module that returns a scalar, such as those of
-            `lightning_distill.criteria` or `torch.nn.MSELoss()`.
+        criterion: a module or function that returns a scalar, such as those of
+            `lightning_distill.criteria`, `torch.nn.MSELoss()` or `torch.nn.functional.mse_loss`.
+            What is no [`Criterion`][lightning_distill.criteria.Criterion] is wrapped in one.
         inputs: from the criterion's argument names to sources, as in
             `{"student": "student.logits", "teacher": "teacher.logits"}`;
             see [`lightning_distill.models.source`][] for all forms.
@@ -48,11 +74,8 @@ class Term(nn.Module):
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
 
-    A criterion with more to say than its value has a method `logged`, which returns scalars by name
-    of its last call; they are logged as `train/TERM_NAME`.
-
-    A criterion with parts of its own to train has a method `prepare`, with the arguments of
-    `forward`, which builds them for the sizes that it is shown; each pair of layers gets its own.
+    What else a criterion can say of itself, [`Criterion`][lightning_distill.criteria.Criterion]
+    lists. Of one with parts of its own to train, each pair of layers gets its own.
 
     Raises:
         ValueError: at construction for unknown arguments and malformed sources; in
@@ -61,20 +84,22 @@ class Term(nn.Module):
 
     def __init__(
         self,
-        criterion: nn.Module,
+        criterion: nn.Module | Callable[..., Any],
         inputs: Mapping[str, str | Source],
         weight: Weight = 1.0,
         adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
         mapping: str | Sequence[Sequence[int]] = "uniform",
     ):
         super().__init__()
-        self.criterion = criterion
+        self.criterion = as_criterion(criterion)
         self.weight = check_weight(weight)
         self.inputs = {
             name: source if isinstance(source, Source) else Source.parse(source)
             for name, source in inputs.items()
+            # null leaves out what a configuration names and the batch does not have.
+            if source is not None
         }
-        _check_arguments(criterion, list(self.inputs))
+        _check_arguments(self.criterion, list(self.inputs))
         self.adapter = adapter
         self.mapping = mapping
         self.adapters = nn.ModuleDict()
@@ -89,15 +114,28 @@ class Term(nn.Module):
         if adapter is not None:
             student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
 
-    @property
-    def active(self) -> bool:
-        """Whether the term ever counts; one that does not is neither computed nor logged."""
-        largest = self.weight.largest if isinstance(self.weight, Schedule) else self.weight
-        return largest > 0
-
     def sources(self) -> list[Source]:
         """Everything the term reads."""
         return list(dict.fromkeys(source for pair in self.pairs for source in pair.values()))
+
+    def expanded(self) -> "Mapping[str, tuple[float, Term]]":
+        """Itself; or a term for each mean of a criterion that is the weighted sum of several."""
+        parts = self.criterion.parts()
+        if not parts:
+            return {"": (1.0, self)}
+        return {
+            name: (
+                part.weight,
+                Term(
+                    part.criterion,
+                    {own: self.inputs[of] for own, of in part.inputs.items() if of in self.inputs},
+                    weight=scaled(self.weight, part.weight),
+                    adapter=self.adapter if "teacher" in part.inputs else None,
+                    mapping=self.mapping,
+                ),
+            )
+            for name, part in parts.items()
+        }
 
     def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> Tensor:
         """Pair the layers and build the adapters, from the tensors of one batch; returns the loss.
@@ -118,7 +156,7 @@ class Term(nn.Module):
                 adapter = build_adapter(self.adapter, values[pair[student]], values[pair[teacher]])
                 if adapter is not None:
                     self.adapters[str(i)] = adapter
-        if hasattr(self.criterion, "prepare"):
+        if self.criterion.builds_parts:
             for i in range(1, len(self.pairs)):
                 self.copies[str(i)] = copy.deepcopy(self.criterion)
             # A seed of its own: the parts are the same whatever drew random numbers before.
@@ -182,9 +220,9 @@ class Term(nn.Module):
         losses = [self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
-    def _criterion(self, i: int) -> Any:
+    def _criterion(self, i: int) -> Criterion:
         first = str(i) not in self.copies
-        return self.criterion if first else self.copies[str(i)]
+        return self.criterion if first else self.copies[str(i)]  # type: ignore[return-value]
 
     def _arguments(self, i: int, values: Mapping[Source, Any]) -> dict[str, Any]:
         pair = self.pairs[i]
@@ -200,9 +238,13 @@ class Term(nn.Module):
         return f"{inputs}{weight}"
 
 
-def _check_arguments(criterion: nn.Module, names: list[str]) -> None:
-    signature = inspect.signature(criterion.forward)
-    name = type(criterion).__name__
+def scaled(weight: Weight, factor: float) -> Weight:
+    """A weight times a number."""
+    return Scaled(weight, factor) if isinstance(weight, Schedule) else weight * factor
+
+
+def _check_arguments(criterion: Criterion, names: list[str]) -> None:
+    signature, name = criterion.signature, criterion.class_name
     if not names:
         raise ValueError(f"`inputs` of {name}{signature} is empty; name a source per argument.")
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):

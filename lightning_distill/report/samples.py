@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from ..models.inputs import longest_input
+from ..data.data import DataFacts
+from ..models.configuration import longest_input
+from ..models.embeddings import generates
 from ..teachers.teacher import Teacher
 
 log = logging.getLogger("lightning_distill")
@@ -63,12 +65,12 @@ def write_samples(
     Returns:
         The samples; none where no model writes any.
     """
-    own = getattr(data, "teacher_tokenizer", None)
+    own = DataFacts(data).teacher_tokenizer
     model = None if teacher is None else Teacher.of(teacher).model
     models = {} if model is None else {"teacher": (model, own)}
     models |= {name: (student, None) for name, student in students.items()}
     models = {name: pair for name, pair in models.items() if _can_generate(name, pair[0])}
-    if not models or getattr(data, "tokenizer", None) is None:
+    if not models or DataFacts(data).tokenizer is None:
         return []
     samples = []
     for prompt, rest in _prompts(data.test_dataloader(), count, prompt_tokens):
@@ -96,10 +98,10 @@ def write_samples(
 
 
 def _can_generate(name: str, model: nn.Module) -> bool:
-    able = hasattr(model, "generate") and getattr(model, "can_generate", lambda: True)()
+    able = generates(model)
     if not able:
         log.info(f"No samples of {name}: a {type(model).__name__} does not generate.")
-    return bool(able)
+    return able
 
 
 def _prompts(batches: Any, count: int, prompt_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,13 +13,15 @@ from torch import nn
 from ..cache import AnswerStore
 from ..cache.manifest import MANIFEST
 from ..cache.row_id import row_ids
+from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
+from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
-from ..students.from_config import AUTO_CLASSES
 from ..teachers import CachedTeacher, pretrained, Teacher
 from .directory import newest_run
 from .every_row import every_row
+from .task import auto_class_of, task_in
 
 log = logging.getLogger("lightning_distill")
 
@@ -51,9 +53,10 @@ def cached_teacher(
     teacher = CachedTeacher(where)
     if path is not None:
         _load(teacher, path, auto_class)
-    if not hasattr(data, "preprocessing"):
+    if DataFacts(data).preprocessing is None:
         # Rows that are not there are found when they are asked for.
         return teacher
+    check_cacheable(data, "teacher=cached")
     check_preprocessing(teacher.store, data)
     if not _same_data(teacher.store, data):
         _check_rows(teacher, data)
@@ -105,7 +108,7 @@ def teacher_weights(teacher: nn.Module, cfg: DictConfig) -> nn.Module:
             "This student is made from the teacher's weights, which a cache does not hold: name "
             "the teacher too, as in teacher.path=DIR."
         )
-    kind = OmegaConf.select(cfg, "teacher.auto_class") or AUTO_CLASSES.get(cfg.task)
+    kind = OmegaConf.select(cfg, "teacher.auto_class") or auto_class_of(task_in(cfg), path)
     model = _load(asked, str(path), kind)
     rounded = about["quantization"] is not None or about["dtype"] != "float32"
     return pretrained(str(path), kind) if rounded else model
@@ -148,7 +151,7 @@ def _same_data(store: AnswerStore, data: Any) -> bool:
 
 def _check_rows(teacher: CachedTeacher, data: Any) -> None:
     """Look for every row of other data before the first step; a part of what was cached is fine."""
-    if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
+    if DataFacts(data).draws_anew:
         raise ValueError(
             "Augmentation draws anew in each epoch, which no cache can hold. Let it go round among "
             "the views that were cached: data.views=N."
@@ -162,8 +165,7 @@ def _check_rows(teacher: CachedTeacher, data: Any) -> None:
         batches,
         strict=True,
     ):
-        own = batch["teacher"] if isinstance(batch.get("teacher"), dict) else batch
-        places = teacher.store.find(row_ids(model_inputs(own, teacher)))
+        places = teacher.store.find(row_ids(model_inputs(teacher_entries(batch) or batch, teacher)))
         looked += len(places)
         lost = [rows[i] for i in np.flatnonzero(places < 0)]
         if lost:

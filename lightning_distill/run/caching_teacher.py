@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ..data.data import DataFacts
 from ..teachers import CachingTeacher, pretrained
 from .call import call, known
 
@@ -36,6 +37,7 @@ def caching_teacher(
     else:
         teacher = call(DictConfig(of), known(data, cfg=cfg, rehearse=rehearse), "teacher.of")
     where = Path(folder) if folder else Path(str(cfg.output_dir)) / "answers"
-    views = getattr(data, "views", None) or 1
-    preprocessing = data.preprocessing() if hasattr(data, "preprocessing") else None
-    return CachingTeacher(teacher, where, views=views, preprocessing=preprocessing, **options)
+    facts = DataFacts(data)
+    return CachingTeacher(
+        teacher, where, views=facts.views, preprocessing=facts.preprocessing, **options
+    )

@@ -6,8 +6,12 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from ..students.from_config import AUTO_CLASSES
+from ..data.data import DataFacts
+from ..models.configuration import set_pad_token
+from ..tasks import task_named
+from .task import auto_class_of
 
 
 def group(cfg: DictConfig, name: str) -> Any:
@@ -15,21 +19,36 @@ def group(cfg: DictConfig, name: str) -> Any:
     return OmegaConf.select(cfg, name) or {}
 
 
-def known(data: Any, **more: Any) -> dict[str, Any]:
-    """What a model's constructor may ask for by name."""
-    tokenizer = getattr(data, "tokenizer", None)
+def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
+    """What a model's constructor may ask for by name.
+
+    Args:
+        data: the data module.
+        path: of a saved model that is to be loaded, whose class may choose the `auto_class`.
+        more: further values.
+    """
+    facts = DataFacts(data)
+    task, tokenizer = facts.task, facts.tokenizer
     known = {
-        "num_labels": getattr(data, "num_labels", None),
-        "label_names": getattr(data, "label_names", None),
-        "task": getattr(data, "task", None),
+        "num_labels": facts.num_labels,
+        "label_names": facts.label_names,
+        "task": None if task is None else task_named(task),
         "vocab_size": None if tokenizer is None else len(tokenizer),
-        "pad_token_id": getattr(tokenizer, "pad_token_id", None),
-        "eos_token_id": getattr(tokenizer, "eos_token_id", None),
-        "auto_class": AUTO_CLASSES.get(str(getattr(data, "task", None))),
+        "pad_token_id": pad_token_id(data),
+        "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
+        "auto_class": auto_class_of(task, path),
         "data": data,
         **more,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def pad_token_id(data: Any, role: str = "student") -> int | None:
+    """What the rows of a model are padded with: its tokenizer decides, and the model is told."""
+    facts = DataFacts(data)
+    own = facts.teacher_tokenizer if role == "teacher" else None
+    tokenizer = facts.tokenizer if own is None else own
+    return None if tokenizer is None else tokenizer.pad_token_id
 
 
 def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
@@ -64,4 +83,8 @@ def call(node: Any, known: Mapping[str, Any], role: str = "model") -> Any:
             f"`{role}` ({node['_target_']}) needs {', '.join(missing)}; set it, as in "
             f"+{role}.{missing[0]}=VALUE."
         )
-    return target(**given)
+    made = target(**given)
+    if isinstance(made, nn.Module):
+        # Whatever makes a model of it: the tokenizer alone decides what rows are padded with.
+        set_pad_token(made, known.get("pad_token_id"))
+    return made

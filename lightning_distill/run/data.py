@@ -1,6 +1,7 @@
 """The data module of a run."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -8,21 +9,28 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from ..data.data import check_trainable, DataFacts, LOADERS, token_lengths
+from ..models.configuration import longest_input
+from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
-from ..models.inputs import check_largest_id, longest_input
 from .cached_teacher import tokenizer_path
+from .task import note_task
 from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
 
 
-def build_data(cfg: DictConfig) -> Any:
+def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
     """Load the data, and write what it says of itself into `cfg`.
 
     That is `task`, `num_labels` and `num_rows`, the number of training rows.
 
     The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
     is trained on the data.
+
+    Args:
+        cfg: the run's configuration.
+        loaders: those that the job reads.
     """
     with open_dict(cfg):
         paths = [OmegaConf.select(cfg, f"{role}.path") for role in ("student", "teacher")]
@@ -41,15 +49,19 @@ def build_data(cfg: DictConfig) -> Any:
             f"`data` must be a LightningDataModule, got a {type(data).__name__} "
             f"from {cfg.data.get('_target_')}."
         )
+    job = OmegaConf.select(cfg, "job._target_")
+    check_trainable(data, "a run" if job is None else f"job={job.rpartition('.')[2]}", loaders)
     data.prepare_data()
     data.setup("fit")
+    facts = DataFacts(data)
     with open_dict(cfg):
-        for name in ("task", "num_labels", "num_rows"):
-            found = getattr(data, name, None)
+        for name in ("num_labels", "num_rows"):
+            found = getattr(facts, name)
             given = cfg.get(name)
             if given is not None and found is not None and given != found:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
+    note_task(cfg, data)
     return data
 
 
@@ -64,11 +76,8 @@ def check_lengths(data: Any, **models: nn.Module | None) -> None:
     for role, model in models.items():
         if model is None:
             continue
-        own = role == "teacher" and getattr(data, "teacher_tokenizer", None) is not None
-        side = "teacher" if own else "student"
-        rows = [getattr(s, side)["input_ids"] for s in getattr(data, "splits", {}).values()]
-        longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
-        largest = max((int(split.values.max(initial=0)) for split in rows), default=0)
+        own = role == "teacher" and DataFacts(data).teacher_tokenizer is not None
+        longest, largest = token_lengths(data, "teacher" if own else "student")
         check_largest_id(largest, model, role, "data")
         limit = longest_input(model)
         if limit is not None and longest > limit:

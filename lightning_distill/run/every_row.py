@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from ..data.data import DataFacts
+
 # A split, numbers of its rows, and the view under which training rows are augmented.
 Batch = tuple[str, list[int], int]
 
@@ -18,26 +20,11 @@ def every_row(data: Any, batch_size: int) -> list[Batch]:
     found: list[Batch] = []
     for split, lengths in data.row_lengths().items():
         order = torch.as_tensor(lengths).argsort(stable=True).tolist()
-        views = (getattr(data, "views", None) or 1) if split == "train" else 1
+        views = DataFacts(data).views if split == "train" else 1
         for view in range(views):
             for start in range(0, len(order), batch_size):
                 found.append((split, order[start : start + batch_size], view))
     return found
-
-
-def check_walkable(data: Any) -> None:
-    """Refuse data that job=cache cannot walk over by number.
-
-    Raises:
-        ValueError: that names the method that is missing.
-    """
-    for name in ("row_lengths", "rows_dataloader", "preprocessing", "fingerprint"):
-        if not hasattr(data, name):
-            raise ValueError(
-                f"job=cache walks over the rows by number, and {type(data).__name__} has no method "
-                f"{name!r}. Write it (see TextDataModule), or let teacher=caching keep the answers "
-                "while a student learns."
-            )
 
 
 def check_keyed(data: Any) -> None:
@@ -46,12 +33,12 @@ def check_keyed(data: Any) -> None:
     Raises:
         ValueError: that says which setting makes them the same.
     """
-    if getattr(data, "streaming", False):
+    if DataFacts(data).is_streaming:
         raise ValueError(
             "A stream reads its rows anew in each epoch and does not number them, so none could be "
             "found again in a cache. Set data.streaming=false, or use a live teacher."
         )
-    if getattr(data, "augmentation", None) is not None and getattr(data, "views", None) is None:
+    if DataFacts(data).draws_anew:
         raise ValueError(
             "Augmentation draws anew in each epoch, and a cache holds what was drawn before. Let "
             "it go round among a number of views: data.views=N, for this job and for the training."

@@ -2,18 +2,18 @@
 
 from typing import Any
 
+from ..data.data import DataFacts
 from ..objective.objective import Objective
 
 
 def labelled_rows(data: Any) -> int | None:
     """How many training rows keep their label; `None` if the data does not say."""
-    return data.counts().get("labelled train rows") if hasattr(data, "counts") else None
+    return DataFacts(data).labelled_rows
 
 
 def on_labels(data: Any) -> Any:
     """The data without its unlabelled training rows, where it can leave them out."""
-    drops = hasattr(data, "replace") and hasattr(data, "drop_unlabelled")
-    return data.replace(drop_unlabelled=True) if drops else data
+    return DataFacts(data).replaced(drop_unlabelled=True)
 
 
 def check_labels(data: Any, objective: Objective) -> None:

@@ -1,65 +1,103 @@
 """The metrics of a run, and what it monitors."""
 
+import logging
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
+from ..data.data import DataFacts
 from ..objective.objective import Objective
-from .call import group
+from ..tasks import Classification, owner_of
+from .call import call, group
+from .task import task_in
 
-FITTING_METRICS = {
-    "classification": "accuracy",
-    "language_modelling": "perplexity",
-    "multi_label": "multilabel_f1",
-    "regression": "pearson",
-}
+log = logging.getLogger("lightning_distill")
+
+# Those of conf/main.yaml, which give way to the task's where nobody touched them.
+DEFAULTS = ("accuracy", "agreement")
 
 
 def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
     """Refuse a metric that measures something else than the task: it might be silently wrong."""
-    target = str(node.get("_target_") if OmegaConf.is_dict(node) else None)
-    given = cfg.task or "classification"
-    kind = target.rpartition(".")[2]
-    if target.startswith("lightning_distill.metrics.") and given in ("multi_label", "regression"):
+    task, target = task_in(cfg) or Classification(), _target(node)
+    if target is None:
+        return
+    kind, cls = target.rpartition(".")[2], get_object(target)
+    advice = f"Choose what fits, as in metrics=[{task.metrics[0]}]." if task.metrics else ""
+    if getattr(cls, "reads_softmax", False) and not task.has_softmax:
         raise ValueError(
             f"metrics.{name} ({kind}) measures a softmax over classes or tokens, which "
-            f"data.task={given} does not have. Choose what fits, as in "
-            f"metrics=[{FITTING_METRICS[given]}]."
+            f"data.task={task.name} does not have. {advice}"
         )
-    if not target.startswith("torchmetrics."):
-        return
-    if kind == "Perplexity":
+    if target.startswith("torchmetrics.") and kind == "Perplexity":
         raise ValueError(
             f"metrics.{name} ({target}) takes whole rows at once, and its sums lose digits over "
             "many tokens. Choose metrics=[perplexity]."
         )
-    task = None
-    if getattr(get_object(target), "__module__", "").startswith("torchmetrics.regression"):
-        task = "regression"
-    elif kind.startswith("Multilabel"):
-        task = "multi_label"
-    elif kind.startswith(("Multiclass", "Binary")):
-        task = "classification"
-    if task == "classification" and given == "language_modelling" and node.get("num_classes"):
-        # The next token is one of many classes.
-        return
-    if task not in (None, given) and given in FITTING_METRICS:
+    owner = owner_of(cls)
+    if not task.takes_metric(owner, node):
+        assert owner is not None
         raise ValueError(
-            f"metrics.{name} ({kind}) measures data.task={task}, but the data has task={given}. "
-            f"Choose what fits, as in metrics=[{FITTING_METRICS[given]}]."
+            f"metrics.{name} ({kind}) measures data.task={owner.name}, but the data has "
+            f"task={task.name}. {advice}"
         )
 
 
-def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
-    """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null."""
+def follow_task(cfg: DictConfig) -> None:
+    """Put the task's metrics in the place of the defaults, where nobody has chosen or set any."""
+    task = task_in(cfg)
+    nodes = group(cfg, "metrics")
+    if task is None or task.metrics == DEFAULTS or not nodes or not set(nodes) <= {*DEFAULTS}:
+        return
+    if _are_chosen() or any(n is not None and n != _packaged(str(k)) for k, n in nodes.items()):
+        return
+    off = [name for name, node in nodes.items() if node is None]
+    with open_dict(cfg):
+        cfg.metrics = {name: None if name in off else _packaged(name) for name in task.metrics}
+    log.info("Metrics: %s, for data.task=%s", ", ".join(task.metrics), task.name)
+
+
+def _packaged(name: str) -> Any:
+    """The metric of this name as `conf/metrics` has it."""
+    text = (files("lightning_distill.conf") / "metrics" / f"{name}.yaml").read_text()
+    return OmegaConf.create(text)[name]
+
+
+def _are_chosen() -> bool:
+    """Whether the user has typed which metrics to take."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return any(override.lstrip("+").startswith("metrics=") for override in typed)
+
+
+def _target(node: Any) -> str | None:
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    return None if target is None else str(target)
+
+
+def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
+    """All metrics of `cfg.metrics`; settles `cfg.monitor` and `cfg.mode` where they are null.
+
+    Args:
+        cfg: the run's configuration. Metrics by default give way to those of the task.
+        data: the data module, whose `label_names` a metric is given that asks for them.
+
+    Raises:
+        ValueError: for metrics of another task, and for a monitor that is measured by none.
+    """
+    follow_task(cfg)
     metrics = {}
+    names = DataFacts(data).label_names
     for name, node in group(cfg, "metrics").items():
-        if node is not None:
-            check_metric_task(cfg, str(name), node)
-            metrics[str(name)] = instantiate(node)
+        if node is None:
+            continue
+        check_metric_task(cfg, str(name), node)
+        more = {"label_names": names} if names is not None else {}
+        metrics[str(name)] = call(node, more, f"metrics.{name}")
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
     monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
@@ -97,6 +135,6 @@ def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objectiv
 def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
     for name, node in group(cfg, "metrics").items():
-        target = node.get("_target_") if OmegaConf.is_dict(node) else None
-        if target is not None and getattr(get_object(str(target)), "needs_teacher", False):
+        target = _target(node)
+        if target is not None and getattr(get_object(target), "needs_teacher", False):
             cfg.metrics[name] = None

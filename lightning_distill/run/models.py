@@ -8,10 +8,11 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..data.data import DataFacts
 from ..models.label_order import label_order
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
-from .call import call, known
+from .call import call, known, pad_token_id
 
 
 def build_teacher(
@@ -27,12 +28,14 @@ def build_teacher(
     """
     if cfg.teacher is None:
         raise ValueError("This job needs a teacher, as in teacher=pretrained teacher.path=DIR.")
-    teacher = call(cfg.teacher, known(data, cfg=cfg, rehearse=rehearse), "teacher")
+    more = {"cfg": cfg, "rehearse": rehearse, "pad_token_id": pad_token_id(data, "teacher")}
+    path = OmegaConf.select(cfg, "teacher.path")
+    teacher = call(cfg.teacher, known(data, path, **more), "teacher")
     if not isinstance(teacher, nn.Module):
         raise ValueError(f"`teacher` must be a torch.nn.Module, got a {type(teacher).__name__}.")
-    names = Teacher.of(teacher).label_names
-    if names is not None and getattr(data, "label_names", None):
-        label_order(data.label_names, names, ("data", "teacher"))
+    names, known_names = Teacher.of(teacher).label_names, DataFacts(data).label_names
+    if names is not None and known_names:
+        label_order(known_names, names, ("data", "teacher"))
     return teacher
 
 
@@ -42,7 +45,8 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
     if teacher is not None and model is None and _is_made_of_teacher(cfg.student):
         # Only for such a student are the weights of a cached teacher loaded, and not kept.
         model = teacher_weights(teacher, cfg)
-    student = call(cfg.student, known(data, teacher=model), "student")
+    path = OmegaConf.select(cfg, "student.path")
+    student = call(cfg.student, known(data, path, teacher=model), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     return student

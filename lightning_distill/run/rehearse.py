@@ -1,6 +1,5 @@
 """Try on one batch what training will do, so that nothing is found out when hours are spent."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,11 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
-from ..models.inputs import labels_of
+from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
+from ..training.scheduling import scheduler_config
+from .task import task_in
 from .trainer import optimization
 
 
@@ -39,7 +40,7 @@ def rehearse(
     Raises:
         ValueError: naming the part of the configuration that does not work.
     """
-    module = DistillationModule(student, teacher, objective, metrics)
+    module = DistillationModule(student, teacher, objective, metrics, task=task_in(cfg))
     if with_objective:
         module.prepare(next(iter(data.train_dataloader())))
     _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
@@ -64,7 +65,7 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
         if getattr(metric, "needs_teacher", False):
             continue
         try:
-            for samples in Samples.of(batch, predicted, metrics=[metric]):
+            for samples in Samples.of(batch, predicted, metrics=[metric], task=module.task):
                 samples.feed(metric.clone())
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise ValueError(
@@ -86,15 +87,9 @@ def _try_optimization(cfg: DictConfig, student: nn.Module) -> None:
             f"`optimizer` must make a torch.optim.Optimizer, got a {type(optimizer).__name__}."
         )
     scheduler = factories["scheduler"]
-    if scheduler is None:
-        return
-    bound = getattr(scheduler, "keywords", {})
-    steps = {
-        name: 100
-        for name in ("num_training_steps", "total_steps")
-        if name in inspect.signature(scheduler).parameters and bound.get(name) is None
-    }
-    _made("scheduler", cfg.scheduler, scheduler, optimizer, **steps)
+    if scheduler is not None:
+        watched = str(cfg.monitor), str(cfg.mode)
+        _made("scheduler", cfg.scheduler, scheduler_config, scheduler, optimizer, watched)
 
 
 def _made(name: str, node: Any, factory: Any, *arguments: Any, **more: Any) -> Any:

@@ -8,6 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from ..data.data import DataFacts
+from ..models.batch import first_rows
 from ..report import (
     Comparison,
     draw_curves,
@@ -20,6 +22,7 @@ from ..report import (
 )
 from ..training.module import DistillationModule
 from .stage import Result, say
+from .task import task_in
 
 
 @rank_zero_only
@@ -92,7 +95,8 @@ def report(
         runs["student alone"] = directory / "baseline" / "metrics.csv"
     draw_curves(runs, directory / "curves.png")
     comparison.save(directory)
-    if cfg.task == "language_modelling":
+    task = task_in(cfg)
+    if task is not None and task.predicts_ids:
         alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
         write_samples(directory, data, {**alone_too, title: module.student}, module.teacher)
     profile = Profile.load(directory) if cfg.get("profile") else None
@@ -122,20 +126,13 @@ def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
 
 def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
     facts = {"seed": str(cfg.seed), "training": f"{result.steps} steps in {result.seconds:.0f} s"}
-    if hasattr(data, "counts"):
-        facts |= {name: f"{count:,}" for name, count in data.counts().items()}
+    facts |= {name: f"{count:,}" for name, count in DataFacts(data).counts.items()}
     return facts
 
 
 def _one_row(data: Any) -> Any:
     data.setup("test")
-    batch = next(iter(data.test_dataloader()))
-    if not isinstance(batch, dict):
-        return tuple(t[:1] for t in batch)
-    return {
-        k: ({n: t[:1] for n, t in v.items()} if isinstance(v, dict) else v[:1])
-        for k, v in batch.items()
-    }
+    return first_rows(next(iter(data.test_dataloader())))
 
 
 def _short(path: Path) -> str:

@@ -7,10 +7,20 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_model
 
+from ..data.data import DataFacts
+from ..models.embeddings import input_embeddings, output_embeddings
+from ..models.peft_parts import active_settings, is_adapted
 from ..models.submodules import unwrapped
+from ..tasks import task_of
 
 # Within a student's folder.
 ADAPTER = "adapter"
+# Which files tell that a folder holds a processor of this kind.
+PROCESSORS = {
+    "AutoTokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
+    "AutoImageProcessor": ("preprocessor_config.json",),
+    "AutoProcessor": ("processor_config.json",),
+}
 
 
 def check_hugging_face(folder: Path) -> None:
@@ -18,28 +28,31 @@ def check_hugging_face(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} holds the weights of a model that is none of transformers', which only its "
-            f"own class can load: call its load_state_dict with what "
-            "safetensors.torch.load_file gives of model.safetensors there."
+            f"own class can load: safetensors.torch.load_model(model, "
+            f"{str(folder / 'model.safetensors')!r}), where model is one of that class."
         )
 
 
 @rank_zero_only
 def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True) -> None:
-    """Write a Hugging Face folder (weights, configuration, tokenizer), or plain safetensors.
+    """Write a Hugging Face folder (weights, configuration, processors), or plain safetensors.
 
     Of a model with adapters the weights have the adapters in them; alone they lie in `adapter/`.
 
     Args:
         model: a Hugging Face model, or any other module.
-        data: whose tokenizer goes with it.
+        data: whose tokenizer, or what else the task names as its processors, goes with it.
         folder: where to; made if missing.
         with_weights: false writes all but the weights, before training, so that a checkpoint
             of a run that was cut off can still be exported.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if unwrapped(model) is not model:
+    if is_adapted(model):
         _save_adapters(model, folder / ADAPTER, with_weights)
         model = merged(model) if with_weights else unwrapped(model)
+    else:
+        # Weights are called as in the model itself, not as in a wrapper.
+        model = unwrapped(model)
     if hasattr(model, "save_pretrained"):
         if with_weights:
             model.save_pretrained(folder)
@@ -49,17 +62,21 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
             config.save_pretrained(folder)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
-    tokenizer = getattr(data, "tokenizer", None)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    for processor in DataFacts(data).processors(task_of(data).processors):
+        processor.save_pretrained(folder)
+
+
+def processors_in(folder: Path) -> list[str]:
+    """The `Auto` classes of transformers that load the processors in a folder."""
+    return [
+        auto for auto, files in PROCESSORS.items() if any((folder / f).is_file() for f in files)
+    ]
 
 
 def merged(model: Any) -> Any:
     """A copy of a model with adapters, as the plain model that gives the same answers."""
     plain = copy.deepcopy(model).merge_and_unload()
-    embeddings = [
-        getattr(plain, f"get_{which}_embeddings", lambda: None)() for which in ("input", "output")
-    ]
+    embeddings = (input_embeddings(plain), output_embeddings(plain))
     weights = [getattr(part, "weight", None) for part in embeddings]
     if getattr(plain.config, "tie_word_embeddings", False) and weights[0] is not weights[1]:
         # One of them was trained apart; loading would make them one again.
@@ -72,4 +89,4 @@ def _save_adapters(model: Any, folder: Path, with_weights: bool) -> None:
         model.save_pretrained(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        model.peft_config[model.active_adapter].save_pretrained(folder)
+        active_settings(model).save_pretrained(folder)

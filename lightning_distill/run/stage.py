@@ -4,13 +4,14 @@ import csv
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -21,6 +22,7 @@ from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
 from ..training.distill import fit
 from ..training.module import DistillationModule
+from .budget import Validations
 from .trainer import build_trainer
 
 log = logging.getLogger("lightning_distill")
@@ -36,6 +38,7 @@ class Result:
         epochs: passes over the data, begun or finished.
         seconds: wall time of training.
         checkpoint: path within the run of the weights that were tested.
+        validations: how often it was measured on the validation rows, but for a trial.
     """
 
     metrics: dict[str, float]
@@ -43,6 +46,7 @@ class Result:
     epochs: int
     seconds: float
     checkpoint: str
+    validations: int = 0
 
 
 @rank_zero_only
@@ -56,6 +60,7 @@ def train(
     module: DistillationModule,
     data: Any,
     directory: Path,
+    more_callbacks: Sequence[Callback] = (),
     **trainer_changes: Any,
 ) -> Result:
     """Fit, put the best weights back and test; goes on where a stage in `directory` stopped.
@@ -66,6 +71,7 @@ def train(
         data: a LightningDataModule.
         directory: checkpoints, `metrics.csv` and `result.json` are written there, and
             `profile.json` and `profile.png` with `cfg.profile`.
+        more_callbacks: besides those of `cfg`.
         trainer_changes: arguments of the trainer that differ from `cfg.trainer`.
 
     Raises:
@@ -84,8 +90,6 @@ def train(
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     # The logger begins its file anew.
     logged_before = _rows(directory / "metrics.csv") if resuming else []
-    if resuming and last.is_file():
-        _follow_a_move(last)
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -94,6 +98,9 @@ def train(
         if module.taught_by is not None and module.taught_by.model is not None:
             compile_in_place(module.taught_by.model)
     trainer = build_trainer(cfg, directory, **trainer_changes)
+    validations = Validations()
+    # A checkpoint holds the state of those that come before it.
+    trainer.callbacks[:0] = [validations, *more_callbacks]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
@@ -113,7 +120,9 @@ def train(
     best = None
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
-            best = Path(checkpoint.best_model_path) if checkpoint.best_model_path else None
+            # By its name: the run may have been moved since the file was written.
+            name = Path(checkpoint.best_model_path).name
+            best = directory / "checkpoints" / name if name else None
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
         best = directory / "checkpoints" / "final.ckpt"
@@ -127,7 +136,9 @@ def train(
         if name.startswith("test/")
     }
     _prepend(directory / "metrics.csv", logged_before)
-    result = Result(metrics, steps, epochs, seconds, str(best.relative_to(directory)))
+    result = Result(
+        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
+    )
     _write(done, result)
     return result
 
@@ -142,27 +153,6 @@ def _keep_profile(
         length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
         cacheable=module.taught_by is not None and module.taught_by.is_live,
     ).save(directory)
-
-
-@rank_zero_only
-def _follow_a_move(last: Path) -> None:
-    """Let a checkpoint know its folder: one that was moved would forget which weights were best."""
-    state = torch.load(last, map_location="cpu", weights_only=True)
-    moved = False
-    for callback in state.get("callbacks", {}).values():
-        old = callback.get("dirpath") if isinstance(callback, dict) else None
-        if old is None or Path(old) == last.parent:
-            continue
-        moved = True
-        for name, value in callback.items():
-            if isinstance(value, str):
-                callback[name] = value.replace(old, str(last.parent))
-            elif name == "best_k_models":
-                callback[name] = {k.replace(old, str(last.parent)): v for k, v in value.items()}
-    if moved:
-        aside = last.with_suffix(".moved")
-        torch.save(state, aside)
-        aside.rename(last)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -191,7 +181,10 @@ def _prepend(path: Path, before: list[dict[str, str]]) -> None:
 @rank_zero_only
 def _write(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(result), indent=2))
+    # Whole or not at all: it says that the stage has ended.
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(asdict(result), indent=2))
+    aside.replace(path)
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:

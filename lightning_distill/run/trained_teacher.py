@@ -15,19 +15,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ..data.cache_folder import cache_folder
+from ..data.data import check_keeps_teacher, DataFacts
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
-from ..students.from_config import AUTO_CLASSES
+from ..tasks import Task
 from ..teachers import pretrained
 from ..training.module import DistillationModule
 from .call import call, known
 from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
-from .objective import label_term
 from .stage import say, train
-from .trainer import optimization
+from .task import auto_class_of, task_in
+from .trainer import optimization, process_count
 
 # What may change a teacher when it is another version.
 MAKERS = ("lightning-distill", "torch", "lightning", "transformers", "tokenizers")
@@ -72,24 +73,27 @@ def trained_teacher(
     check_number("teacher.batch_size", batch_size, whole=True, least=1, required=True)
     answering = check_dtype(dtype)
     check_quantization(quantization)
-    if hasattr(data, "counts") and data.counts().get("labelled train rows") == 0:
+    check_keeps_teacher(data, "teacher=trained")
+    facts = DataFacts(data)
+    if facts.labelled_rows == 0:
         raise ValueError(
             "No training row has a label, so no teacher can be trained on them. Is data.label the "
             "right column? Without labels name a trained one: teacher=pretrained teacher.path=DIR."
         )
-    build_metrics(cfg)
+    build_metrics(cfg, data)
     recipe = {
         **_settings(cfg),
         "model": model,
         "max_epochs": max_epochs,
         "learning_rate": learning_rate,
         "label_smoothing": label_smoothing,
-        "batch_size": batch_size,
+        # Of all processes: a step over more rows makes another teacher.
+        "batch_size": batch_size * process_count(cfg),
         "seed": cfg.seed,
         "data": data.fingerprint(),
         # Which rows share a batch, and in which order they come.
-        "order": {name: getattr(data, name, None) for name in ("length_bucketing", "seed")},
-        "labels": getattr(data, "label_names", None),
+        "order": facts.order,
+        "labels": facts.label_names,
         "versions": {name: version(name) for name in MAKERS},
     }
     text = json.dumps(recipe, sort_keys=True)
@@ -97,7 +101,7 @@ def trained_teacher(
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
     if (kept / "recipe.json").is_file():
         say("Teacher", f"found in {kept}")
-        kind = AUTO_CLASSES.get(cfg.task)
+        kind = auto_class_of(task_in(cfg), kept)
         return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
@@ -109,15 +113,13 @@ def trained_teacher(
     stage = cfg.copy()
     with open_dict(stage):
         stage.optimizer.lr = learning_rate
-    metrics = {n: m for n, m in build_metrics(stage).items() if not hasattr(m, "needs_teacher")}
-    module = DistillationModule(
-        teacher,
-        None,
-        Objective({"hard_label": label_term(cfg.task, teacher, label_smoothing)}),
-        metrics,
-        **optimization(stage),
-    )
-    stage = watching(stage, metrics, module.objective)
+    metrics = {
+        n: m for n, m in build_metrics(stage, data).items() if not hasattr(m, "needs_teacher")
+    }
+    task = task_in(cfg)
+    objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+    stage = watching(stage, metrics, objective)
+    module = DistillationModule(teacher, None, objective, metrics, task=task, **optimization(stage))
     # What shapes the student's steps is no part of the teacher's recipe.
     whole = {
         "labelled_rows": None,
@@ -127,12 +129,12 @@ def trained_teacher(
         "augmentation": None,
         "views": None,
     }
-    rows = data.replace(**{name: v for name, v in whole.items() if hasattr(data, name)})
+    rows = facts.replaced(**whole)
     directory = Path(str(cfg.output_dir)) / "teacher"
     # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
-    steps = cfg.trainer.max_steps if getattr(data, "streaming", False) else -1
+    steps = cfg.trainer.max_steps if facts.is_streaming else -1
     train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-    _keep(module.student, data.tokenizer, kept, text)
+    _keep(module.student, facts.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return quantized(module.student.eval().to(answering), quantization)
@@ -175,7 +177,8 @@ def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     # Written aside and renamed, so that a killed run leaves no half teacher to be found.
     aside = Path(tempfile.mkdtemp(dir=kept.parent))
     model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(aside)
     (aside / "recipe.json").write_text(recipe)
     shutil.rmtree(kept, ignore_errors=True)
     aside.rename(kept)

@@ -11,11 +11,15 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
+from ..callbacks import LastCheckpoint
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
+from ..training.scheduling import Scheduling
 from .call import group
+from .task import task_in
 
 
 def build_module(
@@ -30,7 +34,10 @@ def build_module(
     node = cfg.get("module")
     make = DistillationModule if node is None else instantiate(node, _convert_="object")
     module = make(student, teacher, objective, metrics, **optimization(cfg))
-    if not isinstance(module, DistillationModule):
+    if isinstance(module, DistillationModule):
+        # Not by an argument, which classes of a user's own may not pass on.
+        module.task = module.task or task_in(cfg)
+    else:
         raise ValueError(
             f"`module` must make a DistillationModule, got a {type(module).__name__} from "
             f"{node.get('_target_')}."
@@ -43,6 +50,8 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
     cfg = cfg.copy()
     cfg.output_dir = str(directory)
     callbacks = [instantiate(node) for node in group(cfg, "callbacks").values() if node is not None]
+    # What a run goes on from holds the states of all others, and so comes behind them.
+    callbacks.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
     loggers = [instantiate(node) for node in group(cfg, "logger").values() if node is not None]
     # Without these Lightning would put its own in the place of what was switched off.
     implied = {
@@ -50,6 +59,10 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
     }
     options = {"callbacks": callbacks, "logger": loggers, **implied, **changes}
+    return _instantiated(cfg, options)
+
+
+def _instantiated(cfg: DictConfig, options: dict[str, Any]) -> L.Trainer:
     try:
         return instantiate(cfg.trainer, **options)
     except InstantiationException as error:
@@ -64,7 +77,30 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:
     """The factories of optimizer and scheduler, as arguments of the module."""
-    return {
-        "optimizer": instantiate(cfg.optimizer),
-        "scheduler": None if cfg.scheduler is None else instantiate(cfg.scheduler),
+    scheduler = None if cfg.scheduler is None else _scheduling(cfg)
+    return {"optimizer": instantiate(cfg.optimizer), "scheduler": scheduler}
+
+
+def _scheduling(cfg: DictConfig) -> Scheduling:
+    """The scheduler, apart from what Lightning is to be told of it."""
+    node = cfg.scheduler.copy()
+    settings = {
+        name: node.pop(name) for name in ("interval", "frequency", "monitor") if name in node
     }
+    make = instantiate(node)
+    if not callable(make):
+        raise ValueError(
+            f"`scheduler` ({node.get('_target_')}) must be a function of the optimizer: add "
+            "_partial_: true to its YAML."
+        )
+    if getattr(make, "func", None) is ReduceLROnPlateau:
+        settings.setdefault("monitor", cfg.monitor)
+    own = settings.get("monitor") in (None, cfg.monitor)
+    return Scheduling(make, settings, cfg.mode if own else "min")
+
+
+def process_count(cfg: DictConfig) -> int:
+    """How many processes train one model together."""
+    options = {"callbacks": [], "logger": False, "enable_checkpointing": False}
+    trainer = _instantiated(cfg, options | {"enable_progress_bar": False})
+    return trainer.num_devices * trainer.num_nodes

@@ -7,9 +7,11 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
 from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
+from ..tasks import task_of
 
 log = logging.getLogger("lightning_distill")
 
@@ -23,7 +25,7 @@ def share_ids(cfg: DictConfig, student: str, teacher: str) -> bool:
         teacher: where the teacher's is.
     """
     target = cfg.data.get("_target_")
-    if target is None or getattr(get_object(target), "task", None) != "language_modelling":
+    if target is None or not task_of(get_object(target)).predicts_ids:
         return False
     found = compare_vocabularies(load_tokenizer(student), load_tokenizer(teacher))
     if not found.comparable:
@@ -43,8 +45,8 @@ def check_vocabularies(data: Any, objective: Objective) -> None:
     Raises:
         ValueError: with the first id that differs, and what to do.
     """
-    own = getattr(data, "teacher_tokenizer", None)
-    if own is None or getattr(data, "task", None) != "language_modelling":
+    own = DataFacts(data).teacher_tokenizer
+    if own is None or not task_of(data).predicts_ids:
         return
     for name, term in objective.terms.items():
         if not _compares_ids(term):
@@ -71,7 +73,7 @@ def _compares_ids(term: nn.Module) -> bool:
 
 def without_common_tokens(cfg: DictConfig, data: Any) -> None:
     """Switch off metrics that compare with the teacher token by token, where it has other ones."""
-    if getattr(data, "task", None) != "language_modelling" or data.teacher_tokenizer is None:
+    if not task_of(data).predicts_ids or DataFacts(data).teacher_tokenizer is None:
         return
     dropped = []
     for name, node in (cfg.get("metrics") or {}).items():

@@ -10,13 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..models.hugging_face import find_auto_class
-
-AUTO_CLASSES = {"language_modelling": "AutoModelForCausalLM"}
-PROBLEMS = {
-    "classification": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
+from ..tasks import Task, task_named
 
 
 def from_config(
@@ -24,7 +18,7 @@ def from_config(
     num_labels: int | None = None,
     vocab_size: int | None = None,
     label_names: Sequence[str] | None = None,
-    task: str = "classification",
+    task: str | Task = "classification",
     pad_token_id: int | None = None,
     eos_token_id: int | None = None,
     auto_class: str | None = None,
@@ -36,10 +30,10 @@ def from_config(
 
     Args:
         model_type: as in a `config.json`: bert, distilbert, roberta, gpt2, llama, ...
-        num_labels: size of the head; the data says it. A language model has none.
+        num_labels: size of the head; the data says it. A head over the vocabulary needs none.
         vocab_size: size of the embeddings; the tokenizer says it.
         label_names: in order, written into the configuration.
-        task: `classification`, `multi_label`, `regression` or `language_modelling`.
+        task: a [`Task`][lightning_distill.tasks.Task], or the name of one.
         pad_token_id: the tokenizer's.
         eos_token_id: the tokenizer's.
         auto_class: the class of transformers that knows the task; by default that of `task`.
@@ -51,7 +45,8 @@ def from_config(
         ValueError: for an unknown model type or field, and sizes that do not fit.
     """
     config = {name: value for name, value in config.items() if value is not None}
-    labelled = task != "language_modelling"
+    task = task_named(task)
+    labelled = not task.predicts_ids
     for name, size in (("num_labels", num_labels if labelled else 1), ("vocab_size", vocab_size)):
         if size is None or size < 1:
             raise ValueError(f"`{name}` must be at least 1, got {size}.")
@@ -63,9 +58,7 @@ def from_config(
             f"Nearest: {', '.join(near) or '-'}."
         )
     default = transformers.AutoConfig.for_model(model_type)
-    if not labelled and hasattr(default, "is_decoder"):
-        # An encoder would see the tokens that it is to predict.
-        config = {"is_decoder": True, **config}
+    config = {**task.config_fields(default), **config}
     for field in config:
         # Methods are attributes too, and a field of their name would replace them.
         if not hasattr(default, field) or callable(getattr(default, field)):
@@ -86,13 +79,8 @@ def from_config(
     for name, number in (("pad_token_id", pad_token_id), ("eos_token_id", eos_token_id)):
         if number is not None:
             setattr(made, name, number)
-    if labelled:
-        set_labels(made, num_labels, label_names, task)
-    elif getattr(made, "bos_token_id", None) is not None:
-        # A number of the default vocabulary, which may be another token of this one or none.
-        made.bos_token_id = made.eos_token_id
-    auto_class = auto_class or AUTO_CLASSES.get(task)
-    cls = find_auto_class(auto_class)
+    task.write_labels(made, num_labels, label_names)
+    cls = find_auto_class(auto_class or task.auto_class())
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; torch.manual_seed would also reset every GPU's generator.
@@ -142,18 +130,3 @@ def _check_heads(default: Any, given: Mapping[str, Any]) -> None:
     raise ValueError(
         f"`hidden_size` must be a multiple of `num_attention_heads`, got {width} and {heads}."
     )
-
-
-def set_labels(config: Any, num_labels: int | None, names: Sequence[str] | None, task: str) -> None:
-    """Write the number of labels, their names and the kind of problem into a configuration."""
-    if task not in PROBLEMS:
-        raise ValueError(f"`task` must be one of {', '.join(PROBLEMS)}, got {task!r}.")
-    if task == "regression" and num_labels != 1:
-        raise ValueError(f"A regression predicts one number: num_labels=1, got {num_labels}.")
-    if names and len(names) != num_labels:
-        raise ValueError(f"There are {num_labels} labels, but {len(names)} names for them.")
-    config.num_labels = num_labels
-    config.problem_type = PROBLEMS[task]
-    if names:
-        config.id2label = {i: str(name) for i, name in enumerate(names)}
-        config.label2id = {str(name): i for i, name in enumerate(names)}

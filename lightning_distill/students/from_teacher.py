@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.fingerprint import plain_tensors
+from ..models.configuration import is_encoder_decoder, label_names as names_of_labels
 from ..models.label_order import label_order
+from ..models.plain_tensors import plain_tensors
 from ..objective.layer_mapping import kept_layers
-from .from_config import set_labels
+from ..tasks import task_of_model
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -52,7 +53,7 @@ def from_teacher(
             "student=from_teacher copies the teacher's weights, and these are quantised: leave "
             "teacher.quantization=null, or take another student."
         )
-    if getattr(config, "is_encoder_decoder", False):
+    if is_encoder_decoder(teacher):
         raise ValueError(
             f"A {name} has an encoder and a decoder; student=from_teacher cuts models with one "
             "list of layers."
@@ -67,10 +68,10 @@ def from_teacher(
     with torch.random.fork_rng(devices=[]):
         student = type(teacher)(smaller)
     state = _remapped(teacher.state_dict(), path, numbers)
-    order = label_order(label_names, getattr(config, "id2label", None))
+    order = label_order(label_names, names_of_labels(teacher))
     if order is not None and label_names is not None:
         state = _with_labels_in_order(state, type(teacher), smaller, order)
-        set_labels(student.config, len(order), label_names, _task(config))
+        task_of_model(teacher).write_labels(student.config, len(order), label_names)
     loaded = student.load_state_dict(state, strict=False)
     unfit = [*loaded.missing_keys, *loaded.unexpected_keys]
     if unfit:
@@ -98,11 +99,6 @@ def _with_labels_in_order(
             if ours != theirs:
                 found[name] = value.index_select(dim, torch.tensor(order, device=value.device))
     return found
-
-
-def _task(config: Any) -> str:
-    kinds = {"multi_label_classification": "multi_label", "regression": "regression"}
-    return kinds.get(str(config.problem_type), "classification")
 
 
 def _list_of_layers(model: nn.Module, count: int) -> str:

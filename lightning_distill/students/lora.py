@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import nn
+
+from ..tasks import task_of_model
 
 
 def lora(
@@ -57,7 +58,7 @@ def lora(
         lora_dropout=dropout,
         target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
         modules_to_save=None if modules_to_save is None else list(modules_to_save),
-        task_type=_task(of),
+        task_type=task_of_model(of).peft_task,
     )
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; torch.manual_seed would also reset every GPU's generator.
@@ -85,11 +86,3 @@ def check_peft() -> None:
             "student=lora needs peft, and that is not installed: "
             "pip install 'lightning-distill[lora]', or choose another student."
         )
-
-
-def _task(model: Any) -> str | None:
-    """What peft calls the model's task; of a classifier it then trains the head too."""
-    name = type(model).__name__
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "CAUSAL_LM"
-    return "SEQ_CLS" if name.endswith("ForSequenceClassification") else None

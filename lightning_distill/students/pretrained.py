@@ -10,7 +10,7 @@ from torch import nn
 
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
-from .from_config import AUTO_CLASSES, set_labels
+from ..tasks import Task, task_named
 
 log = logging.getLogger("lightning_distill")
 
@@ -19,7 +19,7 @@ def pretrained(
     path: str,
     num_labels: int | None = None,
     label_names: Sequence[str] | None = None,
-    task: str = "classification",
+    task: str | Task = "classification",
     auto_class: str | None = None,
     attn_implementation: str | None = None,
 ) -> nn.Module:
@@ -31,7 +31,7 @@ def pretrained(
             that of `label_names`, 1 for a regression, or else the file's.
         label_names: in order; a head that was trained for the same names in another order, or
             for others, is replaced by a fresh one.
-        task: `classification`, `multi_label`, `regression` or `language_modelling`.
+        task: a [`Task`][lightning_distill.tasks.Task], or the name of one.
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
 
@@ -39,7 +39,8 @@ def pretrained(
         FileNotFoundError: if there is no such folder or model.
         ValueError: if weights other than the head's are missing.
     """
-    auto_class = auto_class or AUTO_CLASSES.get(task)
+    task = task_named(task)
+    auto_class = auto_class or task.auto_class()
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     # No code that comes with a model is run, nor the user asked about it at a terminal.
     model, info = load(path, auto_class, dtype=torch.float32, trust_remote_code=False, **options)
@@ -50,7 +51,7 @@ def pretrained(
             f"The student {path} lacks {', '.join(lost[:4])}{', ...' if len(lost) > 4 else ''}: "
             f"its weights do not belong to a {type(model).__name__}."
         )
-    if task == "language_modelling":
+    if task.predicts_ids:
         if new:
             # Its head is what was trained longest.
             raise ValueError(
@@ -60,11 +61,11 @@ def pretrained(
         return model.train()
     stored = model.config.id2label
     if num_labels is None:
-        num_labels = 1 if task == "regression" else len(label_names or stored)
+        num_labels = len(label_names or stored) if task.has_names else 1
     config = copy.deepcopy(model.config)
-    set_labels(config, num_labels, label_names, task)
+    task.write_labels(config, num_labels, label_names)
     if _same_labels(config.id2label, stored):
-        set_labels(model.config, num_labels, label_names, task)
+        task.write_labels(model.config, num_labels, label_names)
     else:
         model, sized = _with_fresh_head(model, config, find_auto_class(auto_class), options)
         new |= sized

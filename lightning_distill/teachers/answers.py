@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..cache import Answer, token_count
 from ..cache.answer import Encoding
+from ..models.batch import entries, teacher_entries, with_entries
 from ..models.capture import read
 from ..models.forward import kept_heads, LOGITS
 from ..models.source import Source
@@ -144,12 +145,10 @@ def without_last_token(batch: Any) -> Any:
 
     `None` if that is not known, or nothing would be left.
     """
-    if not isinstance(batch, Mapping):
-        return None
-    own = batch.get("teacher")
-    if isinstance(own, Mapping):
+    own = teacher_entries(batch)
+    if own is not None:
         cut = without_last_token(own)
-        return None if cut is None else {**batch, "teacher": cut}
+        return None if cut is None else with_entries(batch, {"teacher": cut})
     tokens = token_count(batch)
     if tokens is None or tokens < 2:
         return None
@@ -159,4 +158,4 @@ def without_last_token(batch: Any) -> Any:
             return value[:, :-1]
         return value
 
-    return {name: cut_one(value) for name, value in batch.items()}
+    return with_entries(batch, {n: cut_one(v) for n, v in entries(batch).items()})

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..cache import AnswerStore
 from ..cache.plan import check_same
+from ..models.batch import row_numbers
 from ..models.forward import LOGITS
 from ..models.head import Head
 from ..models.source import Source
-from .recall import outputs_of, recall_sources, row_numbers, Rows
+from .recall import outputs_of, recall_sources, Rows
 from .refusals import check_encodings, check_source, not_kept
 from .teacher import Asker, Teacher
 
@@ -69,6 +70,11 @@ class CachedTeacher(Teacher):
     def config(self) -> Any:
         """The names of its classes."""
         return self._config
+
+    @property
+    def label_names(self) -> Any:
+        """The names of its classes by their numbers, if it had any."""
+        return self._config.id2label
 
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What is known of the teacher that answered."""

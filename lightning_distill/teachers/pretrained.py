@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ..models.configuration import configured
 from ..models.hugging_face import check_complete, check_dtype, load
 from ..models.quantization import check_quantization, quantized
 
@@ -41,6 +42,6 @@ def pretrained(
         trust_remote_code=trust_remote_code,
     )
     check_complete(f"teacher {path}", info)
-    if getattr(model.config, "use_cache", False):
+    if configured(model, "use_cache"):
         model.config.use_cache = False
     return quantized(model.eval(), quantization)

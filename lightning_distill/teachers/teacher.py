@@ -6,9 +6,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..models.batch import teacher_entries
 from ..models.capture import check_layers
+from ..models.configuration import label_names
 from ..models.fingerprint import fingerprint
 from ..models.forward import run_model
+from ..models.freeze import freeze
 from ..models.inputs import call_model, input_names, model_inputs
 from ..models.size import parameter_count, size_mb
 from ..models.source import Source
@@ -89,9 +92,9 @@ class Teacher(nn.Module):
         return getattr(self.model, "config", None)
 
     @property
-    def label_names(self) -> Mapping[int, str] | None:
-        """The names of its classes by their numbers, if it has any."""
-        return getattr(self.config, "id2label", None)
+    def label_names(self) -> Any:
+        """The names of its classes by their numbers or in order, if it has any."""
+        return None if self.model is None else label_names(self.model)
 
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What reports and caches say of it, as plain values.
@@ -111,7 +114,7 @@ class Teacher(nn.Module):
             "fingerprint": self.fingerprint,
             "parameters": parameter_count(model),
             "size_mb": size_mb(model),
-            "labels": None if names is None else {str(k): str(v) for k, v in names.items()},
+            "labels": None if names is None else _numbered(names),
             "inputs": self.input_names,
             "modules": self.module_names,
             "outputs": counts_of(outputs),
@@ -123,8 +126,8 @@ class Teacher(nn.Module):
 
     def teacher_inputs(self, batch: Any) -> Any:
         """What it is given of a batch; of `batch["teacher"]` if there is such an entry."""
-        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, self._runs())
+        own = teacher_entries(batch)
+        return model_inputs(batch if own is None else own, self._runs())
 
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run it on a batch; `options` ask for hidden states or attentions."""
@@ -219,9 +222,8 @@ class Teacher(nn.Module):
 
     def freeze(self) -> None:
         """Let nothing train it."""
-        # One by one: scripted models refuse to be asked as a whole.
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
+        if self.model is not None:
+            freeze(self.model)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -240,3 +242,8 @@ class Teacher(nn.Module):
         # Someone may have called `train()` on the model itself.
         if self.model is not None and self.model.training:
             self.eval()
+
+
+def _numbered(names: Mapping[int, str] | Sequence[str]) -> dict[str, str]:
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+    return {str(number): str(name) for number, name in pairs}

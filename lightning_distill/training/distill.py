@@ -3,7 +3,7 @@
 import logging
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from ..callbacks import FiniteLoss
@@ -18,7 +20,9 @@ from ..criteria import FusedLinearDivergence, HardLabel, SoftTarget
 from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..tasks import Task
 from .module import DistillationModule
+from .scheduling import Scheduling
 
 log = logging.getLogger("lightning_distill")
 
@@ -34,6 +38,7 @@ def distill(
     scheduler: Callable[..., Any] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
+    task: Task | str | None = None,
 ) -> nn.Module:
     """Train `student` to match `teacher`; returns it with the best weights, in eval mode.
 
@@ -42,7 +47,8 @@ def distill(
         teacher: frozen in place; never changed. `None` if the objective reads none.
         data: a LightningDataModule, a train DataLoader, or a pair of train and validation
             DataLoaders. Batches are dicts such as Hugging Face collators make, with `labels`,
-            or pairs (inputs, labels).
+            objects with such attributes, pairs (inputs, labels), or tuples in the order of the
+            forward's arguments.
         objective: an [`Objective`][], or its terms by name. By default cross-entropy on the
             labels, and soft targets at temperature 2. For two causal language models of
             transformers both at temperature 1, by [`FusedLinearDivergence`][], which makes no
@@ -51,9 +57,12 @@ def distill(
         metrics: torchmetrics by name, computed on the validation rows as `val/NAME`.
         optimizer: as for [`DistillationModule`][].
         scheduler: as for [`DistillationModule`][].
-        monitor: what chooses the best weights; `val/` and the first metric by default,
-            `val/loss` without metrics. Without validation rows the last weights are returned.
+        monitor: what chooses the best weights; by default what a `ModelCheckpoint` of the trainer
+            monitors, else `val/` and the first metric, else `val/loss`. Without validation rows the
+            last weights are returned.
         mode: `max` or `min`; by default what the monitored metric says of itself.
+        task: what labels mean; by default what the first batch shows, see
+            [`infer_task`][lightning_distill.tasks.infer_task].
 
     Raises:
         ValueError: before the first step, if an argument is none of these, if models, data and
@@ -69,7 +78,7 @@ def distill(
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
     objective = _objective(objective, student, teacher)
     metrics = _metrics(metrics)
-    module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler)
+    module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler, task)
     loaders = _loaders(data)
     with tempfile.TemporaryDirectory() as scratch:
         if trainer is None:
@@ -89,10 +98,13 @@ def distill(
                 "`data` as a pair (train DataLoader, validation DataLoader)."
             )
         if validated:
-            monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
-            _check_monitor(monitor, metrics, objective)
-            mode = mode or _mode(metrics, monitor)
-            best = _best_checkpoint(callbacks, monitor, mode, Path(scratch))
+            best = _monitored_already(callbacks) if monitor is None else None
+            if best is None:
+                monitor = monitor or (f"val/{next(iter(metrics))}" if metrics else "val/loss")
+                _check_monitor(monitor, metrics, objective)
+                mode = mode or _mode(metrics, monitor)
+                best = _best_checkpoint(callbacks, monitor, mode, Path(scratch))
+            module.scheduler = _watching(scheduler, str(best.monitor), best.mode)
         if not any(isinstance(c, FiniteLoss) for c in callbacks):
             callbacks.append(FiniteLoss())
         try:
@@ -106,7 +118,7 @@ def distill(
             trainer.strategy.barrier()
         finally:
             # The trainer is the caller's, and the folder of ours is gone.
-            callbacks[:] = theirs
+            trainer.callbacks[:] = theirs  # type: ignore[attr-defined]
     return module.student.eval()
 
 
@@ -132,15 +144,37 @@ def _loaders(data: Any) -> dict[str, Any]:
         raise ValueError(
             "`data` must be a LightningDataModule, a train DataLoader, or a pair of train and "
             f"validation DataLoaders, got {got}{' in it' if wrong and loaders != [data] else ''}. "
-            "Batches in a list: torch.utils.data.DataLoader(batches, batch_size=None)."
+            f"{_way_out(wrong[0] if wrong else loaders)}"
         )
     return dict(zip(("train_dataloaders", "val_dataloaders"), loaders, strict=False))
 
 
 def _gives_batches(loader: Any) -> bool:
-    # A batch is a mapping, a tensor or a pair, and can be iterated over too.
+    """Whether this is a loader, which gives the same batches in every epoch.
+
+    A batch (a mapping, a tensor, a pair) can be iterated over too, and so can a data set or a
+    table, whose rows are no batches; a generator is empty after one epoch.
+    """
+    if isinstance(loader, DataLoader):
+        return True
     is_batch = isinstance(loader, Mapping | torch.Tensor | str | tuple | list)
-    return isinstance(loader, Iterable) and not is_batch
+    if is_batch or not isinstance(loader, Iterable) or hasattr(loader, "__getitem__"):
+        return False
+    return not isinstance(loader, Iterator)
+
+
+def _way_out(wrong: Any) -> str:
+    if isinstance(wrong, Iterator):
+        return (
+            "It can be read only once, and every epoch reads anew: give a DataLoader, or an object "
+            "whose __iter__ begins again."
+        )
+    if hasattr(wrong, "__getitem__") and not isinstance(wrong, Mapping | list | tuple):
+        return (
+            "It has rows and no batches: torch.utils.data.DataLoader(data, batch_size=32, "
+            "shuffle=True, collate_fn=...)."
+        )
+    return "Batches in a list: torch.utils.data.DataLoader(batches, batch_size=None)."
 
 
 def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) -> Objective:
@@ -198,7 +232,7 @@ def _check_factories(optimizer: Any, scheduler: Any) -> None:
         (
             "scheduler",
             scheduler,
-            "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100)",
+            "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1)",
         ),
     ):
         if factory is not None and not callable(factory):
@@ -221,18 +255,38 @@ def _mode(metrics: Mapping[str, Metric] | None, monitor: str) -> str:
     return "max" if metric is not None and metric.higher_is_better is not False else "min"
 
 
+def _monitored_already(callbacks: list[L.Callback]) -> ModelCheckpoint | None:
+    """The caller's own checkpoint that chooses the best, if there is one."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            return callback
+    return None
+
+
 def _best_checkpoint(
     callbacks: list[L.Callback], monitor: str, mode: str, scratch: Path
 ) -> ModelCheckpoint:
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+        if (
+            isinstance(callback, ModelCheckpoint)
+            and callback.save_top_k != 0
+            and (callback.monitor, callback.mode) == (monitor, mode)
+        ):
             return callback
     # The one that Lightning adds by itself watches nothing, and has no folder.
     callbacks[:] = [
         c
         for c in callbacks
         if not (isinstance(c, ModelCheckpoint) and c.dirpath is None and c.filename is None)
+        or c.monitor is not None
     ]
     callback = ModelCheckpoint(scratch / "checkpoints", monitor=monitor, mode=mode)
     callbacks.append(callback)
     return callback
+
+
+def _watching(scheduler: Any, monitor: str, mode: str) -> Any:
+    """The scheduler, which watches what chooses the weights if it watches a metric."""
+    if getattr(scheduler, "func", scheduler) is not ReduceLROnPlateau:
+        return scheduler
+    return Scheduling(scheduler, {"monitor": monitor}, mode)

@@ -1,6 +1,5 @@
 """Validation and test: metrics are fed, and the mean of every term is taken over all rows."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +7,16 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
-from ..models.inputs import counted_rows, labels_of, take_rows
+from ..models.batch import (
+    batch_size,
+    counted_rows,
+    entry,
+    labels_of,
+    take_rows,
+    with_entries,
+)
+from ..models.inputs import named
+from ..objective.normalisation import Means
 
 
 class Evaluation:
@@ -25,7 +33,7 @@ class Evaluation:
 
     def __init__(self, module: Any, stage: str, loaders: int):
         self.module, self.stage = module, stage
-        self.sums = [torch.zeros(2, len(module.objective.terms)) for _ in range(loaders)]
+        self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
         for i in range(1, loaders):
             self._add_metrics(i)
 
@@ -39,6 +47,7 @@ class Evaluation:
     def step(self, batch: Any, loader: int = 0) -> None:
         """Measure one batch."""
         module, metrics = self.module, self._metrics(self.stage, loader)
+        batch = named(batch, module.student)
         compared = self.stage == "test" or any(map(needs_teacher, metrics.values()))
         values, student, teacher = module.read_sources(
             batch,
@@ -50,8 +59,9 @@ class Evaluation:
             if rows is not None:
                 values = {s: take_rows(v, rows) for s, v in values.items()}
             if module.objective.prepared:
-                losses, counts = module.objective(values), module.objective.counts(values)
-                self._add_losses(loader, losses, counts)
+                counted = batch_size(batch) if rows is None else int(rows.sum())
+                _, means = module.objective.measure(values)
+                self.means[loader].add(means, module.objective.count(values, counted))
             self._update_metrics(loader, batch, rows, student, teacher)
         # On every rank, whatever its rows are: the others wait for it.
         self._log_metrics(loader, batch, student, teacher)
@@ -60,27 +70,25 @@ class Evaluation:
         """Log the mean of every term over all rows of each loader that count in it."""
         if not self.module.objective.prepared:
             return
-        weights = self.module.objective.weights()
-        for loader, own in enumerate(self.sums):
-            sums = self.module.trainer.strategy.reduce(own.to(self.module.device), reduce_op="sum")
+        objective = self.module.objective
+        weights = objective.weights()
+        for loader, own in enumerate(self.means):
+            sums = own.sums.to(self.module.device)
+            means, there = own.of(self.module.trainer.strategy.reduce(sums, reduce_op="sum"))
+            values = {
+                name: mean for name, mean, any_ in zip(weights, means, there, strict=True) if any_
+            }
             total = torch.zeros((), device=sums.device)
-            for name, (value, count) in zip(weights, sums.T, strict=True):
-                # Not one that no row counts in.
-                if count > 0:
-                    self._log(f"{self.stage}/{name}", value / count, loader)
-                    total += weights[name] * value / count
+            for name, value in values.items():
+                total += weights[name] * value
+            # Not one that no row counts in.
+            for name, value in {**values, **objective.summed(values)}.items():
+                self._log(f"{self.stage}/{name}", value, loader)
             self._log(f"{self.stage}/loss", total, loader)
 
     def _log(self, name: str, value: Tensor, loader: int) -> None:
         # Equal on every rank already; Lightning warns of what is not marked so.
-        self.module.log(_of_loader(name, loader), value, sync_dist=True)
-
-    def _add_losses(
-        self, loader: int, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]
-    ) -> None:
-        means = torch.stack([losses[name].detach().float() for name in counts])
-        counted = torch.stack([count.to(means) for count in counts.values()])
-        self.sums[loader] = self.sums[loader].to(means) + torch.stack([means * counted, counted])
+        self.module.log(_of_loader(name, loader), value, sync_dist=True, add_dataloader_idx=False)
 
     def _update_metrics(
         self, loader: int, batch: Any, rows: Tensor | None, student: Any, teacher: Any
@@ -93,27 +101,28 @@ class Evaluation:
         if teacher is not None and any(map(needs_teacher, metrics.values())):
             check_pairs(batch, predicted, metrics)
             of_teacher = module.predictions(teacher)
-        for samples in Samples.of(batch, predicted, of_teacher, rows, metrics.values()):
+        found, task = metrics.values(), module.task
+        for samples in Samples.of(batch, predicted, of_teacher, rows, found, task):
             for metric in metrics.values():
                 samples.feed(metric)
         own, metrics = self._teacher_metrics(loader, batch, student, teacher)
         if metrics:
             taught = module.predictions(teacher)
-            for samples in Samples.of(own, taught, None, rows, metrics.values()):
+            for samples in Samples.of(own, taught, None, rows, metrics.values(), task):
                 for metric in metrics.values():
                     samples.feed(metric)
 
     def _with_labels_that_follow(self, batch: Any) -> Any:
         """The batch with labels where they are predicted, if the objective moves them there."""
         terms = self.module.objective.terms.values()
-        criteria = (getattr(term, "criterion", None) for term in terms)
         labels = labels_of(batch)
-        if labels is None or not any(getattr(c, "shift_labels", False) for c in criteria):
+        if labels is None or not any(term.criterion.shift_labels for term in terms):
             return batch
         moved = {"labels": nn.functional.pad(labels[..., 1:], (0, 1), value=-100)}
-        if "label_bytes" in batch:
-            moved["label_bytes"] = nn.functional.pad(batch["label_bytes"][..., 1:], (0, 1))
-        return {**batch, **moved}
+        of_bytes = entry(batch, "label_bytes")
+        if of_bytes is not None:
+            moved["label_bytes"] = nn.functional.pad(of_bytes[..., 1:], (0, 1))
+        return with_entries(batch, moved)
 
     def _teacher_metrics(
         self, loader: int, batch: Any, student: Any, teacher: Any
@@ -129,7 +138,7 @@ class Evaluation:
             name: metric
             for name, metric in self._metrics("teacher", loader).items()
             if not needs_teacher(metric)
-            and all(name in own for name in getattr(metric, "batch_entries", ()))
+            and all(entry(own, n) is not None for n in getattr(metric, "batch_entries", ()))
         }
 
     def _log_metrics(self, loader: int, batch: Any, student: Any, teacher: Any) -> None:

@@ -11,16 +11,19 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from ..models.capture import read
-from ..models.inputs import batch_size, call_model, model_inputs
+from ..callbacks import ExactResuming
+from ..models.batch import batch_size
+from ..models.configuration import label_names
+from ..models.inputs import call_model, model_inputs
 from ..models.label_order import label_order
-from ..models.source import Source
+from ..objective.names import check_name
 from ..objective.objective import Objective
 from ..schedules import Schedule
+from ..tasks import Task, task_named
 from ..teachers.keeper import KeepsTeachers
 from ..teachers.teacher import Teacher
 from . import trial
-from .accumulation import Accumulation
+from .checkpoint import held_back, put_back, without_objects
 from .evaluation import Evaluation
 from .optimization import (
     adamw,
@@ -29,11 +32,13 @@ from .optimization import (
     keep_task_gradient,
     parameter_groups,
     trainable_by_name,
-    UNKNOWN_END,
-    with_scheduler,
 )
-from .preconditions import check_teacher, use_eager_attention
+from .preconditions import check_teacher, make_attentions
+from .scheduling import scheduler_config, Scheduling, UNKNOWN_END
+from .step_log import StepLog
+from .strategies import check_strategy
 from .values import read_values, Values
+from .window import Window
 
 log = logging.getLogger("lightning_distill")
 
@@ -62,7 +67,13 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
-            `num_training_steps` or `total_steps`; stepped after every step.
+            `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary.
+            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] says when
+            it is stepped; `ReduceLROnPlateau` watches the first metric, or the loss.
+        task: what labels mean, a [`Task`][lightning_distill.tasks.Task] or the name of one; by
+            default what the first batch shows, see
+            [`infer_task`][lightning_distill.tasks.infer_task]. Terms that compare token by token
+            and name no mask get the task's.
 
     Raises:
         ValueError: in `setup`, before the first step, if sources, shapes, labels or gradients are
@@ -78,9 +89,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | Scheduling | None = None,
+        task: Task | str | None = None,
     ):
         super().__init__()
+        self.task: Task | None = None if task is None else task_named(task)
         for name, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, nn.Module) and not (name == "teacher" and model is None):
                 raise ValueError(
@@ -99,7 +112,10 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         if isinstance(metrics, Metric):
             metrics = {type(metrics).__name__.lower(): metrics}
         metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
-        twice = ", ".join(name for name in metrics if name in objective.terms)
+        for name in metrics:
+            check_name("metric", name)
+        logged = {*objective.terms, *objective.sums}
+        twice = ", ".join(name for name in metrics if name in logged)
         if twice:
             raise ValueError(
                 f"{twice} is the name of a term and of a metric, and both are logged by name. Give "
@@ -116,17 +132,18 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
         self._evaluation: Evaluation | None = None
-        # The largest value of every term so far, to notice one that never says anything.
-        self._largest = torch.zeros(())
+        self._step_log = StepLog(self)
+        # Of a checkpoint, for parts that are built when a batch is seen.
+        self._held_back: dict[str, Any] = {}
         self.optimizer = optimizer or adamw
         self.scheduler = scheduler
         self.label_order: list[int] | None = None
         self._total_steps: float = math.inf
-        self._accumulation = Accumulation(anew=self._replaces_batches())
-        use_eager_attention(student, objective.sources("student"))
+        self._window = Window(anew=self._replaces_batches())
+        make_attentions(student, objective.sources("student"))
         if self.taught_by is not None:
-            self.label_order = label_order(_label_names(student), self.taught_by.label_names)
-            use_eager_attention(self.taught_by.model, objective.sources("teacher"))
+            self.label_order = label_order(label_names(student), self.taught_by.label_names)
+            make_attentions(self.taught_by.model, objective.sources("teacher"))
 
     # Teachers stay out of the module tree, and still go where the module goes.
 
@@ -176,12 +193,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         return self.taught_by.run(self.teacher_inputs(batch), options)
 
     def predictions(self, outputs: Any) -> Tensor:
-        """What metrics are given, from the outputs of either model: its logits.
+        """What metrics are given, from the outputs of either model: as the task says, its logits.
 
         Regression heads of one output give shape `(batch,)`, others `(batch, classes)`.
         """
-        logits = read(_STUDENT_LOGITS, outputs, {})
-        return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+        return (self.task or Task()).predictions(outputs)
 
     def training_batch(self, batch: Any) -> Any:
         """What is trained on in the place of a batch, such as the student's own texts."""
@@ -226,6 +242,8 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         """
         trial.prepare(self, batch, check)
         self.is_checked |= check
+        later, self._held_back = self._held_back, {}
+        put_back(self, later)
 
     # Lightning's hooks.
 
@@ -234,10 +252,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(c, _SetUpFirst) for c in callbacks):
             callbacks.insert(0, _SetUpFirst())
-        return []
+        return [ExactResuming()]
 
     def setup(self, stage: str) -> None:
         """Check models against batch and objective; build what depends on their sizes."""
+        check_strategy(self.trainer.strategy)
         if stage == "fit":
             # Of the weights as they are now: the trainer's precision may convert them.
             _ = self.teacher_fingerprint
@@ -256,7 +275,10 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         """An optimizer over what is trainable: student, adapters and criteria."""
         optimizer = self.optimizer(parameter_groups(self.student, self.objective))
         check_optimizer(optimizer, self.objective.balance, self.trainer)
-        return with_scheduler(self.scheduler, optimizer, self.trainer)
+        if self.scheduler is None:
+            return optimizer
+        config = scheduler_config(self.scheduler, optimizer, self._watched(), self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
@@ -265,7 +287,7 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         self._total_steps = self.trainer.estimated_stepping_batches
         if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
             raise ValueError(f"A schedule of the objective {UNKNOWN_END}.")
-        self._accumulation.begin()
+        self._window.begin()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; logs the total and every term as `train/NAME`."""
@@ -273,54 +295,20 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
             trial.try_first_batch(self, batch)
             self.is_checked = True
         self.objective.advance(min(self.global_step / max(self._total_steps - 1, 1), 1.0))
-        batch, factors = self._accumulation.take(self, batch, batch_idx)
+        batch, shares = self._window.take(self, batch, batch_idx)
         values, _, _ = self.read_sources(batch, heads="skipped")
-        shares = (
-            None if factors is None else factors[1] / factors[0].masked_fill(factors[0] == 0, 1)
-        )
-        with self.section("objective"), self.objective.sharing(shares):
-            losses = self.objective(values)
-        # Each rank holds its share of every term: the mean over the ranks is the value.
-        found = self.trainer.strategy.reduce(_stacked(losses), reduce_op="mean")
-        if self.current_epoch == 0:
-            self._largest = found.abs().maximum(self._largest.to(found))
-        if factors is not None:
-            losses = self.objective.scaled(losses, factors[0].to(found))
         with self.section("objective"):
+            losses, means = self.objective.measure(values, shares)
             loss = self.objective.minimised(losses, trainable_by_name(self.student))
             keep_task_gradient(self.trainer, self.objective, losses)
-        self._log_step(dict(zip(losses, found, strict=True)), batch_size(batch))
+        self._step_log.add(means, shares, batch_size(batch))
         return loss
-
-    def _log_step(self, values: dict[str, Tensor], size: int) -> None:
-        self.log("train/loss", values.pop("loss"), prog_bar=True, batch_size=size)
-        logged: dict[str, Any] = {f"train/{name}": value for name, value in values.items()}
-        if self.objective.balance is not None:
-            balanced: dict[str, float] = self.objective.balance.logged()  # type: ignore[operator]
-            logged |= {f"train/balance_{name}": value for name, value in balanced.items()}
-        self.log_dict(logged, batch_size=size)
-        more = {f"train/{name}": value for name, value in self.objective.logged().items()}
-        self.log_dict(more, batch_size=size, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
         for teacher in self.kept_teachers.values():
             teacher.end_epoch(self.trainer.strategy.barrier)
-        if self.current_epoch > 0 or self._largest.dim() == 0:
-            return
-        weights = self.objective.weights()
-        found = zip(weights, self._largest[1:].tolist(), strict=True)
-        silent = [name for name, largest in found if largest == 0 and weights[name] > 0]
-        if not silent:
-            return
-        what = (
-            f"{', '.join(silent)} was 0 in every step of the first epoch, so nothing was learnt "
-            "from it. Has any training row a label, if it reads labels? Is the student a copy of "
-            "the teacher, if it reads both?"
-        )
-        if len(silent) == len(weights):
-            raise ValueError(what)
-        log.warning(what)
+        self._step_log.check_silent()
 
     def configure_gradient_clipping(
         self,
@@ -375,11 +363,18 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         return self.predictions(self(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the teacher's fingerprint in place of the teacher."""
+        """Write the teacher's fingerprint in place of the teacher; only what can be read safely."""
         checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
+        checkpoint["state_dict"] |= self._held_back
+        without_objects(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another teacher than the one that trained so far."""
+        """Refuse to go on with another teacher than the one that trained so far.
+
+        Adapters and criteria that are built when a batch is seen get their weights then.
+        """
+        if not self.objective.prepared:
+            self._held_back = held_back(self, checkpoint["state_dict"], "objective.")
         saved = checkpoint.get("teacher_fingerprint")
         if saved is None or self.teacher is None:
             return
@@ -437,11 +432,14 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         for teacher in self.kept_teachers.values():
             teacher.end(self.trainer.strategy.barrier)
 
+    def _watched(self) -> tuple[str, str]:
+        """The first metric, or the loss, and what is best of it: `max` or `min`."""
+        for name, metric in dict(self.metrics["val"].items()).items():  # type: ignore[union-attr,operator]
+            return f"val/{name}", "min" if metric.higher_is_better is False else "max"
+        return "val/loss", "min"
+
     def _replaces_batches(self) -> bool:
         return type(self).training_batch is not DistillationModule.training_batch
-
-
-_STUDENT_LOGITS = Source("student", "output", "logits")
 
 
 class _SetUpFirst(L.Callback):
@@ -449,11 +447,3 @@ class _SetUpFirst(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         pl_module.setup(stage)
-
-
-def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([loss.detach().float() for loss in losses.values()])
-
-
-def _label_names(model: nn.Module) -> Mapping[int, str] | None:
-    return getattr(getattr(model, "config", None), "id2label", None)

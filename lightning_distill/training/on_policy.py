@@ -11,10 +11,13 @@ from torch import nn
 from torchmetrics import Metric
 from transformers import GenerationConfig
 
-from ..models.capture import accepts
+from ..models.batch import entry, with_entries
+from ..models.configuration import configured, longest_input
+from ..models.embeddings import generates, vocabulary_size
 from ..models.generation import batch_of, check_batch, generate, prompts, seeded, Text, UNLABELLED
-from ..models.inputs import longest_input
+from ..models.signature import accepts
 from ..models.source import Source
+from ..models.submodules import innermost
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from .module import DistillationModule
@@ -180,7 +183,7 @@ class OnPolicyDistillationModule(DistillationModule):
             return _with_mask(batch)
         if origin == "replay":
             numbers = random.Random(f"replay {self.seed} {number} {_rank()}")
-            texts = self.replay.draw(len(batch["input_ids"]), numbers)
+            texts = self.replay.draw(len(entry(batch, "input_ids")), numbers)
         else:
             texts = self._write(origin, batch, number)
         if origin == "student":
@@ -195,7 +198,7 @@ class OnPolicyDistillationModule(DistillationModule):
             len(texts),
             on_epoch=False,
         )
-        return batch_of(texts, self._pad(), batch["input_ids"].device, origin == "teacher")
+        return batch_of(texts, self._pad(), entry(batch, "input_ids").device, origin == "teacher")
 
     def prepare(self, batch: Any, check: bool = True) -> None:
         """As for any module, and see that the batch has prompts and that they can be continued.
@@ -257,7 +260,7 @@ class OnPolicyDistillationModule(DistillationModule):
         model = self._model(writer)
         longest = self._longest_prompt()
         begun = [prompt[-longest:] for prompt in prompts(batch, self.prompt_tokens)]
-        device = batch["input_ids"].device
+        device = entry(batch, "input_ids").device
         # Other random numbers on each rank, and none taken from the stream of the training.
         seed = random.Random(f"text {self.seed} {number} {_rank()}").getrandbits(63)
         with self.section("generation"), seeded(seed, device):
@@ -297,8 +300,8 @@ class OnPolicyDistillationModule(DistillationModule):
         return min(limits, default=10**9) - self.max_new_tokens
 
     def _shared_vocabulary(self) -> int:
-        models = map(self._model, ("student", "teacher"))
-        return min(_vocabulary(model) for model in models if model is not None)
+        models = (m for m in map(self._model, ("student", "teacher")) if m is not None)
+        return min(vocabulary_size(m) or 2**31 for m in models)
 
     def _token(self, name: str) -> Any:
         """An id as the user names it, or the data's tokenizer, or the student's configuration."""
@@ -306,16 +309,9 @@ class OnPolicyDistillationModule(DistillationModule):
         if own is not None:
             return own
         data = getattr(self.trainer if self.is_attached else None, "datamodule", None)
-        student: Any = self.student
-        for where in (
-            getattr(data, "tokenizer", None),
-            getattr(student, "generation_config", None),
-            getattr(student, "config", None),
-        ):
-            found = getattr(where, name, None)
-            if found is not None:
-                return found
-        return None
+        written = getattr(innermost(self.student), "generation_config", None)
+        ids = (getattr(getattr(data, "tokenizer", None), name, None), getattr(written, name, None))
+        return next((i for i in ids if i is not None), configured(self.student, name))
 
     def _ends(self) -> list[int]:
         found = self._token("eos_token_id")
@@ -343,7 +339,7 @@ class OnPolicyDistillationModule(DistillationModule):
             model = self._model(writer)
             if model is None:
                 raise ValueError("teacher_fraction is above 0, but `teacher` is None.")
-            if not hasattr(model, "generate"):
+            if not generates(model):
                 raise ValueError(
                     f"The {writer} is a {type(model).__name__} and cannot generate; it must be a "
                     "causal language model of transformers, as "
@@ -398,9 +394,10 @@ class OnPolicyDistillationModule(DistillationModule):
 
 
 def _with_mask(batch: Any) -> Any:
-    if not isinstance(batch, Mapping) or "loss_mask" in batch or "labels" not in batch:
+    labels = entry(batch, "labels")
+    if labels is None or entry(batch, "loss_mask") is not None:
         return batch
-    return {**batch, "loss_mask": batch["labels"] != UNLABELLED}
+    return with_entries(batch, {"loss_mask": labels != UNLABELLED})
 
 
 def _mask_terms(objective: Objective) -> None:
@@ -417,11 +414,6 @@ def _mask_terms(objective: Objective) -> None:
         if of_logits and accepts(criterion, "mask"):
             inputs["mask"] = MASK
             log.info("Term %r counts by batch.loss_mask.", name)
-
-
-def _vocabulary(model: Any) -> int:
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    return int(getattr(embeddings, "num_embeddings", 2**31))
 
 
 def _rank() -> int:

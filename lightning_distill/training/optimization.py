@@ -1,19 +1,12 @@
-"""Optimizer, schedule and clipping of a module's trainable parameters."""
+"""Optimizer and clipping of a module's trainable parameters."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
 from ..objective.objective import Objective
-
-UNKNOWN_END = (
-    "goes over the whole run, and nobody knows how long that is: this data is a stream, or nothing "
-    "ends the run. Set trainer.max_steps=N; for a teacher that is trained first, the batches of "
-    "an epoch, as in +trainer.limit_train_batches=N"
-)
 
 
 def adamw(groups: Any) -> torch.optim.Optimizer:
@@ -48,47 +41,6 @@ def parameter_groups(*modules: nn.Module) -> list[dict[str, Any]]:
         )
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
-
-
-def with_scheduler(
-    scheduler: Callable[..., Any] | None, optimizer: torch.optim.Optimizer, trainer: Any
-) -> Any:
-    """What Lightning's `configure_optimizers` returns.
-
-    Args:
-        scheduler: makes one from the optimizer, or `None`.
-        optimizer: whose learning rates it sets.
-        trainer: which knows how many steps there will be.
-    """
-    if scheduler is None:
-        return optimizer
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {
-            "scheduler": _with_steps(scheduler, optimizer, trainer),
-            "interval": "step",
-        },
-    }
-
-
-def _with_steps(scheduler: Callable[..., Any], optimizer: Any, trainer: Any) -> Any:
-    bound = getattr(scheduler, "keywords", {})
-    parameters = inspect.signature(scheduler).parameters
-    steps = int(trainer.estimated_stepping_batches)
-    wanted = [n for n in ("num_training_steps", "total_steps") if n in parameters]
-    if steps < 0 and any(bound.get(name) is None for name in wanted):
-        raise ValueError(
-            f"The scheduler {UNKNOWN_END}, or let the learning rate be constant "
-            "(scheduler=constant)."
-        )
-    warmup = bound.get("pct_start")
-    if warmup and steps * warmup <= 1:
-        # OneCycleLR divides by zero where its warm-up is one step, and starts at the end below.
-        steps = int(1 / warmup) + 1
-    for name in wanted:
-        if bound.get(name) is None:
-            return scheduler(optimizer, **{name: steps})
-    return scheduler(optimizer)
 
 
 def check_optimizer(

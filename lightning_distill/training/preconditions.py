@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from ..models.batch import entry
 from ..models.capture import read
-from ..models.fingerprint import plain_tensors
+from ..models.configuration import attention, is_encoder_decoder, use_eager_attention
 from ..models.inputs import call_model
+from ..models.peft_parts import is_adapted
+from ..models.plain_tensors import plain_tensors
 from ..models.source import Source
 from ..models.submodules import unwrapped
 
@@ -36,7 +39,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
     if not shared:
         return
     which = f"student and teacher share {len(shared)} parameters ({', '.join(shared[:3])})"
-    if unwrapped(student) is not student:
+    if is_adapted(student):
         raise ValueError(
             f"{which}: peft puts adapters into the model itself, so the teacher would answer with "
             "the student's, or be put in train mode with it. Wrap a copy: "
@@ -47,30 +50,13 @@ def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
     )
 
 
-def use_eager_attention(model: nn.Module | None, sources: Iterable[Source]) -> None:
+def make_attentions(model: nn.Module | None, sources: Iterable[Source]) -> None:
     """Make the model compute attention maps if a source reads them.
 
     The default attention of transformers computes none that could be compared.
     """
-    config = getattr(model, "config", None)
-    if not any(s.kind == "output" and s.name == "attentions" for s in sources):
-        return
-    if getattr(config, "_attn_implementation", "eager") == "eager":
-        return
-    if hasattr(model, "set_attn_implementation"):
-        log.info(
-            "%s computes its attention eagerly, which is slower: %s returns no attention maps, "
-            "and the objective reads them.",
-            type(model).__name__,
-            config._attn_implementation,  # type: ignore[union-attr]
-        )
-        model.set_attn_implementation("eager")  # type: ignore[union-attr,operator]
-        return
-    raise ValueError(
-        f"The objective reads attentions, but {type(model).__name__} was loaded with "
-        f"attn_implementation={config._attn_implementation!r}, "  # type: ignore[union-attr]
-        "which returns none; load it with attn_implementation='eager'."
-    )
+    if model is not None and any(s.kind == "output" and s.name == "attentions" for s in sources):
+        use_eager_attention(model)
 
 
 def check_unused(loss: Tensor, student: nn.Module, objective: nn.Module, strategy: Any) -> None:
@@ -105,16 +91,16 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
     whether any term learns from labels to say what follows.
     """
     found = False
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    ids = entry(batch, "input_ids")
     model = unwrapped(student)
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+    if is_encoder_decoder(model):
         # Labels are of the decoder's text, which is not `input_ids`.
         return False
     for name, term in terms.items():
         source = getattr(term, "inputs", {}).get("labels")
         if source is None or source.role != "batch" or not isinstance(ids, Tensor):
             continue
-        labels = batch.get(source.name)
+        labels = entry(batch, source.name)
         if not isinstance(labels, Tensor) or labels.shape != ids.shape or labels.dim() != 2:
             continue
         shifts = getattr(getattr(term, "criterion", None), "shift_labels", None)
@@ -158,13 +144,12 @@ def check_packed(role: str, model: nn.Module | None, inputs: Any) -> None:
         model: which will be given the inputs.
         inputs: keywords that it is given for a batch.
     """
-    attention = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
-    positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
-    if not isinstance(positions, Tensor) or inputs.get("attention_mask") is not None:
+    loaded, positions = attention(model), entry(inputs, "position_ids")
+    if not isinstance(positions, Tensor) or entry(inputs, "attention_mask") is not None:
         return
-    if "flash" in attention and positions.dim() == 2 and len(positions) > 1:
+    if loaded is not None and "flash" in loaded and positions.dim() == 2 and len(positions) > 1:
         raise ValueError(
-            f"The {role} was loaded with attn_implementation={attention!r}, which does not keep "
+            f"The {role} was loaded with attn_implementation={loaded!r}, which does not keep "
             "the documents of packed rows apart where a batch has several rows. Set "
             "attn_implementation=sdpa, or data.packing=false."
         )
@@ -178,7 +163,7 @@ def check_causal(role: str, model: nn.Module, inputs: Any) -> None:
         model: a language model.
         inputs: keywords that it is given for a batch.
     """
-    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    ids = entry(inputs, "input_ids")
     if not isinstance(ids, Tensor) or ids.dim() != 2 or not len(ids):
         return
     rows, tokens = ids.shape

@@ -30,6 +30,13 @@ def transferred(module: Any, batch: Any, data: Any = None, device: Any = None) -
     return after(batch, 0)
 
 
+def changes_batches(module: Any) -> bool:
+    """Whether the module or its data module overrides a hook that a batch passes."""
+    data = module.trainer.datamodule
+    owners = [module] if data is None else [module, data]
+    return any(is_overridden(name, owner) for owner in owners for name in HOOKS)
+
+
 def _owner(module: Any, data: Any, name: str) -> Any:
     overridden = data is not None and is_overridden(name, data)
     return getattr(data if overridden else module, name)

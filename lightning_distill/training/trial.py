@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..metrics import check_pairs
 from ..models.capture import check_layers
-from ..models.inputs import check_vocabulary
+from ..models.embeddings import check_vocabulary
 from ..models.source import Source
 from ..models.submodules import submodules
+from .last_batch import check_last_batch
 from .optimization import trainable, trainable_by_name
 from .preconditions import (
     check_causal,
@@ -21,6 +22,7 @@ from .preconditions import (
     check_shift,
     check_unused,
 )
+from .settle_task import settle_task
 from .transfer import transferred, working_device
 from .values import Values
 
@@ -66,7 +68,9 @@ def _batches_of_several(loaders: Any) -> Iterator[Any]:
 def _is_one_shot(loader: Any) -> bool:
     """Whether what is read from a loader is gone, as from a generator."""
     data = loader.dataset if isinstance(loader, DataLoader) else loader
-    if hasattr(data, "__getitem__") or not hasattr(data, "__iter__"):
+    # Every data set of torch has a `__getitem__`, if only to say that it has none.
+    by_number = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+    if by_number or not hasattr(data, "__iter__"):
         return False
     return iter(data) is iter(data)
 
@@ -78,7 +82,10 @@ def prepare(module: Any, batch: Any, check: bool = True) -> None:
         trainer = module.trainer
         if trainer.world_size == trainer.num_devices * trainer.num_nodes:
             device = working_device(module)
-    try_batch(module, transferred(module, batch, device=device), check)
+    batch = transferred(module, batch, device=device)
+    try_batch(module, batch, check)
+    if check and module.is_attached:
+        check_last_batch(module, batch, module.trainer.train_dataloader)
 
 
 def try_first_batch(module: Any, batch: Any) -> None:
@@ -101,8 +108,10 @@ def try_batch(module: Any, batch: Any, check: bool) -> None:
     """Try the objective on a batch that is on the module's device; the models stay as they are."""
     with _without_a_trace(module), torch.enable_grad(), module.autocast():
         batch = module.trial_batch(batch)
+        settle_task(module, batch)
         _check_sources(module, batch)
         values, student, teacher = module.read_sources(batch, heads="checked")
+        settle_task(module, batch, values, student)
         if module.teacher is not None:
             _check_pairs(module, batch, student)
         if teacher is not None:

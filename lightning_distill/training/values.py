@@ -4,6 +4,7 @@ from typing import Any
 
 from ..models.capture import read
 from ..models.forward import run_model
+from ..models.inputs import named
 from ..models.label_order import reordered
 from ..models.source import OUTPUTS, Source
 
@@ -24,6 +25,7 @@ def read_values(
     Raises:
         ValueError: if the objective reads a teacher and there is none.
     """
+    batch = named(batch, module.student)
     sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
     with module.section("student"):
         student, values = run_model(

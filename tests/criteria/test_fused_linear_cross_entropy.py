@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from heads import Allocations, gradients, Head
 from hypothesis import given, settings, strategies as st
-from processes import in_two_processes
-from torch import multiprocessing as mp
 from torch.testing import assert_close
 
 from lightning_distill.criteria import (
@@ -111,40 +109,6 @@ def test_sixteen_bits_and_autocast():
     assert found.dtype == torch.float32 and found != expected
     assert_close(found, plain, rtol=1e-3, atol=1e-4)
     assert_close(found, expected, rtol=2e-2, atol=2e-2)
-
-
-def _parts():
-    torch.manual_seed(0)
-    student, labels = draw(6, 5)
-    labels[:3] = -100
-    labels[1, 2] = 4
-    return student, labels, Head(8, 11, True)
-
-
-def _worker(rank, store, results):
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    student, labels, head = _parts()
-    rows = slice(3 * rank, 3 * rank + 3)
-    found = gradients(
-        FusedLinearCrossEntropy()(student[rows], labels[rows], head), head.weight, head.bias
-    )
-    for gradient in found:
-        torch.distributed.all_reduce(gradient)
-    results[rank] = [(x / 2).tolist() for x in found]
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_that_count_unequally_many_give_the_gradient_of_one(tmp_path):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        in_two_processes(_worker, (str(tmp_path / "store"), results))
-        found = dict(results)
-    student, labels, head = _parts()
-    expected = F.cross_entropy(head(student).flatten(0, 1), labels.flatten())
-    whole = gradients(expected, head.weight, head.bias)
-    for rank in (0, 1):
-        own = tuple(torch.tensor(x, dtype=torch.float64) for x in found[rank])
-        assert_close(own, whole, rtol=1e-6, atol=1e-7)
 
 
 def test_what_does_not_fit_is_refused_with_words():

@@ -6,8 +6,7 @@ import pytest
 import torch
 from heads import Allocations, gradients, Head
 from hypothesis import given, settings, strategies as st
-from processes import in_two_processes
-from torch import multiprocessing as mp, nn
+from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill import criteria
@@ -23,6 +22,7 @@ from lightning_distill.criteria import (
     TAID,
     TotalVariation,
 )
+from lightning_distill.criteria._label_share import sharing_labels
 from lightning_distill.schedules import Linear
 from lightning_distill.temperatures import FLSW
 
@@ -437,56 +437,17 @@ def test_taid_follows_the_divergence_and_not_the_labels():
     labels = torch.randint(0, 11, (4, 5))
     taids = [TAID(0.4, step=0.1) for _ in range(2)]
     for _ in range(3):
-        FusedLinearDivergence(taids[0], 0.5)(student, teacher, *heads, labels=labels)
-        taids[1](heads[0](student), heads[1](teacher))
+        fused = FusedLinearDivergence(taids[0], 0.5)
+        with sharing_labels(3.0) as label:
+            loss = fused(student, teacher, *heads, labels=labels).detach()
+        fused.observe(loss - 3.0 * label.mean)
+        taids[1].observe(taids[1](heads[0](student), heads[1](teacher)).detach())
         student = student.detach() * 0.9
         student.requires_grad_()
     assert taids[0].position > 0.4
     assert_close(taids[0].state_dict(), taids[1].state_dict())
-    with torch.no_grad():
-        FusedLinearDivergence(taids[0])(student, teacher, *heads)
+    FusedLinearDivergence(taids[0])(student, teacher, *heads)
     assert_close(taids[0].state_dict(), taids[1].state_dict())
-
-
-def _parts():
-    torch.manual_seed(0)
-    student, teacher = draw(6, 5)
-    heads = [Head(8, 11, True), Head(6, 11)]
-    # The ranks count 3 and 14 tokens, with 1 and 9 labels.
-    mask = torch.zeros(6, 5, dtype=torch.bool)
-    mask[0, :3] = True
-    mask[3:].view(-1)[:14] = True
-    labels = torch.randint(0, 11, (6, 5)).masked_fill(torch.arange(5) > 2, -100)
-    labels[0, 1:] = -100
-    return student, teacher, heads, mask, labels
-
-
-def _worker(rank, store, results):
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    student, teacher, heads, mask, labels = _parts()
-    rows = slice(3 * rank, 3 * rank + 3)
-    criterion = FusedLinearDivergence(TAID(0.4, step=0.1), 0.5)
-    loss = criterion(student[rows], teacher[rows], *heads, mask[rows], labels[rows])
-    found = gradients(loss, heads[0].weight, heads[0].bias)
-    for gradient in found:
-        torch.distributed.all_reduce(gradient)
-    kept = criterion.criterion.previous
-    results[rank] = [x.tolist() for x in (*(g / 2 for g in found), kept)]
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_that_count_unequally_many_give_the_gradient_of_one(tmp_path):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        in_two_processes(_worker, (str(tmp_path / "store"), results))
-        found = dict(results)
-    student, teacher, heads, mask, labels = _parts()
-    criterion = FusedLinearDivergence(TAID(0.4, step=0.1), 0.5)
-    loss = criterion(student, teacher, *heads, mask, labels)
-    expected = [*gradients(loss, heads[0].weight, heads[0].bias), criterion.criterion.previous]
-    for rank in (0, 1):
-        for a, b in zip(found[rank], expected, strict=True):
-            assert_close(torch.tensor(a, dtype=b.dtype), b, rtol=1e-6, atol=1e-7)
 
 
 def test_what_cannot_be_fused_is_refused_with_words():

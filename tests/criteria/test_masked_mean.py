@@ -1,7 +1,4 @@
-import pytest
 import torch
-from processes import in_two_processes
-from torch import multiprocessing as mp
 from torch.testing import assert_close
 
 from lightning_distill.criteria import masked_mean
@@ -18,27 +15,13 @@ def test_an_empty_tensor_has_mean_zero():
     assert masked_mean(torch.zeros(0)) == 0
 
 
-def _worker(rank, store, results):
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    weight = torch.tensor(2.0, requires_grad=True)
-    # Three values count on one rank, one on the other.
-    x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])[rank]
-    mask = torch.tensor([[True, True, True], [False, True, False]])[rank]
-    loss = masked_mean(weight * x, mask)
+def test_it_is_the_mean_of_this_process_whoever_else_trains(monkeypatch):
+    def waits(*args, **kwargs):
+        raise AssertionError("a mean waits for no other process")
+
+    for name in ("all_reduce", "all_gather", "is_initialized", "get_world_size"):
+        monkeypatch.setattr(torch.distributed, name, waits)
+    values = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    loss = masked_mean(values, torch.tensor([True, True, False]))
     loss.backward()
-    torch.distributed.all_reduce(weight.grad)
-    with torch.no_grad():
-        local = masked_mean(x, mask)
-    results[rank] = (weight.grad.item() / 2, local.item())
-    torch.distributed.destroy_process_group()
-
-
-def test_ranks_that_count_unequally_many_give_the_gradient_of_one_process(tmp_path):
-    with mp.Manager() as manager:
-        results = manager.dict()
-        in_two_processes(_worker, (str(tmp_path / "store"), results))
-        found = dict(results)
-    whole = (1.0 + 2 + 3 + 20) / 4
-    assert found[0][0] == pytest.approx(whole) and found[1][0] == pytest.approx(whole)
-    # Without gradients each rank speaks for itself, so that uneven evaluation cannot hang.
-    assert [found[0][1], found[1][1]] == [2.0, 20.0]
+    assert loss == 1.5 and values.grad.tolist() == [0.5, 0.5, 0.0]

@@ -362,12 +362,17 @@ def trained(name, rank=None):
         taken = case.take(rows)
         taken.student = [scale * x for x in taken.student]
         loss = taken.loss(mask[rows])
+        if rank is not None:
+            # What the objective does: this rank's share of what counts on all.
+            counted = mask[rows].sum().double()
+            everyone = counted.clone()
+            torch.distributed.all_reduce(everyone)
+            loss = 2 * counted / everyone * loss
         gradients = torch.autograd.grad(loss, [scale, *case.criterion.parameters()])
         if rank is not None:
             for g in gradients:
                 torch.distributed.all_reduce(g)
             gradients = [g / 2 for g in gradients]
-            # Each rank holds its share of the mean, or the value of all.
             loss = loss.detach() / 2
             torch.distributed.all_reduce(loss)
         results.append((loss.detach(), list(gradients)))

@@ -16,6 +16,7 @@ def made(vocab_size=80, texts=TEXTS):
     return train_word_pieces(texts, vocab_size, 16)
 
 
+@pytest.mark.slow
 def test_use_and_place_do_not_matter(tmp_path):
     tokenizer = made()
     before = tokenizer_fingerprint(tokenizer)

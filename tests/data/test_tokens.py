@@ -139,6 +139,7 @@ assert plain(tokens.tokenise([TEXTS], tokenizer(), 6)) == expected(TEXTS)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_and_two_at_once_leave_one_whole_file(folder):
     def start(killed):
         code = RUN.format(tests=str(Path(__file__).parent.parent), killed=killed)

@@ -190,7 +190,8 @@ def test_a_wrong_layer_name_is_refused_with_the_nearest(pair, batch):
 
 def test_layers_of_unequal_rank_are_refused_by_name(pair, batch):
     with pytest.raises(
-        ValueError, match=r"comparing student.layer:bert.encoder.layer.0.output with"
+        ValueError,
+        match=r"'layers_0' \(student=student.layer:bert.encoder.layer.0.output, teacher=teacher",
     ):
         value(IntermediateLayers([[S0, "classifier"]]), *pair, batch)
 

@@ -2,13 +2,12 @@
 
 import copy
 import os
-import socket
 from functools import partial
 
 import pytest
 import tiny
 import torch
-from processes import in_two_processes
+from processes import free_port, in_two_processes
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_distill import DistillationModule, Objective, Term
@@ -19,7 +18,8 @@ from lightning_distill.criteria import (
     SoftTarget,
     ULD,
 )
-from lightning_distill.training.accumulation import Lookahead
+from lightning_distill.criteria._label_share import label_share, sharing_labels
+from lightning_distill.training.lookahead import Lookahead
 
 # Rows of 2 to 12 tokens, of which prompts do not count: 1 to 20 counted tokens in a batch.
 BATCHES = [
@@ -222,12 +222,10 @@ def test_a_cross_entropy_within_a_term_has_a_count_of_its_own(tmp_path, fused):
     assert off(found, student) < ROUNDED
 
 
-def test_a_share_of_labels_is_for_one_step():
-    objective = Objective({"fused": Term(FusedLinearDivergence(label_weight=0.5), FUSED)})
-    criterion = objective.terms["fused"].criterion
-    with objective.sharing(torch.tensor([3.0])):
-        assert criterion.label_share == 3.0
-    assert criterion.label_share == 1.0
+def test_a_share_of_labels_is_for_one_call():
+    with sharing_labels(3.0) as label:
+        assert label_share() is label and label.share == 3.0 and label.mean is None
+    assert label_share().share == 1.0
 
 
 def test_weights_count_by_their_sum(tmp_path):
@@ -256,10 +254,10 @@ def test_weights_count_by_their_sum(tmp_path):
 
 
 def test_a_lightning_that_hides_its_batches_is_said_once(tmp_path, caplog, monkeypatch):
-    import lightning_distill.training.accumulation as accumulation
+    from lightning_distill.training import lookahead
 
-    monkeypatch.setattr(accumulation, "_said", set())
-    monkeypatch.setattr(accumulation, "Lookahead", _Hidden)
+    monkeypatch.setattr(lookahead, "_warned", set())
+    monkeypatch.setattr(lookahead, "Lookahead", _Hidden)
     student = fitted(tmp_path, tiny.loader(BATCHES[:6]))
     assert caplog.text.count("each batch counts alike") == 1
     assert off(student, models()[0]) > 0
@@ -277,12 +275,6 @@ def test_what_was_seen_is_given_afterwards():
     assert [next(items), next(items)] == [0, 1]
     assert items.see(9) == [2, 3, 4]
     assert list(items) == [2, 3, 4]
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def _worker(rank, folder, port):
@@ -311,7 +303,7 @@ def _worker(rank, folder, port):
 
 def test_two_ranks_with_uneven_tokens_and_accumulation_are_one_batch(tmp_path):
     # Rank 0 has batches 0, 2, 4 and then 6, rank 1 has 1, 3, 5 and then 7.
-    in_two_processes(_worker, (str(tmp_path), _free_port()))
+    in_two_processes(_worker, (str(tmp_path), free_port()))
     expected = stepped(*models(), [BATCHES[:6], BATCHES[6:]])
     for rank in range(2):
         student = models()[0]
@@ -327,7 +319,7 @@ def test_spans_are_counted_where_models_have_different_tokenizers():
         "student_spans": "batch.spans",
         "teacher_spans": "batch.teacher[spans]",
     }
-    found = Objective({"uld": Term(ULD(), inputs)}).batch_counts(
+    found = Objective({"uld": Term(ULD(), inputs)}).count_batch(
         {"input_ids": torch.zeros(2, 4), "spans": spans, "teacher": {"spans": others}}
     )
-    assert found["uld"] == 4
+    assert found.tolist() == [[4.0], [0.0]]

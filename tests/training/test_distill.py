@@ -3,7 +3,8 @@
 import lightning as L
 import pytest
 import torch
-from tiny import bert, loader, text_batches
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny import bert, loader, text_batches, trainer
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -48,9 +49,78 @@ def test_arguments_are_checked_before_anything_is_trained(unchecked_types, monke
 
 def test_one_loader_in_a_list_is_a_loader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from tiny import trainer
 
     student = bert(1, 8)
     before = student.classifier.weight.clone()
     distill(student, bert(2, 8), [loader(text_batches(1))], trainer=trainer(tmp_path))
     assert not torch.equal(before, student.classifier.weight)
+
+
+class Table:
+    """As a `datasets.Dataset` or a `DataFrame`: it iterates over rows."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return {"input_ids": [1, 2], "labels": 0}
+
+    def __iter__(self):
+        return (self[i] for i in range(4))
+
+
+NO_LOADERS = {
+    "a table": (Table(), r"got Table. It has rows and no batches: torch.utils.data.DataLoader\("),
+    "a generator": ((b for b in text_batches()), "got generator. It can be read only once"),
+    "an iterator": (iter(loader(text_batches())), "It can be read only once, and every epoch"),
+    "a list of batches": (text_batches(2), "got dict in it. Batches in a list: torch"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LOADERS)
+def test_what_is_no_loader_is_refused_and_loses_nothing(kind):
+    data, words = NO_LOADERS[kind]
+    with pytest.raises(ValueError, match=words):
+        distill(bert(1, 8), bert(2, 8), data)
+
+
+@pytest.mark.parametrize("kind", ["a table", "a generator"])
+def test_nor_is_it_a_loader_of_validation_rows(kind):
+    words = (
+        NO_LOADERS[kind][1].replace("got Table", "got Table in it").replace("or. ", "or in it. ")
+    )
+    with pytest.raises(ValueError, match=words):
+        distill(bert(1, 8), bert(2, 8), (loader(text_batches()), NO_LOADERS[kind][0]))
+
+
+class Reads:
+    """An iterable that begins again each time."""
+
+    def __iter__(self):
+        return iter(text_batches())
+
+
+@pytest.mark.parametrize("monitor", [None, "val/soft_target", "val/loss"])
+def test_monitor_chooses_whatever_else_the_trainer_watches(tmp_path, monitor):
+    theirs = ModelCheckpoint(tmp_path, monitor="val/loss", filename="{epoch}")
+    fit = trainer(tmp_path, max_epochs=3, enable_checkpointing=True, callbacks=[theirs, Worse()])
+    student = bert(1, 8)
+    distill(student, bert(2, 8), (Reads(), loader(text_batches())), trainer=fit, monitor=monitor)
+    epoch = {None: 2, "val/loss": 2, "val/soft_target": 0}[monitor]
+    assert torch.equal(student.classifier.weight, fit.kept[epoch])
+    assert theirs in fit.callbacks and not any(
+        isinstance(c, ModelCheckpoint) and c is not theirs for c in fit.callbacks
+    )
+
+
+class Worse(L.Callback):
+    """The loss falls from epoch to epoch, and the soft target rises."""
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        trainer.kept = {**getattr(trainer, "kept", {})}
+        trainer.kept[trainer.current_epoch] = pl_module.student.classifier.weight.detach().clone()
+
+    def on_validation_end(self, trainer, pl_module):
+        epoch = float(trainer.current_epoch)
+        trainer.callback_metrics["val/loss"] = torch.tensor(-epoch)
+        trainer.callback_metrics["val/soft_target"] = torch.tensor(epoch)

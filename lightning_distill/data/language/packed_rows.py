@@ -1,6 +1,6 @@
 """Rows of documents for language models, and how some of them become a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,11 @@ class PackedRows(Dataset):
         before = np.concatenate([[0], np.cumsum(counts)])
         in_row = before[:-1] - np.repeat(before[pieces.offsets[:-1]], pieces.lengths)
         return np.where(spans >= 0, spans + np.repeat(in_row, lengths), spans)
+
+    def contents(self) -> Iterator[bytes]:
+        """All tokens and labels, in one form whatever types they are held in."""
+        for tokens in (*self.student.values(), self.rows):
+            yield from tokens.contents()
 
     def token_counts(self) -> tuple[int, int, int]:
         """How many tokens there are, how many are predicted, and the bytes of those."""

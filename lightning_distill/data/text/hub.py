@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 
+from ...tasks import Regression, task_of
 from .text import TextDataModule
 
 log = logging.getLogger("lightning_distill")
@@ -17,7 +18,7 @@ GLUE: dict[str, dict[str, Any]] = {
     "sst2": {"text": "sentence"},
     "mrpc": {"text": "sentence1", "text_pair": "sentence2"},
     "qqp": {"text": "question1", "text_pair": "question2"},
-    "stsb": {"text": "sentence1", "text_pair": "sentence2", "task": "regression"},
+    "stsb": {"text": "sentence1", "text_pair": "sentence2", "task": Regression.name},
     "mnli": {
         "text": "premise",
         "text_pair": "hypothesis",
@@ -116,7 +117,7 @@ class Hub(TextDataModule):
             ) from error
 
     def _without_hidden_labels(self, split: datasets.Dataset) -> datasets.Dataset:
-        if self.label not in split.column_names or self.task != "classification":
+        if self.label not in split.column_names or not task_of(self).has_softmax:
             return split
         feature = split.features[self.label]
         if not isinstance(feature, datasets.ClassLabel):

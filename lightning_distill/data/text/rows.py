@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,13 @@ class Rows(Dataset):
         return {
             "student": student,
             "teacher": self.teacher and {k: v.take(numbers) for k, v in self.teacher.items()},
-            "labels": self.labels[rows],
+            "labels": self.labels_at(rows),
             "row": rows.masked_fill(torch.from_numpy(asked < 0), -1),
         }
+
+    def labels_at(self, rows: torch.Tensor) -> Any:
+        """The labels of rows by number; `None` if they are among the columns of the tokens."""
+        return self.labels[rows]
 
     def _augmented(self, tokens: Ragged, numbers: np.ndarray, view: int) -> Ragged:
         assert self.augmentation is not None
@@ -94,6 +98,11 @@ class Rows(Dataset):
         if labels.dim() == 2:
             return (labels != UNLABELLED).all(dim=1)
         return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+
+    def contents(self) -> Iterator[bytes]:
+        """All tokens and labels, in one form whatever types they are held in."""
+        yield from self.student["input_ids"].contents()
+        yield self.labels.numpy().tobytes()
 
     def labelled(self) -> "Rows":
         """Those rows that have a label."""
@@ -129,17 +138,6 @@ class Rows(Dataset):
         return self._with(labels=labels)
 
 
-class Splits(Dataset):
-    """Rows of several splits; indexed by `(split, row numbers, view)`."""
-
-    def __init__(self, splits: dict[str, Any]):
-        self.splits = splits
-
-    def __getitem__(self, asked: tuple[str, Sequence[int], int | None]) -> dict[str, Any]:
-        split, rows, view = asked
-        return self.splits[split][Draw(rows, view)]
-
-
 class Collate:
     """Pads to the longest row of the batch; a class, so that worker processes can take it."""
 
@@ -149,13 +147,19 @@ class Collate:
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         """Pad the rows and give them as a batch."""
         batch: dict[str, Any] = dict(_pad(rows["student"], self.tokenizer))
-        batch["labels"], batch["row"] = rows["labels"], rows["row"]
+        if rows["labels"] is not None:
+            batch["labels"] = rows["labels"]
+        batch["row"] = rows["row"]
         if rows["teacher"] is not None:
             batch["teacher"] = _pad(rows["teacher"], self.teacher_tokenizer)
         return batch
 
 
 def _pad(columns: dict[str, Ragged], tokenizer: Any) -> dict[str, torch.Tensor]:
-    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    fill = {
+        "input_ids": tokenizer.pad_token_id,
+        "token_type_ids": tokenizer.pad_token_type_id,
+        "labels": UNLABELLED,
+    }
     left = tokenizer.padding_side == "left"
     return {name: rows.padded(fill.get(name, 0), left) for name, rows in columns.items()}

@@ -77,6 +77,7 @@ def test_a_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch, caplo
     assert "the tokenizer cannot be kept" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_process_learns_the_same(trained, tmp_path):
     program = (
         "from lightning_distill.data.language.byte_pairs import train_byte_pairs;"

@@ -5,7 +5,7 @@ import logging
 
 import datasets
 import pytest
-from data.test_language_model import in_order
+from data.language.test_language_model import in_order
 
 from lightning_distill.data import ChatFiles
 from lightning_distill.data.language.byte_pairs import train_byte_pairs

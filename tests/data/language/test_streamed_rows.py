@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from data.test_language_model import Documents, TEXTS
+from data.language.test_language_model import Documents, TEXTS
 from processes import in_two_processes
 
 from lightning_distill.data import TextCorpus
@@ -157,6 +157,7 @@ def _rank(rank, folder, store, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_documents_and_take_equally_many_steps(tmp_path):
     # Written before both processes read them.
     held = corpus(tmp_path, packing=False, max_length=300)

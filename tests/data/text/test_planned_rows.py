@@ -4,7 +4,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from test_token_masking import made, rows
+from data.text.test_token_masking import made, rows
 from tiny import bert
 
 from lightning_distill import DistillationModule, Objective, Term

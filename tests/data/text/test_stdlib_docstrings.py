@@ -237,6 +237,7 @@ def test_each_text_stands_in_a_file_of_its_package():
         assert re.sub(r"\W", "", text)[:60] in re.sub(r"\W", "", squeezed[name])
 
 
+@pytest.mark.slow
 def test_nothing_of_the_library_is_imported_and_two_processes_agree():
     program = (
         "import hashlib, sys;"

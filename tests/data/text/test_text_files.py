@@ -147,3 +147,17 @@ def test_missing_files_are_named_with_what_is_there(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(ValueError, match=r"must end in \.csv, \.tsv"):
         TextFiles(str(tmp_path / "a.txt")).load()
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_file_that_pandas_wrote_with_its_index_is_read(tmp_path, kind, place):
+    sep = {"csv": ",", "tsv": "\t"}[kind]
+    rows = [("", "text", "label"), *((str(i), f"word {i}", "ab"[i % 2]) for i in range(20))]
+    if place == "last":
+        rows = [row[1:] + row[:1] for row in rows]
+    path = tmp_path / f"train.{kind}"
+    path.write_text("\n".join(sep.join(row) for row in rows))
+    read = TextFiles(str(path)).load()["train"]
+    assert read["text"] == [f"word {i}" for i in range(20)]
+    assert read["label"] == ["ab"[i % 2] for i in range(20)]

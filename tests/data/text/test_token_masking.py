@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 import torch.distributed
-from test_text import Given
+from data.text.test_text import Given
 
 from lightning_distill.data import Draw, TokenMasking
 from lightning_distill.data.text.word_pieces import train_word_pieces
@@ -76,6 +76,7 @@ def on_rank(rank, store, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_do_not_matter(tmp_path):
     from processes import in_two_processes
 

@@ -31,6 +31,7 @@ def test_the_vocabulary_is_at_most_as_large_as_asked():
         train_word_pieces([chr(c) for c in range(0x4E00, 0x4E40)], 50, 16)
 
 
+@pytest.mark.slow
 def test_another_process_learns_the_same_vocabulary():
     # Two ranks must give every token the same number; hash seeds differ between processes.
     code = (

@@ -5,10 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import torch
-
-from .rows import UNLABELLED
+UNLABELLED = -100
 
 # "007" and "nan" are words.
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
@@ -40,13 +37,6 @@ def label_name(value: Any) -> str:
     return str(plain(value))
 
 
-def class_label(split: datasets.Dataset, column: str) -> datasets.ClassLabel | None:
-    """The names of a column's numbers, or of the numbers in its lists, if it has any."""
-    feature = split.features.get(column)
-    feature = getattr(feature, "feature", feature)
-    return feature if isinstance(feature, datasets.ClassLabel) else None
-
-
 def label_set(value: Any) -> list[Any]:
     """Several labels of one row: a list, or words with commas between."""
     if isinstance(value, str):
@@ -54,17 +44,29 @@ def label_set(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) else [value]
 
 
-def numbers_of(values: list[Any], split: str) -> torch.Tensor:
-    """Labels of a regression, NaN where there is none."""
-    found = []
-    for i, value in enumerate(values):
-        try:
-            found.append(math.nan if value is None else float(value))
-            if value is not None and not math.isfinite(found[-1]):
-                raise ValueError
-        except (TypeError, ValueError) as error:
+def in_order(labels: set[Any]) -> list[str]:
+    """The names of classes, by their number if all are numbers.
+
+    Raises:
+        ValueError: for a number that is no class.
+    """
+    labels = {plain(value) for value in labels}
+    for value in labels:
+        if isinstance(value, float):
             raise ValueError(
-                f"Label {value!r} in row {i} of the {split} data is no number, which "
-                "data.task=regression needs."
-            ) from error
-    return torch.tensor(found)
+                f"Label {value} is no class; classes are whole numbers or words. For numbers "
+                "to be predicted use data.task=regression."
+            )
+        if isinstance(value, int) and value < 0:
+            raise ValueError(
+                f"Label {value} is negative. Classes count from 0; unlabelled rows have no "
+                "label or -100."
+            )
+    if labels and all(isinstance(value, int) for value in labels):
+        return [str(number) for number in sorted(labels)]
+    return sorted(str(value) for value in labels)
+
+
+def numbers_by_name(names: Sequence[str]) -> dict[str, int]:
+    """The number of each class; names are normalised like labels: 1 and "1.0" are the same."""
+    return {label_name(name): i for i, name in enumerate(names)}

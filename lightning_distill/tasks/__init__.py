@@ -1,0 +1,42 @@
+"""What labels mean: tasks, which models, metrics, masks, data and jobs ask."""
+
+from .classification import Classification
+from .known import (
+    infer_task,
+    label_kind_of,
+    owner_of,
+    task_named,
+    task_of,
+    task_of_architecture,
+    task_of_model,
+    TASKS,
+)
+from .language_modelling import LanguageModelling, PerToken
+from .masks import knows_what_counts, mask_terms, takes_mask
+from .multi_label import MultiLabel
+from .regression import Regression
+from .softmax import check_softmax
+from .task import Task
+from .token_classification import TokenClassification
+
+__all__ = [
+    "TASKS",
+    "Classification",
+    "LanguageModelling",
+    "MultiLabel",
+    "PerToken",
+    "Regression",
+    "Task",
+    "TokenClassification",
+    "check_softmax",
+    "infer_task",
+    "knows_what_counts",
+    "label_kind_of",
+    "mask_terms",
+    "owner_of",
+    "takes_mask",
+    "task_named",
+    "task_of",
+    "task_of_architecture",
+    "task_of_model",
+]

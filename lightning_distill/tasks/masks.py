@@ -1,0 +1,128 @@
+"""Which tokens a term counts, where it compares token by token and names no mask itself."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn, Tensor
+
+from ..models.batch import entry
+from ..models.source import Source
+from .task import PADDING, Task
+
+log = logging.getLogger("lightning_distill")
+
+
+def takes_mask(criterion: nn.Module) -> bool:
+    """Whether a criterion, or the one that it wraps, has an argument `mask`."""
+    parameters = inspect.signature(criterion.forward).parameters
+    if "mask" in parameters:
+        return True
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    inner = getattr(criterion, "criterion", None)
+    return passes_on and isinstance(inner, nn.Module) and takes_mask(inner)
+
+
+def knows_what_counts(term: Any) -> bool:
+    """Whether a term names a mask, or has labels by which its criterion leaves tokens out."""
+    inputs = getattr(term, "inputs", {})
+    by_labels = getattr(getattr(term, "criterion", None), "masked_by_labels", False)
+    return "mask" in inputs or (by_labels and "labels" in inputs)
+
+
+def mask_terms(
+    terms: Mapping[str, Any],
+    task: Task,
+    batch: Any,
+    values: Mapping[Source, Any] | None = None,
+) -> None:
+    """Give the task's mask to every term that compares token by token and names none.
+
+    Terms on logits or heads count the tokens that are predicted (`task.mask`), others those that
+    are no padding (`task.padding`). Called before the models have run, it does the first alone,
+    and only where the task predicts tokens; called with the values, it looks at the shapes.
+
+    Args:
+        terms: of an objective, by name; changed in place.
+        task: that the batch is of.
+        batch: as models are given it.
+        values: of every source, once the models have run.
+
+    Raises:
+        ValueError: for a term that compares logits token by token, whose criterion takes no mask,
+            where the batch has padding.
+    """
+    for name, term in terms.items():
+        inputs = getattr(term, "inputs", None)
+        if inputs is None or knows_what_counts(term):
+            continue
+        on_predictions = _reads_predictions(inputs)
+        if values is None and not (on_predictions and task.per_token):
+            continue
+        mask = task.mask(batch) if on_predictions else task.padding(batch)
+        if values is not None and not _is_per_token(inputs, values, mask or PADDING, batch):
+            continue
+        if mask is not None and takes_mask(term.criterion):
+            inputs["mask"] = mask
+            log.debug("Term %r counts by %s.", name, mask)
+        elif values is not None and _is_unaware(inputs) and _has_padding(batch):
+            _refuse(name, term, task)
+
+
+def _refuse(name: str, term: Any, task: Task) -> None:
+    what = f"Term {name!r} compares logits token by token, and the batch has padding"
+    if not task.per_token:
+        raise ValueError(
+            f"{what}, but the task is {task.name}, which has one label for each row: nothing says "
+            "which tokens count. Name the right task, such as task=token_classification, or give "
+            "the term a mask, as in mask=batch.attention_mask."
+        )
+    raise ValueError(
+        f"{what}, and {type(term.criterion).__name__} takes no mask, so that padding would be "
+        "learnt from. Choose a criterion with an argument `mask`, such as SoftTarget or LogitMSE, "
+        "or pick the tokens that count in the `process` of a source."
+    )
+
+
+def _is_unaware(inputs: Mapping[str, Source]) -> bool:
+    """Whether a term compares predictions of two models, and reads nothing of the batch beside."""
+    reads_teacher = any(s.role == "teacher" for s in inputs.values())
+    reads_batch = any(s.role == "batch" for s in inputs.values())
+    return _reads_predictions(inputs) and reads_teacher and not reads_batch
+
+
+def _reads_predictions(inputs: Mapping[str, Source]) -> bool:
+    return any(
+        s.role != "batch" and (s.kind in ("head", "sparse") or _is_logits(s))
+        for s in inputs.values()
+    )
+
+
+def _is_logits(source: Source) -> bool:
+    return (source.kind, source.name) == ("output", "logits")
+
+
+def _is_per_token(
+    inputs: Mapping[str, Source], values: Mapping[Source, Any], mask: Source, batch: Any
+) -> bool:
+    """Whether a tensor of the student has an entry for each token that a mask has."""
+    tokens = entry(batch, mask.name)
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2:
+        return False
+    rows, length = tokens.shape
+    for source in inputs.values():
+        value = values.get(source)
+        first = value[0] if isinstance(value, list) and value else value
+        if source.role != "student" or not isinstance(first, Tensor) or first.dim() < 3:
+            continue
+        # Attention maps are (rows, heads, tokens, tokens).
+        is_map = first.dim() == 4 and first.shape[2:] == (length, length)
+        if first.shape[:2] == (rows, length) or (is_map and first.shape[0] == rows):
+            return True
+    return False
+
+
+def _has_padding(batch: Any) -> bool:
+    mask = entry(batch, "attention_mask")
+    return isinstance(mask, Tensor) and not bool(mask.all())

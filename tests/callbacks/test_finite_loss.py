@@ -1,0 +1,97 @@
+"""A loss that is not finite ends the run, also where nobody waits for the device."""
+
+import lightning as L
+import pytest
+import torch
+from tiny import loader, trainer
+from torch import nn
+
+from lightning_distill import DistillationModule, Objective, Term
+from lightning_distill.callbacks import FiniteLoss, LastCheckpoint
+from lightning_distill.criteria import SoftTarget
+
+LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
+
+
+class BehindTheProgram(FiniteLoss):
+    """As beside a GPU: a loss is only marked when it comes, and the mark is read later."""
+
+    def _is_at_hand(self, loss):
+        return False
+
+
+def data(bad: int, count: int = 14):
+    batches = [(torch.randn(4, 4), torch.zeros(4, dtype=torch.long)) for _ in range(count)]
+    batches[bad][0][0, 0] = torch.nan
+    return batches
+
+
+def module():
+    torch.manual_seed(0)
+    objective = Objective({"soft_target": Term(SoftTarget(), LOGITS)})
+    return DistillationModule(nn.Linear(4, 3), nn.Linear(4, 3), objective)
+
+
+class Count(L.Callback):
+    steps = 0
+
+    def on_train_batch_end(self, *_):
+        self.steps += 1
+
+
+def stops(tmp_path, bad, callback, words, **options):
+    made, count = module(), Count()
+    fit = trainer(tmp_path, callbacks=[callback, count], **options)
+    with pytest.raises(ValueError, match=words):
+        fit.fit(made, loader(data(bad)))
+    return made, count.steps
+
+
+@pytest.mark.parametrize("bad", [1, 3, 12])
+def test_on_the_cpu_the_weights_stay_those_of_the_step_before(tmp_path, bad):
+    words = f"loss is nan at step {bad} .*batch {bad}.*the step before.*soft_target="
+    made, steps = stops(tmp_path, bad, FiniteLoss(), words)
+    assert steps == bad and all(p.isfinite().all() for p in made.student.parameters())
+
+
+@pytest.mark.parametrize("bad", [1, 3, 12])
+def test_on_other_devices_it_is_found_in_the_next_batch_and_nothing_else_is_said(tmp_path, bad):
+    words = f"NaN or infinite in batch {bad} of this .*1 batches later.*may not be finite"
+    made, steps = stops(tmp_path, bad, BehindTheProgram(), words)
+    assert steps == bad + 1 and not all(p.isfinite().all() for p in made.student.parameters())
+
+
+@pytest.mark.parametrize("every", [None, 5, 100])
+def test_the_last_batch_of_an_epoch_is_looked_at_before_anything_is_written(tmp_path, every):
+    last = LastCheckpoint(tmp_path)
+    made, count = module(), Count()
+    fit = trainer(
+        tmp_path, callbacks=[BehindTheProgram(every), count, last], enable_checkpointing=True
+    )
+    with pytest.raises(ValueError, match="in batch 13 of this .*0 batches later"):
+        fit.fit(made, loader(data(13)))
+    assert count.steps == 14 and not (tmp_path / "last.ckpt").exists()
+
+
+def test_no_checkpoint_within_an_epoch_holds_what_was_seen(tmp_path):
+    last = LastCheckpoint(tmp_path, every_n_train_steps=1)
+    made = module()
+    fit = trainer(tmp_path, callbacks=[BehindTheProgram(100), last], enable_checkpointing=True)
+    with pytest.raises(ValueError, match="in batch 3 of this"):
+        fit.fit(made, loader(data(3)))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+    assert all(v.isfinite().all() for v in saved["state_dict"].values())
+
+
+def test_every_n_steps_is_at_least_1():
+    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, got 0"):
+        FiniteLoss(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_is_found_in_the_next_batch(tmp_path):
+    with pytest.raises(ValueError, match="in batch 3 of this .*1 batches later"):
+        trainer(tmp_path, accelerator="gpu", devices=1, callbacks=[FiniteLoss()]).fit(
+            module(), loader(data(3))
+        )

@@ -1,0 +1,95 @@
+"""Another model is trained for as many steps and validations, whatever the epochs."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_distill.run.budget import batch_count, EvenlySpaced, same_budget, Validations
+
+
+class Counts(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch):
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(rows: int, callbacks, **options) -> L.Trainer:
+    options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"} | options
+    trainer = L.Trainer(
+        callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, **options
+    )
+    loaders = [DataLoader(torch.zeros(n, 1)) for n in (rows, 2)]
+    trainer.fit(Counts(), *loaders)
+    return trainer
+
+
+FIRST = [
+    {"max_epochs": 3},
+    {"max_epochs": 6, "limit_train_batches": 2},
+    {"max_epochs": 2, "val_check_interval": 0.5},
+    {"max_steps": 3},
+    {"max_epochs": 4, "check_val_every_n_epoch": 2},
+    {"max_epochs": 3, "accumulate_grad_batches": 4},
+    {"max_epochs": 2, "limit_val_batches": 0},
+    {"max_epochs": 2, "overfit_batches": 3},
+]
+
+
+@pytest.mark.parametrize("settings", FIRST, ids=lambda s: "-".join(s))
+@pytest.mark.parametrize("rows", [3, 10, 23])
+def test_as_many_steps_and_validations(settings, rows):
+    count = Validations()
+    first = fit(10, [count], **settings)
+    budget = same_budget(first.global_step, count.count, same_rows=False)
+    again = Validations()
+    callbacks = [again, *budget.pop("more_callbacks", [])]
+    second = fit(rows, callbacks, **settings | budget)
+    assert second.global_step == first.global_step
+    assert again.count == count.count
+    # An epoch that is not ended is not validated either, and the other training must not do so.
+    assert (count.count == 0) == ("limit_val_batches" in settings or "max_steps" in settings)
+
+
+def test_the_same_rows_are_trained_on_under_the_same_settings():
+    assert same_budget(7, 3, same_rows=True) == {"max_steps": 7}
+
+
+@pytest.mark.parametrize("accumulated", [1, 3, 4])
+@pytest.mark.parametrize("epoch", [1, 3, 10])
+def test_steps_take_as_many_batches_as_lightning_gives_them(epoch, accumulated):
+    for steps in (1, 4, 7):
+        batches, taken = 0, 0
+        while taken < steps:
+            batches += 1
+            place = (batches - 1) % epoch + 1
+            taken += place % accumulated == 0 or place == epoch
+        assert batch_count(steps, epoch, accumulated) == batches
+    assert batch_count(5, float("inf"), accumulated) == 5 * accumulated
+
+
+def test_the_last_validation_is_at_the_end_and_the_others_are_evenly_spaced():
+    seen = []
+
+    class Notes(L.Callback):
+        def on_validation_end(self, trainer, module):
+            seen.append(trainer.global_step)
+
+    fit(5, [EvenlySpaced(4, 14), Notes()], max_steps=14, max_epochs=-1, val_check_interval=1,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0)  # fmt: skip
+    assert seen == [4, 7, 11, 14]
+
+
+def test_a_resumed_training_goes_on_counting():
+    count = Validations()
+    count.load_state_dict({"count": 3})
+    assert count.state_dict() == {"count": 3}
