@@ -12,7 +12,9 @@ from .moved import put_up
 if TYPE_CHECKING:
     from .metrics import Agreement
     from .objective import IntermediateLayers, Objective, Term
-    from .training import distill, DistillationModule, OnPolicyDistillationModule
+    from .training.distill import distill
+    from .training.module import DistillationModule
+    from .training.on_policy import OnPolicyDistillationModule
 
 __version__ = "0.1.0"
 

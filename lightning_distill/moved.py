@@ -17,7 +17,7 @@ NEW_PATHS = {
     "data.docstrings": "data.text.docstrings",
     "data.document_tokens": "data.language.document_tokens",
     "data.hub": "data.text.hub",
-    "data.labels": "data.text.labels",
+    "data.labels": "tasks.labels",
     "data.language_model": "data.language.language_model",
     "data.packed_rows": "data.language.packed_rows",
     "data.packing": "data.language.packing",

@@ -652,7 +652,7 @@ BAD = [
     (["job=inspect", "job.depth=x"], "job.depth must be a whole number, got 'x'"),
     (["metrics.accuracy.num_classes=7"], "metrics.accuracy (MulticlassAccuracy) does not fit pred"),
     (["metrics=[pearson]"], "metrics.pearson (PearsonCorrCoef) measures data.task=regression, but"),
-    (["data.task=multi_label"], "Choose what fits, as in metrics=[multilabel_f1]"),
+    (["data.task=multi_label", "metrics=[f1]"], "Choose what fits, as in metrics=[multilabel_f1]"),
     (["data.train=lists.jsonl"], "is a list, but data.task=classification has one label per row"),
     (["data.train=broken.jsonl"], "broken.jsonl cannot be read as jsonl: JSON parse error: "),
     (["data.train=unlabelled.tsv", "criteria=[hard_label]"], "No training row has a label, and ha"),

@@ -4,9 +4,9 @@
 
 FOLDER holds `snips/{train,valid,test}` with `seq.in` (words) and `seq.out` (tags). DIR is a
 pretrained encoder. It is fine-tuned once on `--rows` tagged sentences and teaches students made of
-two of its layers. A student sees the same sentences, `--labelled` of which keep their tags. Alone it
-learns from these; distilled it also learns from the teacher's logits on all words. Every command is
-`lightning-distill`, and both students take the same number of steps.
+two of its layers. A student sees the same sentences, `--labelled` of which keep their tags. Alone
+it learns from these; distilled it also learns from the teacher's logits on all words. Every
+command is `lightning-distill`, and both students take the same number of steps.
 """
 
 import argparse
@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder of a pretrained encoder")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=4000, help="sentences of the training data")
-    parser.add_argument("--labelled", type=int, default=200, help="of these with tags")
-    parser.add_argument("--epochs", type=int, default=6, help="of a student")
+    parser.add_argument("--rows", type=int, default=2000, help="sentences of the training data")
+    parser.add_argument("--labelled", type=int, default=100, help="of these with tags")
+    parser.add_argument("--epochs", type=int, default=5, help="of a student")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -158,7 +158,8 @@ def _is_one_shot(loader: Any) -> bool:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     batch_sampler = getattr(loader, "batch_sampler", None)
-    for sampler in (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)):
+    samplers: list[Any] = [getattr(one, "sampler", None) for one in (loader, batch_sampler)]
+    for sampler in samplers:
         if callable(getattr(sampler, "set_epoch", None)):
             sampler.set_epoch(epoch)
 

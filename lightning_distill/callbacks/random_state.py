@@ -9,7 +9,8 @@ import torch
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of Python, numpy, torch on the CPU, and torch on `device`; plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    of_numpy: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = of_numpy
     version, words, following = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),

@@ -75,8 +75,8 @@ class Samples:
             yield cls(predicted, teacher, labels, taken, task=task)
             return
         if any(_reads_rows(metric) for metric in metrics):
-            whole = (take_rows(v, rows) for v in (predicted, teacher, labels))
-            yield cls(*whole, task=task, are_sequences=True)
+            own, other, marks = (take_rows(v, rows) for v in (predicted, teacher, labels))
+            yield cls(own, other, marks, task=task, are_sequences=True)
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
         sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]

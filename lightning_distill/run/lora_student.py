@@ -40,4 +40,4 @@ def lora_student(
             "attn_implementation": attn_implementation,
         }
     role = "student.of" if path is None else "student"
-    return lora(call(DictConfig(node), known(data, teacher=teacher), role), **options)
+    return lora(call(DictConfig(node), known(data, path, teacher=teacher), role), **options)

@@ -54,7 +54,10 @@ def follow_task(cfg: DictConfig) -> None:
     nodes = group(cfg, "metrics")
     if task is None or task.metrics == DEFAULTS or not nodes or not set(nodes) <= {*DEFAULTS}:
         return
-    if _are_chosen() or any(n is not None and n != _packaged(str(k)) for k, n in nodes.items()):
+    # As they are written: what they refer to is no part of the packaged ones.
+    written: Any = OmegaConf.to_container(nodes)
+    touched = [k for k, node in written.items() if node not in (None, _packaged(str(k)))]
+    if touched or _are_chosen():
         return
     off = [name for name, node in nodes.items() if node is None]
     with open_dict(cfg):
@@ -64,8 +67,9 @@ def follow_task(cfg: DictConfig) -> None:
 
 def _packaged(name: str) -> Any:
     """The metric of this name as `conf/metrics` has it."""
-    text = (files("lightning_distill.conf") / "metrics" / f"{name}.yaml").read_text()
-    return OmegaConf.create(text)[name]
+    path = files("lightning_distill.conf") / "metrics" / f"{name}.yaml"
+    written: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    return written[name]
 
 
 def _are_chosen() -> bool:

@@ -44,6 +44,8 @@ class Recording(KeepsTeachers, L.LightningModule):
         batches: all rows.
     """
 
+    asker: Any
+
     def __init__(
         self,
         teacher: CachingTeacher,

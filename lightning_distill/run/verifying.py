@@ -76,6 +76,8 @@ def _drawn(data: Any, rows: int, seed: int) -> list[Batch]:
 
 
 class _Comparing(KeepsTeachers, L.LightningModule):
+    asker: Any
+
     def __init__(
         self,
         teacher: Teacher,

@@ -11,7 +11,7 @@ from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
 from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
-from ..tasks import task_of
+from ..tasks import Task, task_named, task_of
 
 log = logging.getLogger("lightning_distill")
 
@@ -25,7 +25,9 @@ def share_ids(cfg: DictConfig, student: str, teacher: str) -> bool:
         teacher: where the teacher's is.
     """
     target = cfg.data.get("_target_")
-    if target is None or not task_of(get_object(target)).predicts_ids:
+    named = None if target is None else getattr(get_object(target), "task", None)
+    # A class of a user's own may find out its task when it has read the data.
+    if not isinstance(named, str | Task) or not task_named(named).predicts_ids:
         return False
     found = compare_vocabularies(load_tokenizer(student), load_tokenizer(teacher))
     if not found.comparable:

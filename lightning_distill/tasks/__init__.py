@@ -12,7 +12,7 @@ from .known import (
     TASKS,
 )
 from .language_modelling import LanguageModelling, PerToken
-from .masks import knows_what_counts, mask_terms, takes_mask
+from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .regression import Regression
 from .softmax import check_softmax
@@ -34,7 +34,6 @@ __all__ = [
     "label_kind_of",
     "mask_terms",
     "owner_of",
-    "takes_mask",
     "task_named",
     "task_of",
     "task_of_architecture",

@@ -10,6 +10,7 @@ from ..models.batch import entry, labels_of
 from ..models.configuration import configured
 from ..models.head import linear_head
 from ..models.submodules import innermost
+from ..objective.term import Term
 from .classification import Classification
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
@@ -76,9 +77,9 @@ def owner_of(metric: Any) -> Task | None:
     return next((task for task in TASKS if task.measures(metric)), None)
 
 
-def label_kind_of(terms: Mapping[str, Any]) -> str | None:
+def label_kind_of(terms: Mapping[str, Term]) -> str | None:
     """The kind of labels that the terms of an objective learn from, if one says so."""
-    criteria = [getattr(term, "criterion", None) for term in terms.values()]
+    criteria = [term.criterion for term in terms.values()]
     return next((c.kind for c in criteria if isinstance(c, HardLabel)), None)
 
 

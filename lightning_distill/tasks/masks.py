@@ -1,38 +1,26 @@
 """Which tokens a term counts, where it compares token by token and names no mask itself."""
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn, Tensor
+from torch import Tensor
 
 from ..models.batch import entry
 from ..models.source import Source
+from ..objective.term import Term
 from .task import PADDING, Task
 
 log = logging.getLogger("lightning_distill")
 
 
-def takes_mask(criterion: nn.Module) -> bool:
-    """Whether a criterion, or the one that it wraps, has an argument `mask`."""
-    parameters = inspect.signature(criterion.forward).parameters
-    if "mask" in parameters:
-        return True
-    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    inner = getattr(criterion, "criterion", None)
-    return passes_on and isinstance(inner, nn.Module) and takes_mask(inner)
-
-
-def knows_what_counts(term: Any) -> bool:
+def knows_what_counts(term: Term) -> bool:
     """Whether a term names a mask, or has labels by which its criterion leaves tokens out."""
-    inputs = getattr(term, "inputs", {})
-    by_labels = getattr(getattr(term, "criterion", None), "masked_by_labels", False)
-    return "mask" in inputs or (by_labels and "labels" in inputs)
+    return "mask" in term.inputs or (term.criterion.masked_by_labels and "labels" in term.inputs)
 
 
 def mask_terms(
-    terms: Mapping[str, Any],
+    terms: Mapping[str, Term],
     task: Task,
     batch: Any,
     values: Mapping[Source, Any] | None = None,
@@ -54,8 +42,8 @@ def mask_terms(
             where the batch has padding.
     """
     for name, term in terms.items():
-        inputs = getattr(term, "inputs", None)
-        if inputs is None or knows_what_counts(term):
+        inputs = term.inputs
+        if knows_what_counts(term):
             continue
         on_predictions = _reads_predictions(inputs)
         if values is None and not (on_predictions and task.per_token):
@@ -63,14 +51,14 @@ def mask_terms(
         mask = task.mask(batch) if on_predictions else task.padding(batch)
         if values is not None and not _is_per_token(inputs, values, mask or PADDING, batch):
             continue
-        if mask is not None and takes_mask(term.criterion):
+        if mask is not None and term.criterion.takes_mask:
             inputs["mask"] = mask
             log.debug("Term %r counts by %s.", name, mask)
         elif values is not None and _is_unaware(inputs) and _has_padding(batch):
             _refuse(name, term, task)
 
 
-def _refuse(name: str, term: Any, task: Task) -> None:
+def _refuse(name: str, term: Term, task: Task) -> None:
     what = f"Term {name!r} compares logits token by token, and the batch has padding"
     if not task.per_token:
         raise ValueError(
@@ -79,7 +67,7 @@ def _refuse(name: str, term: Any, task: Task) -> None:
             "the term a mask, as in mask=batch.attention_mask."
         )
     raise ValueError(
-        f"{what}, and {type(term.criterion).__name__} takes no mask, so that padding would be "
+        f"{what}, and {term.criterion.class_name} takes no mask, so that padding would be "
         "learnt from. Choose a criterion with an argument `mask`, such as SoftTarget or LogitMSE, "
         "or pick the tokens that count in the `process` of a source."
     )

@@ -92,9 +92,9 @@ class Teacher(nn.Module):
         return getattr(self.model, "config", None)
 
     @property
-    def label_names(self) -> Any:
-        """The names of its classes by their numbers or in order, if it has any."""
-        return None if self.model is None else label_names(self.model)
+    def label_names(self) -> Mapping[int, str] | Sequence[str] | None:
+        """The names of its classes by their numbers, if it has any."""
+        return label_names(self.model)
 
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What reports and caches say of it, as plain values.

@@ -300,8 +300,8 @@ class OnPolicyDistillationModule(DistillationModule):
         return min(limits, default=10**9) - self.max_new_tokens
 
     def _shared_vocabulary(self) -> int:
-        models = (m for m in map(self._model, ("student", "teacher")) if m is not None)
-        return min(vocabulary_size(m) or 2**31 for m in models)
+        models = map(self._model, ("student", "teacher"))
+        return min(vocabulary_size(m) or 2**31 for m in models if m is not None)
 
     def _token(self, name: str) -> Any:
         """An id as the user names it, or the data's tokenizer, or the student's configuration."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from ..models.inputs import named
 from ..objective.normalisation import Shares, shares
 from .lookahead import following
 from .transfer import changes_batches, transferred
@@ -64,7 +65,8 @@ class Window:
         self._batches = batches if changed else [None] * len(batches)
 
     def _count(self, module: Any, batches: list[Any]) -> list[Shares]:
-        counts = [module.objective.count_batch(b).to(module.device) for b in batches]
+        named_batches = [named(b, module.student) for b in batches]
+        counts = [module.objective.count_batch(b).to(module.device) for b in named_batches]
         own = torch.stack(counts)
         everyone = module.trainer.strategy.reduce(own.clone(), reduce_op="sum")
         return shares(own, everyone, module.trainer.world_size, module.objective.gathers())

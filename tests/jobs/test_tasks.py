@@ -492,7 +492,7 @@ def test_a_callable_takes_out_what_is_compared(run, tmp_path):
 def test_metrics_of_another_task_are_refused(run, tmp_path, capsys):
     data = files(tmp_path, [i / 2 for i in range(48)])
     with pytest.raises(SystemExit):
-        run(*data, "data.task=regression", *SMALL_STUDENT)
+        run(*data, "data.task=regression", "metrics=[accuracy]", *SMALL_STUDENT)
     words = "metrics.accuracy (MulticlassAccuracy) measures data.task=classification, but the data "
     assert f"{words}has task=regression. Choose what fits, as in metrics=[pearson]" in " ".join(
         capsys.readouterr().err.split()

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,7 @@ from tiny import bert
 
 from lightning_distill.data.ragged import Ragged
 from lightning_distill.run.data import check_lengths
-from lightning_distill.run.metrics import check_metric_task, without_agreement
+from lightning_distill.run.metrics import check_metric_task, follow_task, without_agreement
 
 
 def data(*rows, teacher=None):
@@ -67,3 +68,37 @@ def test_without_a_teacher_nothing_is_compared_with_it():
     cfg = OmegaConf.create({"metrics": {n: {"_target_": t} for n, t in targets.items()}})
     without_agreement(cfg)
     assert [n for n, node in cfg.metrics.items() if node is not None] == ["perplexity", "accuracy"]
+
+
+PACKAGED = Path(__file__).parent.parent.parent / "conf" / "metrics"
+
+
+def default_metrics(task: str, **changes):
+    nodes = {}
+    for name in ("accuracy", "agreement"):
+        nodes |= OmegaConf.to_container(OmegaConf.load(PACKAGED / f"{name}.yaml"))
+    cfg = OmegaConf.create({"task": task, "num_labels": 3, "metrics": nodes | changes})
+    follow_task(cfg)
+    return list(cfg.metrics), [name for name, node in cfg.metrics.items() if node is not None]
+
+
+def test_metrics_that_nobody_touched_are_those_of_the_task():
+    numbers = ["pearson", "mean_squared_error", "agreement"]
+    assert default_metrics("regression") == (numbers, numbers)
+    assert default_metrics("classification")[0] == ["accuracy", "agreement"]
+    assert default_metrics("token_classification")[0] == ["entity_f1", "agreement"]
+    # What was switched off stays off, and what was set is the user's.
+    assert default_metrics("regression", agreement=None)[1] == numbers[:2]
+    own = {"_target_": "torchmetrics.classification.MulticlassAccuracy", "num_classes": 7}
+    assert default_metrics("regression", accuracy=own)[0] == ["accuracy", "agreement"]
+
+
+@pytest.mark.parametrize("task", ["token_classification", "language_modelling"])
+def test_classes_of_tokens_are_classes(task):
+    metric_of(task, "torchmetrics.classification.MulticlassAccuracy", num_classes=9)
+
+
+def test_spans_of_words_are_none_of_a_classifier():
+    metric_of("token_classification", "lightning_distill.metrics.EntityF1")
+    with pytest.raises(ValueError, match="EntityF1. measures data.task=token_classification"):
+        metric_of("classification", "lightning_distill.metrics.EntityF1")

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.criteria import Hint, SoftTarget
 from lightning_distill.models.capture import capture, check_layers
+from lightning_distill.models.configuration import longest_input
 from lightning_distill.models.head import head_of
-from lightning_distill.models.inputs import input_names, longest_input, model_inputs
+from lightning_distill.models.inputs import input_names, model_inputs
 from lightning_distill.models.signature import accepts
 from lightning_distill.models.source import Source
 from lightning_distill.run.save import save_student

@@ -187,7 +187,8 @@ class TokenFiles(TextDataModule):
 
     def _tokenise(self, split: datasets.Dataset, labels: Sequence[list[int]]) -> "TokenRows":
         rows = list(split[self.text])
-        columns = tokens_of_words(rows, self.tokenizer, self.max_length)
+        tokenizer: Any = self.tokenizer
+        columns = tokens_of_words(rows, tokenizer, self.max_length)
         begun = columns.pop("begun")
         first = begun.values > 0
         cut = sum(map(len, rows)) - int(first.sum())
