@@ -106,6 +106,8 @@ def cache(
     recording = Recording(teacher, module, data, sources, plan, batches)
     try:
         trainer.predict(recording)
+        # Lightning calls no hook of a rank that has nothing left to do; the others wait for it.
+        teacher.end(trainer.strategy.barrier)
     finally:
         teacher.writer.close()
     recording.say_what_was_kept(time.perf_counter() - start)

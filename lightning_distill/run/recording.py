@@ -100,15 +100,12 @@ class Recording(KeepsTeachers, L.LightningModule):
             done = min(done, self.plan.data["rows"])
             self.progress.update(self.task, completed=done, size=self._size(done))
 
-    def on_predict_end(self) -> None:
-        """Make a cache of what all ranks wrote."""
-        self.teacher.end(self.trainer.strategy.barrier)
-
     def teardown(self, stage: str) -> None:
         """Leave the console as it was."""
         if self.progress is not None:
             self.progress.stop()
 
+    @rank_zero_only
     def say_what_was_kept(self, seconds: float) -> None:
         """How much, and how to train from it.
 

@@ -69,6 +69,9 @@ class AnswerWriter:
             self.folder.open(wanted, plan)
             if plan is None:
                 self.folder.index(self._head_of)
+        elif plan is not None:
+            # Checked by the first rank, which alone opens the folder.
+            self.folder.plan = plan
         barrier()
         self.precision = precision
 
