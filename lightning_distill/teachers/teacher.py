@@ -133,6 +133,8 @@ class Teacher(nn.Module):
 
     def run(self, inputs: Any, options: Mapping[str, Any]) -> Any:
         """Run it on keywords, arguments or one tensor."""
+        # A teacher within another one is asked by this alone.
+        self._stay_in_eval_mode()
         return call_model(self._runs(), inputs, dict(options))
 
     def answers(
