@@ -83,14 +83,8 @@ def cache(
     for name, number in (("shard_mb", shard_mb), ("temperature", temperature)):
         check_number(f"job.{name}", number, above=0, required=True)
     check_number("job.tolerance", tolerance, least=0, required=True)
-    kept: dict[str, Any] = {
-        "logits": logits,
-        "dtype": dtype,
-        "hidden_dtype": hidden_dtype,
-        "k": k,
-        "draws": draws,
-    }
-    encoding_of(**kept, temperature=temperature)
+    options = (logits, dtype, hidden_dtype, k, draws, float(temperature))
+    encoding_of(*options)
     cfg.mode = None
     without_agreement(cfg)
     module, data, sources = _teacher_and_sources(cfg)
@@ -100,7 +94,7 @@ def cache(
         return verify(trainer, module, data, where, rows, tolerance, int(cfg.seed))
     check_keyed(data)
     assert module.teacher is not None
-    teacher = CachingTeacher(module.teacher, where, **kept, temperature=temperature)
+    teacher = CachingTeacher(module.teacher, where, *options)
     check_encodings(dict(module.objective.terms.items()), teacher.encoding, "this job", "job.")
     batches = every_row(data, batch_size)
     versions = {name: version(name) for name in ("lightning-distill", "torch", "transformers")}

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
 from ..tasks import infer_task, Task
+from .traits import batch_entries, needs_teacher, reads_rows
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
@@ -74,7 +75,7 @@ class Samples:
             predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
             yield cls(predicted, teacher, labels, taken, task=task)
             return
-        if any(_reads_rows(metric) for metric in metrics):
+        if any(reads_rows(metric) for metric in metrics):
             whole, taught, tags = (take_rows(v, rows) for v in (predicted, teacher, labels))
             yield cls(whole, taught, tags, task=task, are_sequences=True)
         if rows is not None:
@@ -96,14 +97,14 @@ class Samples:
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
         if self.are_sequences or self.are_tokens:
-            if _reads_rows(metric) is not self.are_sequences:
+            if reads_rows(metric) is not self.are_sequences:
                 return
             if self.are_sequences and self.labels is not None:
                 metric.update(self.predicted, self.labels)
             if self.are_sequences:
                 return
-        entries = {name: self.entries[name] for name in getattr(metric, "batch_entries", ())}
-        if getattr(metric, "needs_teacher", False):
+        entries = {name: self.entries[name] for name in batch_entries(metric)}
+        if needs_teacher(metric):
             if self.teacher is not None:
                 metric.update(*_of_both(self.predicted, self.teacher, self.are_tokens), **entries)
             return
@@ -122,10 +123,6 @@ class Samples:
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
         metric.update(predicted, self.task.measured_labels(labels), **entries)
-
-
-def _reads_rows(metric: Metric) -> bool:
-    return bool(getattr(metric, "reads_rows", False))
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:
@@ -150,7 +147,7 @@ def check_pairs(batch: Any, predicted: Tensor, metrics: Mapping[str, Metric]) ->
     Raises:
         ValueError: naming the metrics that would.
     """
-    names = [name for name, m in metrics.items() if getattr(m, "needs_teacher", False)]
+    names = [name for name, m in metrics.items() if needs_teacher(m)]
     if names and _has_own_tokens(batch, predicted):
         raise ValueError(
             f"The metrics {', '.join(names)} compare student and teacher token by token, and the "
@@ -176,7 +173,7 @@ def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
 def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:
     found = {}
     for metric in metrics:
-        for name in getattr(metric, "batch_entries", ()):
+        for name in batch_entries(metric):
             found[name] = entry(batch, name)
             if found[name] is None:
                 raise ValueError(

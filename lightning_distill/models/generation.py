@@ -13,6 +13,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from .batch import entry, teacher_entries
 from .compilation import uncompiled
+from .configuration import configured
+from .submodules import innermost
 
 
 @dataclass(frozen=True)
@@ -218,3 +220,53 @@ def _without_defaults(model: nn.Module) -> Iterator[None]:
     finally:
         for part, config in kept.items():
             part.generation_config = config
+
+
+def generation_config(
+    max_new_tokens: int,
+    temperature: float,
+    beams: int,
+    top_k: int | None,
+    top_p: float | None,
+    ends: list[int],
+    pad: int,
+) -> GenerationConfig:
+    """How a text is continued, whatever a model's own configuration says.
+
+    Args:
+        max_new_tokens: at most.
+        temperature: of drawing each token; 0 takes the likeliest.
+        beams: how many texts a search follows.
+        top_k: draw from so many of the likeliest tokens; `None` from all.
+        top_p: draw from the likeliest that have this probability together; `None` from all.
+        ends: ids that end a text.
+        pad: the id that fills rows up.
+    """
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        # Explicitly none: transformers takes 50 where nothing is said.
+        sampling = {"do_sample": True, "temperature": float(temperature), "top_k": top_k or 0}
+        sampling["top_p"] = 1.0 if top_p is None else top_p
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        num_beams=beams,
+        eos_token_id=ends,
+        pad_token_id=pad,
+        # The model's configuration is for training.
+        use_cache=True,
+        **sampling,
+    )
+
+
+def special_token(name: str, data: Any, model: nn.Module) -> Any:
+    """An id such as `eos_token_id`, from the tokenizer of the data, else from the model.
+
+    Args:
+        name: of the id.
+        data: a data module, or `None`.
+        model: of transformers.
+    """
+    tokenizer = getattr(data, "tokenizer", None)
+    written = getattr(innermost(model), "generation_config", None)
+    ids = (getattr(one, name, None) for one in (tokenizer, written))
+    return next((i for i in ids if i is not None), configured(model, name))

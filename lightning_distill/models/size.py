@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .fingerprint import plain_tensors
+from .plain_tensors import plain_tensors
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """What is minimised: named terms, each a criterion with its inputs and its weight."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,6 +75,17 @@ class Objective(nn.Module):
                     )
             balance.prepare(list(self.terms))  # type: ignore[operator]
         self.balance = balance
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within it there are no terms that are for training only."""
+        everything = self.terms
+        kept = {n: t for n, t in zip(everything, self._terms(), strict=True) if not t.training_only}
+        self.terms = everything if len(kept) == len(everything) else nn.ModuleDict(kept)
+        try:
+            yield
+        finally:
+            self.terms = everything
 
     def sources(self, role: str) -> list[Source]:
         """What all terms read from the `student`, the `teacher` or the `batch`."""

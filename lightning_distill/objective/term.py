@@ -73,6 +73,8 @@ class Term(Terms):
         mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
+        training_only: leave the term out of validation and tests, as one that reads what
+            `training_batch` adds to a batch, such as the labels of mixed samples.
 
     What else a criterion can say of itself, [`Criterion`][lightning_distill.criteria.Criterion]
     lists. Of one with parts of its own to train, each pair of layers gets its own.
@@ -89,9 +91,11 @@ class Term(Terms):
         weight: Weight = 1.0,
         adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
         mapping: str | Sequence[Sequence[int]] = "uniform",
+        training_only: bool = False,
     ):
         super().__init__()
         self.criterion = as_criterion(criterion)
+        self.training_only = training_only
         self.weight = check_weight(weight)
         self.inputs = {
             name: source if isinstance(source, Source) else Source.parse(source)
@@ -132,6 +136,7 @@ class Term(Terms):
                     weight=scaled(self.weight, part.weight),
                     adapter=self.adapter if "teacher" in part.inputs else None,
                     mapping=self.mapping,
+                    training_only=self.training_only,
                 ),
             )
             for name, part in parts.items()

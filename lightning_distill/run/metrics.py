@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
 from ..data.data import DataFacts
+from ..metrics.traits import best_mode, needs_teacher, reads_softmax
 from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
@@ -29,7 +30,7 @@ def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
         return
     kind, cls = target.rpartition(".")[2], get_object(target)
     advice = f"Choose what fits, as in metrics=[{task.metrics[0]}]." if task.metrics else ""
-    if getattr(cls, "reads_softmax", False) and not task.has_softmax:
+    if reads_softmax(cls) and not task.has_softmax:
         raise ValueError(
             f"metrics.{name} ({kind}) measures a softmax over classes or tokens, which "
             f"data.task={task.name} does not have. {advice}"
@@ -112,8 +113,7 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
         raise ValueError(f"`monitor` must be one of {choices}, got {monitored!r}.")
     mode = cfg.mode
     if mode is None:
-        higher = getattr(metrics.get(name), "higher_is_better", name not in losses)
-        mode = "min" if higher is False else "max"
+        mode = best_mode(metrics.get(name), "min" if name in losses else "max")
     if mode not in ("min", "max"):
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
     cfg.monitor, cfg.mode = monitored, mode
@@ -127,12 +127,11 @@ def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objectiv
     the first metric they have.
     """
     watched = str(cfg.monitor).removeprefix("val/")
-    if watched in metrics or watched in [*objective.terms, "loss"]:
+    if watched in metrics or watched in [*objective.terms, *objective.sums, "loss"]:
         return cfg
     cfg = cfg.copy()
     cfg.monitor = f"val/{next(iter(metrics), 'loss')}"
-    higher = getattr(metrics.get(cfg.monitor.removeprefix("val/")), "higher_is_better", False)
-    cfg.mode = "min" if higher is False else "max"
+    cfg.mode = best_mode(metrics.get(cfg.monitor.removeprefix("val/")), "min")
     return cfg
 
 
@@ -140,5 +139,5 @@ def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
     for name, node in group(cfg, "metrics").items():
         target = _target(node)
-        if target is not None and getattr(get_object(target), "needs_teacher", False):
+        if target is not None and needs_teacher(get_object(target)):
             cfg.metrics[name] = None

@@ -1,6 +1,6 @@
 """Ask a teacher every row, and keep all that it answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,8 +57,8 @@ class Recording(KeepsTeachers, L.LightningModule):
     ):
         super().__init__()
         self.teacher, self.data, self.sources, self.plan = teacher, data, list(sources), plan
-        # No submodule: what it says is asked for, and it is not moved.
-        self.__dict__["asker"] = asker
+        # Within a function it is no submodule: what it says is asked for, and it is not moved.
+        self.asker: Callable[[], Asker] = lambda: asker
         self.shards = list(shards_of(batches, plan.data["rows_per_shard"]))
         # Of every batch that this rank still has to do: the shard that it ends, if it ends one.
         self.ends: list[int | None] = []
@@ -90,7 +90,7 @@ class Recording(KeepsTeachers, L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """Ask the teacher, and write the shard that is full."""
-        rows = self.teacher.record(self.asker, batch, self.sources)
+        rows = self.teacher.record(self.asker(), batch, self.sources)
         number = self.ends[batch_idx]
         if number is not None:
             self.teacher.writer.write(shard_name(number))

@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
+from ..metrics.traits import needs_teacher
 from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
@@ -62,7 +63,7 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     if labels.shape[:1] != predicted.shape[:1]:
         return
     for name, metric in metrics.items():
-        if getattr(metric, "needs_teacher", False):
+        if needs_teacher(metric):
             continue
         try:
             for samples in Samples.of(batch, predicted, metrics=[metric], task=module.task):

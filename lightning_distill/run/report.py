@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..data.data import DataFacts
+from ..metrics.traits import best_mode, needs_teacher
 from ..models.batch import first_rows
 from ..report import (
     Comparison,
@@ -117,11 +118,11 @@ def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
     """The metric that the report compares, and whether more of it is better."""
     name = str(cfg.monitor).removeprefix("val/")
     metrics = dict(module.metrics["test"].items())  # type: ignore[union-attr,operator]
-    comparable = [n for n, m in metrics.items() if not getattr(m, "needs_teacher", False)]
+    comparable = [n for n, m in metrics.items() if not needs_teacher(m)]
     if name in comparable or not comparable:
         return name, cfg.mode == "max"
     # Losses are made of other terms in each model, and nobody agrees with the teacher as it does.
-    return comparable[0], getattr(metrics[comparable[0]], "higher_is_better", True) is not False
+    return comparable[0], best_mode(metrics[comparable[0]]) == "max"
 
 
 def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data.cache_folder import cache_folder
 from ..data.data import check_keeps_teacher, DataFacts
+from ..metrics.traits import needs_teacher
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
@@ -113,9 +114,7 @@ def trained_teacher(
     stage = cfg.copy()
     with open_dict(stage):
         stage.optimizer.lr = learning_rate
-    metrics = {
-        n: m for n, m in build_metrics(stage, data).items() if not hasattr(m, "needs_teacher")
-    }
+    metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
     task = task_in(cfg)
     objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
     stage = watching(stage, metrics, objective)

@@ -1,6 +1,6 @@
 """Compare the answers of a cache with those of the live teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..teachers import Teacher
 from ..teachers.answers import raw_values
 from ..teachers.keeper import KeepsTeachers
 from ..teachers.recall import read_answers
+from ..teachers.teacher import Asker
 from ..training.module import DistillationModule
 from .cached_teacher import check_preprocessing
 from .every_row import Batch, every_row
@@ -88,8 +89,8 @@ class _Comparing(KeepsTeachers, L.LightningModule):
         super().__init__()
         self.teacher, self.data, self.batches = teacher, data, batches
         self.verification = Verification(store)
-        # No submodule: what it says is asked for, and it is not moved.
-        self.__dict__["asker"] = asker
+        # Within a function it is no submodule: what it says is asked for, and it is not moved.
+        self.asker: Callable[[], Asker] = lambda: asker
         # A source for each answer, and for each head.
         names = [*store.answers, *(f"head:{path}" for path in store.head_names)]
         self.sources = [Source.parse(f"teacher.{name}") for name in names]
@@ -102,8 +103,8 @@ class _Comparing(KeepsTeachers, L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         how = "skipped" if kept_heads(self.sources) else "whole"
-        answered = self.teacher.answers(batch, self.sources, self.asker, how)
-        inputs = self.asker.teacher_inputs(batch)
+        answered = self.teacher.answers(batch, self.sources, self.asker(), how)
+        inputs = self.asker().teacher_inputs(batch)
         store = self.verification.store
         kept = read_answers(store, inputs, list(store.answers), batch.get("row"))
         live = raw_values(self.sources, *answered)

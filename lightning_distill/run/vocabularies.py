@@ -5,12 +5,13 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
+from ..metrics.traits import needs_teacher
 from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
+from ..objective.term import Term
 from ..tasks import Task, task_named, task_of
 
 log = logging.getLogger("lightning_distill")
@@ -51,7 +52,7 @@ def check_vocabularies(data: Any, objective: Objective) -> None:
     if own is None or not task_of(data).predicts_ids:
         return
     for name, term in objective.terms.items():
-        if not _compares_ids(term):
+        if not isinstance(term, Term) or not _compares_ids(term):
             continue
         try:
             shared_vocabulary(data.tokenizer, own)
@@ -64,12 +65,12 @@ def check_vocabularies(data: Any, objective: Objective) -> None:
         )
 
 
-def _compares_ids(term: nn.Module) -> bool:
-    if getattr(getattr(term, "criterion", None), "any_classes", False):
+def _compares_ids(term: Term) -> bool:
+    if term.criterion.any_classes:
         return False
     return any(
         source.role == "teacher" and (source.kind in ("head", "sparse") or source.name == "logits")
-        for source in term.sources()  # type: ignore[operator]
+        for source in term.sources()
     )
 
 
@@ -80,7 +81,7 @@ def without_common_tokens(cfg: DictConfig, data: Any) -> None:
     dropped = []
     for name, node in (cfg.get("metrics") or {}).items():
         target = node.get("_target_") if OmegaConf.is_dict(node) else None
-        if target is not None and getattr(get_object(target), "needs_teacher", False):
+        if target is not None and needs_teacher(get_object(target)):
             dropped.append(str(name))
     for name in dropped:
         cfg.metrics[name] = None

@@ -1,6 +1,7 @@
 """What labels mean: tasks, which models, metrics, masks, data and jobs ask."""
 
 from .classification import Classification
+from .generated_texts import GeneratedTexts
 from .known import (
     infer_task,
     label_kind_of,
@@ -22,6 +23,7 @@ from .token_classification import TokenClassification
 __all__ = [
     "TASKS",
     "Classification",
+    "GeneratedTexts",
     "LanguageModelling",
     "MultiLabel",
     "PerToken",

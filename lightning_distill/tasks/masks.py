@@ -14,9 +14,10 @@ from .task import PADDING, Task
 log = logging.getLogger("lightning_distill")
 
 
-def knows_what_counts(term: Term) -> bool:
+def knows_what_counts(term: Term, task: Task) -> bool:
     """Whether a term names a mask, or has labels by which its criterion leaves tokens out."""
-    return "mask" in term.inputs or (term.criterion.masked_by_labels and "labels" in term.inputs)
+    by_labels = task.masked_by_labels and term.criterion.masked_by_labels
+    return "mask" in term.inputs or (by_labels and "labels" in term.inputs)
 
 
 def mask_terms(
@@ -43,7 +44,7 @@ def mask_terms(
     """
     for name, term in terms.items():
         inputs = term.inputs
-        if knows_what_counts(term):
+        if knows_what_counts(term, task):
             continue
         on_predictions = _reads_predictions(inputs)
         if values is None and not (on_predictions and task.per_token):

@@ -37,6 +37,7 @@ class Task:
         has_softmax: whether a softmax over the last dimension of the logits means anything.
         has_names: whether labels are classes with names.
         per_token: whether each token has a label, and not each row.
+        masked_by_labels: whether what has no label does not count in terms that read labels.
         predicts_ids: whether the classes are the ids of the vocabulary, so that texts can be
             generated and heads need not know how many labels there are.
     """
@@ -57,6 +58,7 @@ class Task:
     has_softmax: ClassVar[bool] = True
     has_names: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
+    masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
 
     # Models.

@@ -71,6 +71,11 @@ class CachedTeacher(Teacher):
         """The names of its classes."""
         return self._config
 
+    @property
+    def label_names(self) -> Any:
+        """The names of its classes by their numbers, if it had any."""
+        return self._config.id2label
+
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What is known of the teacher that answered."""
         return self._about

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from ..cache import AnswerStore, Plan, row_ids, row_lengths, token_count
+from ..models.batch import row_numbers
 from ..models.forward import kept_heads
 from ..models.head import Head, head_of
 from ..models.source import Source
@@ -15,7 +16,7 @@ from .answer_writer import AnswerWriter
 from .answers import names_of, raw_values
 from .encodings import encoding_of
 from .plan_of import plan_of
-from .recall import Outputs, recall_sources, row_numbers
+from .recall import Outputs, recall_sources
 from .refusals import check_encodings, check_mask
 from .teacher import Asker, Teacher
 

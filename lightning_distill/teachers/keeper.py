@@ -50,6 +50,21 @@ class KeepsTeachers(nn.Module):
         copied.__dict__["_shares_teachers"] = True
         return copied
 
+    def begin_teachers(self) -> None:
+        """Put teachers on the device of the module, and let those that keep answers open them."""
+        module: Any = self
+        trainer = module.trainer
+        for teacher in self.kept_teachers.values():
+            # Strategies that shard the module move only what is inside it.
+            teacher.settle(module.device)
+            teacher.begin(module.global_rank, trainer.strategy.barrier, str(trainer.precision))
+
+    def end_teachers(self) -> None:
+        """Let teachers that keep answers write what is left, after a loop."""
+        module: Any = self
+        for teacher in self.kept_teachers.values():
+            teacher.end(module.trainer.strategy.barrier)
+
     # Public ways to move a module; `nn.Module._apply`, which all of them call, is not.
 
     def to(self, *args: Any, **options: Any) -> Any:

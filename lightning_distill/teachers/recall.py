@@ -21,12 +21,6 @@ WHY = (
 )
 
 
-def row_numbers(batch: Any) -> Tensor | None:
-    """The numbers of a batch's rows, if it has any."""
-    rows = batch.get("row") if isinstance(batch, Mapping) else None
-    return rows if isinstance(rows, Tensor) else None
-
-
 def read_answers(
     store: AnswerStore, inputs: Any, names: Sequence[str], numbers: Tensor | None = None
 ) -> dict[str, Tensor]:

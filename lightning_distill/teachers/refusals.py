@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ..cache import AnswerStore, Sampled, TopK
+from ..cache import AnswerStore
 from ..cache.answer import Encoding
 from ..models.source import Source
 from .answers import names_of
@@ -36,15 +36,13 @@ def check_encodings(
         where: what keeps them, for an error.
         advice: what stands before the name of a setting.
     """
-    kinds = {TopK: "top_k", Sampled: "sampled"}
     for name, term in terms.items():
         for source in (s for s in term.sources() if s.kind == "sparse"):
-            kept = encoding(source.name)
-            found, criterion = kinds.get(type(kept), "full"), term.criterion
+            kept, criterion = encoding(source.name).settings(), term.criterion
+            found, own = kept["kind"], kept.get("temperature", 1.0)
             wanted = criterion.encoding or (found if found != "full" else "top_k")
-            # A criterion with a temperature reads what was kept at that.
-            own = getattr(kept, "temperature", 1.0)
-            at = own if criterion.encoding_temperature is None else criterion.encoding_temperature
+            at = criterion.encoding_temperature
+            at = own if at is None else at
             if found != wanted or own != at:
                 raise ValueError(
                     f"Term {name!r} reads teacher.{source.name} as {wanted} at temperature "
@@ -57,9 +55,8 @@ def check_encodings(
 
 def check_mask(source: Source, name: str, term: Any) -> None:
     """Refuse a term that reads answers per token and is not told which are padding."""
-    if term.criterion.masked_by_labels and "labels" in term.inputs:
-        return
-    if not any("mask" in s.name for s in term.sources() if s.role == "batch"):
+    by_labels = term.criterion.masked_by_labels and "labels" in term.inputs
+    if not by_labels and "mask" not in term.inputs:
         raise ValueError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
             "padding would be compared with zeros. Give the term a mask, as in "

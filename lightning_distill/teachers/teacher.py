@@ -6,10 +6,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..models.batch import teacher_entries
 from ..models.capture import check_layers
 from ..models.configuration import label_names
 from ..models.fingerprint import fingerprint
 from ..models.forward import run_model
+from ..models.freeze import freeze
 from ..models.inputs import call_model, input_names, model_inputs
 from ..models.size import parameter_count, size_mb
 from ..models.source import Source
@@ -124,8 +126,8 @@ class Teacher(nn.Module):
 
     def teacher_inputs(self, batch: Any) -> Any:
         """What it is given of a batch; of `batch["teacher"]` if there is such an entry."""
-        own = isinstance(batch, Mapping) and isinstance(batch.get("teacher"), Mapping)
-        return model_inputs(batch["teacher"] if own else batch, self._runs())
+        own = teacher_entries(batch)
+        return model_inputs(batch if own is None else own, self._runs())
 
     def teacher_forward(self, batch: Any, **options: Any) -> Any:
         """Run it on a batch; `options` ask for hidden states or attentions."""
@@ -222,9 +224,8 @@ class Teacher(nn.Module):
 
     def freeze(self) -> None:
         """Let nothing train it."""
-        # One by one: scripted models refuse to be asked as a whole.
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
+        if self.model is not None:
+            freeze(self.model)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":

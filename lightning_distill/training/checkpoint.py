@@ -75,3 +75,20 @@ def put_back(module: nn.Module, later: dict[str, Any]) -> None:
             "shape for these models and this data. Load it with the terms that it was trained with."
         )
     module.load_state_dict(later, strict=False)
+
+
+def check_same_teacher(checkpoint: Mapping[str, Any], fingerprint: str | None) -> None:
+    """Refuse to go on with another teacher than the one that trained so far.
+
+    Args:
+        checkpoint: with the fingerprint of that one, if it had a teacher.
+        fingerprint: of the teacher that is here.
+    """
+    saved = checkpoint.get("teacher_fingerprint")
+    if saved is None or fingerprint is None or saved == fingerprint:
+        return
+    raise ValueError(
+        f"This checkpoint was trained with another teacher (fingerprint {saved[:12]}, "
+        f"this one is {fingerprint[:12]}). Resume with the same teacher, or start afresh "
+        "from the student's weights."
+    )

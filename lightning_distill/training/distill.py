@@ -17,6 +17,7 @@ from torchmetrics import Metric
 
 from ..callbacks import FiniteLoss
 from ..criteria import FusedLinearDivergence, HardLabel, SoftTarget
+from ..metrics.traits import best_mode
 from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
@@ -252,7 +253,7 @@ def _check_monitor(
 
 def _mode(metrics: Mapping[str, Metric] | None, monitor: str) -> str:
     metric = (metrics or {}).get(monitor.removeprefix("val/"))
-    return "max" if metric is not None and metric.higher_is_better is not False else "min"
+    return best_mode(metric, "min")
 
 
 def _monitored_already(callbacks: list[L.Callback]) -> ModelCheckpoint | None:

@@ -1,5 +1,6 @@
 """Validation and test: metrics are fed, and the mean of every term is taken over all rows."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
+from ..metrics.traits import batch_entries, needs_teacher
 from ..models.batch import (
     batch_size,
     counted_rows,
@@ -16,7 +18,39 @@ from ..models.batch import (
     with_entries,
 )
 from ..models.inputs import named
+from ..objective.names import check_name
 from ..objective.normalisation import Means
+
+
+def metrics_of_stages(
+    metrics: Mapping[str, Metric] | Metric | None, logged: Collection[str]
+) -> nn.ModuleDict:
+    """The metrics of validation, of test, and of the teacher in a test; each has its own state.
+
+    Args:
+        metrics: by name, or one of them.
+        logged: names of terms, under which no metric can be logged.
+
+    Raises:
+        ValueError: for a name that cannot be used.
+    """
+    if isinstance(metrics, Metric):
+        metrics = {type(metrics).__name__.lower(): metrics}
+    metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
+    for name in metrics:
+        check_name("metric", name)
+    twice = ", ".join(name for name in metrics if name in logged)
+    if twice:
+        raise ValueError(
+            f"{twice} is the name of a term and of a metric, and both are logged by name. Give "
+            "the metric another, as in +metrics.measured._target_=CLASS metrics.NAME=null."
+        )
+    return nn.ModuleDict(
+        {
+            stage: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
+            for stage in ("val", "test", "teacher")
+        }
+    )
 
 
 class Evaluation:
@@ -33,7 +67,8 @@ class Evaluation:
 
     def __init__(self, module: Any, stage: str, loaders: int):
         self.module, self.stage = module, stage
-        self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
+        with module.objective.evaluating():
+            self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
         for i in range(1, loaders):
             self._add_metrics(i)
 
@@ -46,6 +81,10 @@ class Evaluation:
 
     def step(self, batch: Any, loader: int = 0) -> None:
         """Measure one batch."""
+        with self.module.objective.evaluating():
+            self._step(batch, loader)
+
+    def _step(self, batch: Any, loader: int) -> None:
         module, metrics = self.module, self._metrics(self.stage, loader)
         batch = named(batch, module.student)
         compared = self.stage == "test" or any(map(needs_teacher, metrics.values()))
@@ -58,7 +97,7 @@ class Evaluation:
         if rows is None or rows.any():
             if rows is not None:
                 values = {s: take_rows(v, rows) for s, v in values.items()}
-            if module.objective.prepared:
+            if module.objective.prepared and module.objective.terms:
                 counted = batch_size(batch) if rows is None else int(rows.sum())
                 _, means = module.objective.measure(values)
                 self.means[loader].add(means, module.objective.count(values, counted))
@@ -68,8 +107,11 @@ class Evaluation:
 
     def end(self) -> None:
         """Log the mean of every term over all rows of each loader that count in it."""
-        if not self.module.objective.prepared:
-            return
+        with self.module.objective.evaluating():
+            if self.module.objective.prepared and self.module.objective.terms:
+                self._log_means()
+
+    def _log_means(self) -> None:
         objective = self.module.objective
         weights = objective.weights()
         for loader, own in enumerate(self.means):
@@ -138,7 +180,7 @@ class Evaluation:
             name: metric
             for name, metric in self._metrics("teacher", loader).items()
             if not needs_teacher(metric)
-            and all(entry(own, n) is not None for n in getattr(metric, "batch_entries", ()))
+            and all(entry(own, n) is not None for n in batch_entries(metric))
         }
 
     def _log_metrics(self, loader: int, batch: Any, student: Any, teacher: Any) -> None:
@@ -161,11 +203,6 @@ class Evaluation:
 
     def _metrics(self, of: str, loader: int) -> dict[str, Metric]:
         return dict(self.module.metrics[_set(of, loader)].items())
-
-
-def needs_teacher(metric: Any) -> bool:
-    """Whether a metric is given the predictions of both models."""
-    return bool(getattr(metric, "needs_teacher", False))
 
 
 def _set(of: str, loader: int) -> str:

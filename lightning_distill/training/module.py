@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -12,19 +11,21 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..callbacks import ExactResuming
+from ..metrics.traits import best_mode
 from ..models.batch import batch_size
 from ..models.configuration import label_names
 from ..models.inputs import call_model, model_inputs
 from ..models.label_order import label_order
-from ..objective.names import check_name
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from ..tasks import Task, task_named
 from ..teachers.keeper import KeepsTeachers
 from ..teachers.teacher import Teacher
 from . import trial
-from .checkpoint import held_back, put_back, without_objects
-from .evaluation import Evaluation
+from .attached import Attached
+from .checkpoint import check_same_teacher, held_back, put_back, without_objects
+from .evaluation import metrics_of_stages
+from .measured import Measured
 from .optimization import (
     adamw,
     check_optimizer,
@@ -35,6 +36,7 @@ from .optimization import (
 )
 from .preconditions import check_teacher, make_attentions
 from .scheduling import scheduler_config, Scheduling, UNKNOWN_END
+from .set_up_first import SetUpFirst
 from .step_log import StepLog
 from .strategies import check_strategy
 from .values import read_values, Values
@@ -43,7 +45,7 @@ from .window import Window
 log = logging.getLogger("lightning_distill")
 
 
-class DistillationModule(KeepsTeachers, L.LightningModule):
+class DistillationModule(KeepsTeachers, Attached, Measured):
     """Trains a student to minimise an objective that may look at a teacher.
 
     The teacher is frozen, in eval mode and under `no_grad`, whoever calls what: it is no
@@ -109,29 +111,11 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         self.student = student
         self.objective = objective
         self.teacher = teacher
-        if isinstance(metrics, Metric):
-            metrics = {type(metrics).__name__.lower(): metrics}
-        metrics = {name: metric for name, metric in (metrics or {}).items() if metric is not None}
-        for name in metrics:
-            check_name("metric", name)
-        logged = {*objective.terms, *objective.sums}
-        twice = ", ".join(name for name in metrics if name in logged)
-        if twice:
-            raise ValueError(
-                f"{twice} is the name of a term and of a metric, and both are logged by name. Give "
-                "the metric another, as in +metrics.measured._target_=CLASS metrics.NAME=null."
-            )
-        self.metrics = nn.ModuleDict(
-            {
-                stage: nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
-                for stage in ("val", "test", "teacher")
-            }
-        )
+        self.metrics = metrics_of_stages(metrics, {*objective.terms, *objective.sums})
         # A batch is only tried: a teacher that keeps its answers need not keep these.
         self.is_trying = False
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
-        self._evaluation: Evaluation | None = None
         self._step_log = StepLog(self)
         # Of a checkpoint, for parts that are built when a batch is seen.
         self._held_back: dict[str, Any] = {}
@@ -250,8 +234,8 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
     def configure_callbacks(self) -> list[L.Callback]:
         """See that this module is set up before any callback looks at its parameters."""
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if not any(isinstance(c, _SetUpFirst) for c in callbacks):
-            callbacks.insert(0, _SetUpFirst())
+        if not any(isinstance(c, SetUpFirst) for c in callbacks):
+            callbacks.insert(0, SetUpFirst())
         return [ExactResuming()]
 
     def setup(self, stage: str) -> None:
@@ -282,7 +266,7 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put the teacher on the module's device, and see how long the run will be."""
-        self._begin_teachers()
+        self.begin_teachers()
         # Read here and not in the constructor: a trainer knows it only once data is attached.
         self._total_steps = self.trainer.estimated_stepping_batches
         if self._total_steps < 0 and any(isinstance(m, Schedule) for m in self.modules()):
@@ -321,46 +305,16 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
 
     def on_fit_end(self) -> None:
         """Let teachers that keep their answers write what is left."""
-        self._end_teachers()
+        self.end_teachers()
 
     def on_validation_end(self) -> None:
         """As `on_fit_end`, unless a fit goes on."""
         if self.trainer.state.fn == "validate":
-            self._end_teachers()
+            self.end_teachers()
 
     def on_test_end(self) -> None:
         """Let teachers that keep their answers write what is left."""
-        self._end_teachers()
-
-    def on_validation_start(self) -> None:
-        """Put the teacher on the module's device, and begin to measure."""
-        self._begin_evaluation("val", len(self.trainer.num_val_batches))
-
-    def on_test_start(self) -> None:
-        """Put the teacher on the module's device, and begin to measure."""
-        self._begin_evaluation("test", len(self.trainer.num_test_batches))
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Feed the metrics and log every term as `val/NAME`."""
-        self._measure(batch, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Feed the metrics, of the teacher too (`test/teacher_NAME`), and log every term."""
-        self._measure(batch, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean of every term over all validation rows that count in it."""
-        assert self._evaluation is not None
-        self._evaluation.end()
-
-    def on_test_epoch_end(self) -> None:
-        """Log the mean of every term over all test rows that count in it."""
-        assert self._evaluation is not None
-        self._evaluation.end()
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """The student's predictions for a batch, for `Trainer.predict`."""
-        return self.predictions(self(batch))
+        self.end_teachers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the teacher's fingerprint in place of the teacher; only what can be read safely."""
@@ -375,75 +329,20 @@ class DistillationModule(KeepsTeachers, L.LightningModule):
         """
         if not self.objective.prepared:
             self._held_back = held_back(self, checkpoint["state_dict"], "objective.")
-        saved = checkpoint.get("teacher_fingerprint")
-        if saved is None or self.teacher is None:
-            return
-        current = str(self.teacher_fingerprint)
-        if saved != current:
-            raise ValueError(
-                f"This checkpoint was trained with another teacher (fingerprint {saved[:12]}, "
-                f"this one is {current[:12]}). Resume with the same teacher, or start afresh "
-                "from the student's weights."
-            )
+        if self.teacher is not None:
+            check_same_teacher(checkpoint, self.teacher_fingerprint)
 
     # What the parts of the training ask of a module.
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether a Trainer runs this module."""
-        try:
-            return self.trainer is not None
-        except RuntimeError:
-            return False
-
-    def section(self, name: str) -> AbstractContextManager[Any]:
-        """Name a part of a step to the trainer's profiler, which by default does nothing."""
-        if not self.is_attached:
-            return nullcontext()
-        profiler = self.trainer.profiler  # type: ignore[attr-defined]
-        return profiler.profile(f"[DistillationModule].{name}")
-
-    def autocast(self) -> Any:
-        """The precision of the trainer, as a context."""
-        if not self.is_attached:
-            return nullcontext()
-        return self.trainer.precision_plugin.forward_context()
 
     def read_sources(self, batch: Any, **options: Any) -> tuple[Values, Any, Any]:
         """Each source's tensor on a batch, and what both models returned; see [`read_values`][]."""
         return read_values(self, batch, **options)
 
-    def _begin_evaluation(self, stage: str, loaders: int) -> None:
-        self._begin_teachers()
-        self._evaluation = Evaluation(self, stage, loaders)
-
-    def _measure(self, batch: Any, loader: int) -> None:
-        assert self._evaluation is not None
-        self._evaluation.step(batch, loader)
-
-    def _begin_teachers(self) -> None:
-        trainer = self.trainer
-        for teacher in self.kept_teachers.values():
-            # Strategies that shard the module move only what is inside it.
-            teacher.settle(self.device)
-            teacher.begin(self.global_rank, trainer.strategy.barrier, str(trainer.precision))
-
-    def _end_teachers(self) -> None:
-        for teacher in self.kept_teachers.values():
-            teacher.end(self.trainer.strategy.barrier)
-
     def _watched(self) -> tuple[str, str]:
         """The first metric, or the loss, and what is best of it: `max` or `min`."""
         for name, metric in dict(self.metrics["val"].items()).items():  # type: ignore[union-attr,operator]
-            return f"val/{name}", "min" if metric.higher_is_better is False else "max"
+            return f"val/{name}", best_mode(metric)
         return "val/loss", "min"
 
     def _replaces_batches(self) -> bool:
         return type(self).training_batch is not DistillationModule.training_batch
-
-
-class _SetUpFirst(L.Callback):
-    """Builds adapters before callbacks that copy the module, such as averages of the weights."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        pl_module.setup(stage)

@@ -1,7 +1,6 @@
 """On-policy distillation: the student learns on texts that it, or its teacher, generates."""
 
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,22 +11,29 @@ from torchmetrics import Metric
 from transformers import GenerationConfig
 
 from ..models.batch import entry, with_entries
-from ..models.configuration import configured, longest_input
-from ..models.embeddings import generates, vocabulary_size
-from ..models.generation import batch_of, check_batch, generate, prompts, seeded, Text, UNLABELLED
-from ..models.signature import accepts
-from ..models.source import Source
-from ..models.submodules import innermost
+from ..models.configuration import longest_input
+from ..models.embeddings import vocabulary_size
+from ..models.generation import (
+    batch_of,
+    check_batch,
+    generate,
+    generation_config,
+    prompts,
+    seeded,
+    special_token,
+    Text,
+    UNLABELLED,
+)
 from ..objective.objective import Objective
 from ..schedules import Schedule
+from ..tasks import GeneratedTexts
 from .module import DistillationModule
+from .on_policy_checks import check_ends, check_writers
+from .on_policy_options import check_options, largest, Share
+from .ranks import rank, ranks
 from .replay_buffer import ReplayBuffer
 
-MASK = Source("batch", "output", "loss_mask")
-
 log = logging.getLogger("lightning_distill")
-
-Share = float | int | Schedule
 
 
 class OnPolicyDistillationModule(DistillationModule):
@@ -122,36 +128,22 @@ class OnPolicyDistillationModule(DistillationModule):
         pad_token_id: int | None = None,
         seed: int = 0,
     ):
-        _check_shares(student_fraction, teacher_fraction)
-        _check_share("replay_fraction", replay_fraction)
-        _check_whole("max_new_tokens", max_new_tokens, 1)
-        _check_whole("beams", beams, 1)
-        _check_whole("replay_size", replay_size, 0)
-        for name, count in (("prompt_tokens", prompt_tokens), ("top_k", top_k)):
-            if count is not None:
-                _check_whole(name, count, 1)
-        for name, value in (
-            ("temperature", temperature),
-            ("teacher_temperature", teacher_temperature),
-        ):
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"`{name}` must be finite and not negative (0 takes the likeliest token), "
-                    f"got {value}."
-                )
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"`top_p` must be above 0 and at most 1, or null, got {top_p}.")
-        if beams > 1 and teacher_temperature > 0:
-            raise ValueError(
-                f"beams={beams} searches and teacher_temperature={teacher_temperature} samples: "
-                "set teacher_temperature=0, or beams=1."
-            )
-        if replay_fraction > 0 and replay_size == 0:
-            raise ValueError(
-                f"replay_fraction is {replay_fraction} and replay_size is 0, so that nothing is "
-                "kept to be replayed: set replay_size to a number of texts, such as 1000."
-            )
-        super().__init__(student, teacher, objective, metrics, optimizer, scheduler)
+        check_options(
+            student_fraction=student_fraction,
+            teacher_fraction=teacher_fraction,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            beams=beams,
+            top_k=top_k,
+            top_p=top_p,
+            prompt_tokens=prompt_tokens,
+            replay_size=replay_size,
+            replay_fraction=replay_fraction,
+        )
+        super().__init__(
+            student, teacher, objective, metrics, optimizer, scheduler, task=GeneratedTexts()
+        )
         self.student_fraction, self.teacher_fraction = student_fraction, teacher_fraction
         self.max_new_tokens, self.prompt_tokens = max_new_tokens, prompt_tokens
         self.temperature, self.teacher_temperature = temperature, teacher_temperature
@@ -161,28 +153,27 @@ class OnPolicyDistillationModule(DistillationModule):
         self.seed = seed
         # Training batches so far: what decisions and texts are drawn from, beside the seed.
         self._batches = 0
-        self._writers = [
+        self.writers = [
             name
             for name, share in (("student", student_fraction), ("teacher", teacher_fraction))
-            if _largest(share) > 0
+            if largest(share) > 0
         ]
-        self._check_models()
-        _mask_terms(objective)
+        check_writers(self)
 
     def training_batch(self, batch: Any) -> Any:
         """The batch itself, or what student or teacher generate, or generated, in its place."""
         number, self._batches = self._batches, self._batches + 1
         origin = self._origin(number)
-        if self._writers:
+        if self.writers:
             self._log({"on_policy": float(origin in ("student", "replay"))})
-            if "teacher" in self._writers:
+            if "teacher" in self.writers:
                 self._log({"from_teacher": float(origin == "teacher")})
             if self.replay_fraction > 0:
                 self._log({"replayed": float(origin == "replay")})
         if origin == "data":
             return _with_mask(batch)
         if origin == "replay":
-            numbers = random.Random(f"replay {self.seed} {number} {_rank()}")
+            numbers = random.Random(f"replay {self.seed} {number} {rank()}")
             texts = self.replay.draw(len(entry(batch, "input_ids")), numbers)
         else:
             texts = self._write(origin, batch, number)
@@ -198,7 +189,7 @@ class OnPolicyDistillationModule(DistillationModule):
             len(texts),
             on_epoch=False,
         )
-        return batch_of(texts, self._pad(), entry(batch, "input_ids").device, origin == "teacher")
+        return batch_of(texts, self.pad(), entry(batch, "input_ids").device, origin == "teacher")
 
     def prepare(self, batch: Any, check: bool = True) -> None:
         """As for any module, and see that the batch has prompts and that they can be continued.
@@ -209,8 +200,8 @@ class OnPolicyDistillationModule(DistillationModule):
         """
         check_batch(batch)
         # Nothing is generated in validation and tests.
-        if check and self._writers:
-            self._check_ends()
+        if check and self.writers:
+            check_ends(self)
             prompts(batch, self.prompt_tokens)
             if self._longest_prompt() < 1:
                 raise ValueError(
@@ -224,8 +215,8 @@ class OnPolicyDistillationModule(DistillationModule):
         """Also write how many batches there were, and the replay buffers of all processes."""
         super().on_save_checkpoint(checkpoint)
         states = [self.replay.state()]
-        if self.replay.size and _ranks() > 1:
-            states = [{} for _ in range(_ranks())]
+        if self.replay.size and ranks() > 1:
+            states = [{} for _ in range(ranks())]
             torch.distributed.all_gather_object(states, self.replay.state())
         checkpoint["on_policy"] = {"batches": self._batches, "replay": states}
 
@@ -235,7 +226,7 @@ class OnPolicyDistillationModule(DistillationModule):
         saved = checkpoint.get("on_policy")
         if saved is not None:
             self._batches = saved["batches"]
-            self.replay.load(saved["replay"], _rank(), _ranks())
+            self.replay.load(saved["replay"], rank(), ranks())
 
     # What is decided.
 
@@ -257,120 +248,64 @@ class OnPolicyDistillationModule(DistillationModule):
     # How texts are written.
 
     def _write(self, writer: str, batch: Any, number: int) -> list[Text]:
-        model = self._model(writer)
+        model = self.model_of(writer)
         longest = self._longest_prompt()
         begun = [prompt[-longest:] for prompt in prompts(batch, self.prompt_tokens)]
         device = entry(batch, "input_ids").device
         # Other random numbers on each rank, and none taken from the stream of the training.
-        seed = random.Random(f"text {self.seed} {number} {_rank()}").getrandbits(63)
+        seed = random.Random(f"text {self.seed} {number} {rank()}").getrandbits(63)
         with self.section("generation"), seeded(seed, device):
             return generate(
-                model, begun, self._generation_config(writer), self._shared_vocabulary(), device
+                model, begun, self._generation_config(writer), self.shared_vocabulary(), device
             )
 
-    def _model(self, role: str) -> Any:
+    def model_of(self, role: str) -> Any:
+        """The student, or the live teacher."""
         if role == "student":
             return self.student
         return None if self.taught_by is None else self.taught_by.model
 
     def _generation_config(self, writer: str) -> GenerationConfig:
         student = writer == "student"
-        temperature = self.temperature if student else self.teacher_temperature
-        sampling: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            # Explicitly none: transformers takes 50 where nothing is said.
-            sampling = {"do_sample": True, "temperature": float(temperature)}
-            sampling |= {
-                "top_k": self.top_k or 0,
-                "top_p": 1.0 if self.top_p is None else self.top_p,
-            }
-        return GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
-            num_beams=1 if student else self.beams,
-            eos_token_id=self._ends(),
-            pad_token_id=self._pad(),
-            # Whatever the model's configuration says, which is for training.
-            use_cache=True,
-            **sampling,
+        return generation_config(
+            self.max_new_tokens,
+            self.temperature if student else self.teacher_temperature,
+            1 if student else self.beams,
+            self.top_k,
+            self.top_p,
+            self.ends(),
+            self.pad(),
         )
 
     def _longest_prompt(self) -> int:
-        models = [m for m in map(self._model, ("student", "teacher")) if m is not None]
+        models = [m for m in map(self.model_of, ("student", "teacher")) if m is not None]
         limits = [n for n in map(longest_input, models) if n is not None]
         return min(limits, default=10**9) - self.max_new_tokens
 
-    def _shared_vocabulary(self) -> int:
-        models = map(self._model, ("student", "teacher"))
+    def shared_vocabulary(self) -> int:
+        """How many ids both models know."""
+        models = map(self.model_of, ("student", "teacher"))
         return min(vocabulary_size(m) or 2**31 for m in models if m is not None)
 
     def _token(self, name: str) -> Any:
         """An id as the user names it, or the data's tokenizer, or the student's configuration."""
-        own = getattr(self, name)
+        own = {"eos_token_id": self.eos_token_id, "pad_token_id": self.pad_token_id}[name]
         if own is not None:
             return own
-        data = getattr(self.trainer if self.is_attached else None, "datamodule", None)
-        written = getattr(innermost(self.student), "generation_config", None)
-        ids = (getattr(getattr(data, "tokenizer", None), name, None), getattr(written, name, None))
-        return next((i for i in ids if i is not None), configured(self.student, name))
+        data = self.trainer.datamodule if self.is_attached else None  # type: ignore[attr-defined]
+        return special_token(name, data, self.student)
 
-    def _ends(self) -> list[int]:
+    def ends(self) -> list[int]:
+        """Ids that end a text."""
         found = self._token("eos_token_id")
         if found is None:
             return []
         return [found] if isinstance(found, int) else list(found)
 
-    def _pad(self) -> int:
+    def pad(self) -> int:
+        """The id that fills rows up."""
         found = self._token("pad_token_id")
-        return self._ends()[0] if found is None or found < 0 else int(found)
-
-    # What is refused.
-
-    def _check_models(self) -> None:
-        if not self._writers:
-            return
-        teacher = self.taught_by
-        if teacher is not None and not teacher.is_live:
-            raise ValueError(
-                f"The teacher is a {type(self.teacher).__name__}, which keeps answers to the texts "
-                "of the data, and here texts are made anew in every step. Use a live teacher "
-                "(teacher=pretrained), or set student_fraction=0 and teacher_fraction=0."
-            )
-        for writer in self._writers:
-            model = self._model(writer)
-            if model is None:
-                raise ValueError("teacher_fraction is above 0, but `teacher` is None.")
-            if not generates(model):
-                raise ValueError(
-                    f"The {writer} is a {type(model).__name__} and cannot generate; it must be a "
-                    "causal language model of transformers, as "
-                    f"{writer}.auto_class=AutoModelForCausalLM gives it."
-                )
-        if "student" in self._writers and not self.objective.sources("teacher"):
-            raise ValueError(
-                "No term reads the teacher, so the student would learn nothing from its own texts: "
-                "add one, such as fused_linear_divergence, or set student_fraction=0."
-            )
-        for name, term in self.objective.terms.items():
-            if getattr(getattr(term, "criterion", None), "shift_labels", False):
-                raise ValueError(
-                    f"Term {name!r} has shift_labels=true, and labels here are the tokens that "
-                    "follow already: set its criterion's shift_labels to false."
-                )
-
-    def _check_ends(self) -> None:
-        ends, known = self._ends(), self._shared_vocabulary()
-        if not ends:
-            raise ValueError(
-                "It is not known which token ends a text: neither the data's tokenizer nor the "
-                "student's configuration has an eos_token_id. Set eos_token_id."
-            )
-        for token in (*ends, self._pad()):
-            if not 0 <= token < known:
-                raise ValueError(
-                    f"Token {token}, which ends a text or fills it up, is not among the {known} "
-                    "that student and teacher know. Set eos_token_id and pad_token_id to those of "
-                    "the tokenizer."
-                )
+        return self.ends()[0] if found is None or found < 0 else int(found)
 
     def read_sources(self, batch: Any, **options: Any) -> Any:
         """As for any module, by the mask that counts in training: in validation and tests too."""
@@ -398,61 +333,6 @@ def _with_mask(batch: Any) -> Any:
     if labels is None or entry(batch, "loss_mask") is not None:
         return batch
     return with_entries(batch, {"loss_mask": labels != UNLABELLED})
-
-
-def _mask_terms(objective: Objective) -> None:
-    """Let terms on logits or heads count by the mask of the batch, where they name none."""
-    for name, term in objective.terms.items():
-        inputs: Any = getattr(term, "inputs", None)
-        criterion: Any = getattr(term, "criterion", None)
-        if not isinstance(inputs, dict) or criterion is None or "mask" in inputs:
-            continue
-        of_logits = any(
-            s.role != "batch" and (s.kind == "head" or (s.kind, s.name) == ("output", "logits"))
-            for s in inputs.values()
-        )
-        if of_logits and accepts(criterion, "mask"):
-            inputs["mask"] = MASK
-            log.info("Term %r counts by batch.loss_mask.", name)
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if _ranks() > 1 else 0
-
-
-def _ranks() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return 1
-
-
-def _largest(share: Share) -> float:
-    return share.largest if isinstance(share, Schedule) else share
-
-
-def _check_share(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
-
-
-def _check_shares(student: Share, teacher: Share) -> None:
-    for i in range(101):
-        now = []
-        for name, share in (("student_fraction", student), ("teacher_fraction", teacher)):
-            value = share.at(i / 100) if isinstance(share, Schedule) else share
-            _check_share(name, value)
-            now.append(value)
-        if sum(now) > 1 + 1e-9:
-            raise ValueError(
-                "student_fraction and teacher_fraction are shares of the same batches and must sum "
-                f"to 1 at most, got {now[0]:.4g} and {now[1]:.4g} at {i} % of the run."
-            )
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
 
 
 __all__ = ["OnPolicyDistillationModule"]

@@ -15,6 +15,7 @@ from ..models.peft_parts import is_adapted
 from ..models.plain_tensors import plain_tensors
 from ..models.source import Source
 from ..models.submodules import unwrapped
+from ..tasks import task_of_architecture
 
 log = logging.getLogger("lightning_distill")
 
@@ -97,13 +98,13 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
         # Labels are of the decoder's text, which is not `input_ids`.
         return False
     for name, term in terms.items():
-        source = getattr(term, "inputs", {}).get("labels")
+        source = term.inputs.get("labels")
         if source is None or source.role != "batch" or not isinstance(ids, Tensor):
             continue
         labels = entry(batch, source.name)
         if not isinstance(labels, Tensor) or labels.shape != ids.shape or labels.dim() != 2:
             continue
-        shifts = getattr(getattr(term, "criterion", None), "shift_labels", None)
+        shifts = term.criterion.shift_labels
         counted = labels != -100
         next_ones = (labels[:, :-1] == ids[:, 1:])[counted[:, :-1]]
         # Of labels in the last column alone it cannot be seen.
@@ -119,9 +120,9 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
                 f"false (criteria.{name}.criterion.shift_labels=false)."
             )
         kind = type(model).__name__
-        causal = any(w in kind for w in ("CausalLM", "LMHead"))
+        of_ids = any(source.kind == "head" for source in term.inputs.values())
         # A masked language model is to say what stands there, also where it is not masked.
-        causal = causal or (shifts is False and "MaskedLM" not in kind)
+        causal = task_of_architecture(kind).predicts_ids or (of_ids and "MaskedLM" not in kind)
         if stands and not shifts and causal:
             raise ValueError(
                 f"{source} holds for each position the token that stands there, and term {name!r} "

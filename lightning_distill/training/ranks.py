@@ -1,4 +1,4 @@
-"""Sums over the processes that train together."""
+"""The processes that train together, and sums over them."""
 
 from typing import Any
 
@@ -7,13 +7,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def ranks() -> int:
+    """How many processes there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
+def rank() -> int:
+    """The number of this process."""
+    return torch.distributed.get_rank() if ranks() > 1 else 0
+
+
 def sum_over_ranks(trainer: Any, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The sum over all processes, with one collective; every one of them must call it.
 
     That of Lightning's strategies waits at a barrier besides, and serves where torch's own process
     group does not, as on TPUs.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if ranks() > 1:
         total = tensor.detach().clone()
         torch.distributed.all_reduce(total)
         return total

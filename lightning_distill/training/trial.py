@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..metrics import check_pairs
+from ..metrics.traits import needs_teacher
 from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
 from ..models.source import Source
@@ -207,7 +208,7 @@ def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
 def _compares_logits(module: Any) -> bool:
     return any(
         s.name == "logits" and s.kind == "output" for s in module.objective.sources("teacher")
-    ) or any(bool(getattr(m, "needs_teacher", False)) for m in module.metrics["val"].values())
+    ) or any(map(needs_teacher, module.metrics["val"].values()))
 
 
 def _all_sources(module: Any) -> list[Source]:

@@ -88,25 +88,29 @@ def test_a_process_holds_it_until_it_is_killed(tmp_path):
 def test_of_many_that_begin_at_once_one_gets_it(tmp_path):
     held_by(tmp_path, pid=gone())
     go, start = os.pipe()
+    wait, end = os.pipe()
     results, tell = os.pipe()
     children = []
     for _ in range(6):
         child = os.fork()
         if child == 0:
-            os.close(start)
+            os.close(end)
             os.read(go, 1)
+            answer = b"?"
             try:
                 FolderLock(tmp_path).acquire()
-                os.write(tell, b"y")
+                answer = b"y"
             except ValueError:
-                os.write(tell, b"n")
-            # Alive until all have tried.
-            os.read(go, 1)
-            os._exit(0)
+                answer = b"n"
+            finally:
+                os.write(tell, answer)
+                # Alive until all have tried.
+                os.read(wait, 1)
+                os._exit(0)
         children.append(child)
     os.write(start, b"g" * 6)
     found = b"".join(os.read(results, 1) for _ in range(6))
-    os.close(start)
+    os.close(end)
     for child in children:
         os.waitpid(child, 0)
     assert sorted(found) == sorted(b"ynnnnn")

@@ -101,7 +101,7 @@ def test_verify_compares_with_the_live_teacher(run, teacher, tmp_path, capsys): 
     other = saved(tmp_path / "other", 1, ["bad", "good"], [text(i) for i in range(40)])
     with pytest.raises(SystemExit):
         run("job=cache", "mode=verify", f"job.folder={answers}", *teacher, f"teacher.path={other}")
-    assert "holds the answers of another teacher" in error(Path(), capsys)
+    assert "made otherwise: by another teacher (fingerprint" in error(Path(), capsys)
 
 
 def test_verify_notices_answers_that_are_off(run, teacher, capsys, monkeypatch):  # noqa: F811
@@ -114,8 +114,8 @@ def test_verify_notices_answers_that_are_off(run, teacher, capsys, monkeypatch):
         model.classifier.bias += 0.5
     model.save_pretrained(path)
     made = AnswerStore(answers).about["teacher"]["fingerprint"]
-    job = importlib.import_module("lightning_distill.jobs.cache")
-    monkeypatch.setattr(job, "fingerprint", lambda model: made)
+    teachers = importlib.import_module("lightning_distill.teachers.teacher")
+    monkeypatch.setattr(teachers, "fingerprint", lambda model: made)
     with pytest.raises(SystemExit):
         run("job=cache", "mode=verify", f"job.folder={answers}", *teacher)
     assert "teacher.logits differs by 0.5" in error(Path(), capsys)
@@ -129,7 +129,7 @@ def test_a_killed_job_goes_on_and_leaves_the_files_of_an_uncut_one(teacher, tmp_
     subprocess.run(first, **options, check=True, capture_output=True)
     second = [*command(*arguments), f"job.folder={cut}", f"hydra.run.dir={tmp_path / 'b'}"]
     process = subprocess.Popen(second, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not list(cut.glob("shard-*.json")) and process.poll() is None:
+    while not list(cut.glob("shard-*.safetensors")) and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -229,3 +229,38 @@ def test_losses_refuse_what_cannot_be_learnt_from():
     module = made(terms={"soft": Term(Detached(), LOGITS)})
     with pytest.raises(ValueError, match="gives the student no gradient"):
         module.losses(pairs()[0])
+
+
+class Mixed(DistillationModule):
+    """Mixes each sample with another one, and its label with that of the other."""
+
+    def training_batch(self, batch):
+        x, y = batch
+        labels = 0.3 * nn.functional.one_hot(y, 3) + 0.7 * nn.functional.one_hot(y.flip(0), 3)
+        return {"input": 0.3 * x + 0.7 * x.flip(0), "mixed": labels, "labels": y}
+
+    def student_inputs(self, batch):
+        return batch["input"] if isinstance(batch, dict) else batch[0]
+
+    teacher_inputs = student_inputs
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_term_for_training_only_is_left_out_of_validation(alone, tmp_path):
+    sources = {"input": "student.logits", "target": "batch.mixed"}
+    terms = {"mixup": Term(nn.CrossEntropyLoss(), sources, training_only=True)}
+    if not alone:
+        terms["soft"] = Term(SoftTarget(), LOGITS)
+    module = made(Mixed, terms, {"accuracy": MulticlassAccuracy(3)})
+    runner = trainer(tmp_path)
+    x, y = pairs(4)[0]
+    both = 0.3 * nn.functional.one_hot(y, 3) + 0.7 * nn.functional.one_hot(y.flip(0), 3)
+    expected = nn.functional.cross_entropy(module.student(0.3 * x + 0.7 * x.flip(0)), both)
+    runner.fit(module, loader(pairs(4)), loader(pairs()))
+    found = runner.callback_metrics
+    assert_close(found["train/mixup"], expected.detach())
+    assert "val/mixup" not in found and "val/accuracy" in found
+    assert ("val/loss" in found) is not alone
+    if not alone:
+        assert_close(found["val/loss"], found["val/soft"])
+    assert list(module.objective.terms) == list(terms)
