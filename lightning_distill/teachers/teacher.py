@@ -223,10 +223,8 @@ class Teacher(nn.Module):
     # It is never touched.
 
     def freeze(self) -> None:
-        """Let nothing train it."""
-        if self.model is not None:
-            freeze(self.model)
-        self.eval()
+        """Let nothing train it, nor what else a subclass keeps."""
+        freeze(self)
 
     def train(self, mode: bool = True) -> "Teacher":
         """It stays in eval mode."""
