@@ -135,6 +135,8 @@ class Teacher(nn.Module):
 
     def run(self, inputs: Any, options: Mapping[str, Any]) -> Any:
         """Run it on keywords, arguments or one tensor."""
+        # A teacher within another one is asked by this alone.
+        self._stay_in_eval_mode()
         return call_model(self._runs(), inputs, dict(options))
 
     def answers(
@@ -221,10 +223,8 @@ class Teacher(nn.Module):
     # It is never touched.
 
     def freeze(self) -> None:
-        """Let nothing train it."""
-        if self.model is not None:
-            freeze(self.model)
-        self.eval()
+        """Let nothing train it, nor what else a subclass keeps."""
+        freeze(self)
 
     def train(self, mode: bool = True) -> "Teacher":
         """It stays in eval mode."""
