@@ -54,7 +54,9 @@ class StepLog:
         weights = objective.weights()
         named = dict(zip(weights, terms, strict=True))
         total = torch.stack([weights[name] * value for name, value in named.items()]).sum()
-        module.log("train/loss", total, prog_bar=True, batch_size=rows)
+        # For a bar Lightning asks for the number in every step, and waits for the device.
+        shown = module.trainer.progress_bar_callback is not None
+        module.log("train/loss", total, prog_bar=shown, batch_size=rows)
         named |= objective.summed(named)
         named |= {name: value for (name, _, _), value in zip(more, said, strict=True)}
         if objective.balance is not None:
