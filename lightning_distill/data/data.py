@@ -262,6 +262,8 @@ def token_lengths(data: Any, side: str) -> tuple[int, int]:
         data: the data module.
         side: `student` or `teacher`, whose tokens.
     """
-    rows: list[Any] = [getattr(s, side)["input_ids"] for s in DataFacts(data).splits.values()]
+    # Another data module may call something else its splits.
+    held = [getattr(split, side, None) for split in DataFacts(data).splits.values()]
+    rows: list[Any] = [tokens["input_ids"] for tokens in held if tokens is not None]
     longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
     return longest, max((int(split.values.max(initial=0)) for split in rows), default=0)

@@ -186,7 +186,7 @@ def plan_recording(
         "preprocessing": data.preprocessing(),
         "data": data.fingerprint(),
         "rows": sum(len(rows) for _, rows, _ in batches),
-        "one_length": len(set(lengths)) == 1,
+        "one_length": len({int(length) for length in lengths}) == 1,
         "batch_size": max((len(rows) for _, rows, _ in batches), default=0),
         **about,
     }

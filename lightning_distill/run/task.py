@@ -41,6 +41,12 @@ def note_task(cfg: DictConfig, data: Any) -> None:
             cfg.task = task.name
         else:
             cfg.task = node.copy() if OmegaConf.is_config(node) else made
+    if made_task(cfg.task) != task:
+        raise ValueError(
+            f"{type(data).__name__} makes its task with settings of its own, which the run's "
+            f"configuration cannot repeat: it has {task!r}. Let the data module take it as an "
+            "argument, as in data.task={_target_: mine.MyTask, ...}."
+        )
 
 
 def auto_class_of(task: Any, path: Any = None) -> str:

@@ -106,6 +106,13 @@ def trained_teacher(
         return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
+    if not hasattr(teacher, "save_pretrained"):
+        raise ValueError(
+            f"teacher=trained keeps what it has trained, and a {type(teacher).__name__} has no "
+            "method `save_pretrained`. Take a model of transformers, or train the teacher first "
+            "(lightning-distill job=finetune) and load it in a function of your own, named by "
+            "teacher._target_."
+        )
     check_lengths(data, teacher=teacher)
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.

@@ -65,3 +65,12 @@ def test_the_rows_of_a_step_make_another_teacher(monkeypatch, tmp_path):
     # The same rows in each step.
     assert four == key(batch_size=128) and nodes == key(batch_size=64)
     assert one == key("trainer=ddp", "trainer.devices=1") == key("trainer.devices=1")
+
+
+def test_a_teacher_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path):
+    cfg = configured("task=classification", "num_labels=2", "monitor=val/accuracy", "mode=max")
+    data = SimpleNamespace(fingerprint=lambda: "data")
+    model = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}
+    with pytest.raises(ValueError, match="a Linear has no method `save_pretrained`. Take a model"):
+        made.trained_teacher(cfg, data, model, folder=str(tmp_path))
+    assert not list(tmp_path.glob("*/recipe.json"))
