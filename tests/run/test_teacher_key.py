@@ -69,7 +69,7 @@ def test_the_rows_of_a_step_make_another_teacher(monkeypatch, tmp_path):
 
 def test_a_teacher_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path):
     cfg = configured("task=classification", "num_labels=2", "monitor=val/accuracy", "mode=max")
-    data = SimpleNamespace(fingerprint=lambda: "data")
+    data = SimpleNamespace(fingerprint=lambda: "data", replace=lambda **changes: data)
     model = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}
     with pytest.raises(ValueError, match="a Linear has no method `save_pretrained`. Take a model"):
         made.trained_teacher(cfg, data, model, folder=str(tmp_path))
