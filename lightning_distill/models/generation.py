@@ -212,7 +212,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _without_defaults(model: nn.Module) -> Iterator[None]:
     """Hide what the model's generation config says, which transformers adds to what it is given."""
     # Those of wrappers, such as peft's, are the model's within.
-    kept = {p: p.generation_config for p in model.modules() if isinstance(p, PreTrainedModel)}
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    # A body without a head has none.
+    kept = {p: p.generation_config for p in parts if hasattr(p, "generation_config")}
     for part in kept:
         part.generation_config = GenerationConfig()
     try:

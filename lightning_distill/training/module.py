@@ -319,7 +319,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the teacher's fingerprint in place of the teacher; only what can be read safely."""
         checkpoint["teacher_fingerprint"] = self.teacher_fingerprint
-        checkpoint["state_dict"] |= self._held_back
+        if self._held_back:
+            checkpoint["state_dict"] |= self._held_back
         without_objects(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

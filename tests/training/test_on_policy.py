@@ -744,4 +744,4 @@ def test_the_tokenizer_says_what_ends_a_text(tmp_path):
     assert made.ends() == [5] and made.pad() == 6
     assert watch.batches[0]["input_ids"].max() < 20
     own = module(gpt2(seed=1, eos_token_id=50256), eos_token_id=[7, 8])
-    assert own._ends() == [7, 8] and own._pad() == PAD
+    assert own.ends() == [7, 8] and own.pad() == PAD
