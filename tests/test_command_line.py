@@ -22,6 +22,8 @@ from lightning_distill.main import main
 from lightning_distill.report.curves import read_metrics
 from lightning_distill.training.module import DistillationModule
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 ROWS = 48
 WORDS = {"good": ["fine", "great", "happy", "bright"], "bad": ["poor", "awful", "sad", "dull"]}

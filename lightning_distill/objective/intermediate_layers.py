@@ -141,7 +141,8 @@ class IntermediateLayers(Terms):
         if not any(weights):
             warnings.warn("every `loss_weight_ratio` of the layers is 0", stacklevel=2)
         self.weight = check_weight(weight)
-        optional = {}
+        # Named, and none: everything counts.
+        optional: dict[str, Source | None] = {"mask": None}
         if mask is not None and compat is None:
             source = Source.parse(mask)
             optional["mask"] = Source(source.role, source.kind, source.name, optional=True)

@@ -65,7 +65,8 @@ class Term(Terms):
             What is no [`Criterion`][lightning_distill.criteria.Criterion] is wrapped in one.
         inputs: from the criterion's argument names to sources, as in
             `{"student": "student.logits", "teacher": "teacher.logits"}`;
-            see [`lightning_distill.models.source`][] for all forms.
+            see [`lightning_distill.models.source`][] for all forms. `None` leaves an argument
+            out; a `mask` that is `None` says that padding counts too.
         weight: what the term is multiplied by in the total; a number or a schedule.
         adapter: `"linear"` maps the student's tensor to the teacher's width where they
             differ; `None` compares them as they are; a module, or a callable that takes the
@@ -87,7 +88,7 @@ class Term(Terms):
     def __init__(
         self,
         criterion: nn.Module | Callable[..., Any],
-        inputs: Mapping[str, str | Source],
+        inputs: Mapping[str, str | Source | None],
         weight: Weight = 1.0,
         adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
         mapping: str | Sequence[Sequence[int]] = "uniform",
@@ -103,6 +104,8 @@ class Term(Terms):
             # null leaves out what a configuration names and the batch does not have.
             if source is not None
         }
+        # A mask that is named, and none: everything counts, padding too.
+        self.counts_padding = "mask" in inputs and inputs["mask"] is None
         _check_arguments(self.criterion, list(self.inputs))
         self.adapter = adapter
         self.mapping = mapping

@@ -15,7 +15,9 @@ log = logging.getLogger("lightning_distill")
 
 
 def knows_what_counts(term: Term, task: Task) -> bool:
-    """Whether a term names a mask, or has labels by which its criterion leaves tokens out."""
+    """Whether a term says what counts: by a mask, by none, or by labels that its criterion reads."""
+    if term.counts_padding:
+        return True
     by_labels = task.masked_by_labels and term.criterion.masked_by_labels
     return "mask" in term.inputs or (by_labels and "labels" in term.inputs)
 

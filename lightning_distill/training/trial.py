@@ -48,7 +48,8 @@ def example_batch(trainer: Any) -> Any:
     }[trainer.state.fn.value]
     if trainer.state.fn.value != "fit" and isinstance(loaders, list | tuple):
         loaders = loaders[0] if loaders else ()
-    if _is_one_shot(loaders):
+    if loaders is None or _is_one_shot(loaders):
+        # Nothing is trained, or what is read is gone.
         return None
     for batch in loaders if not _is_several(loaders) else _batches_of_several(loaders):
         return batch

@@ -18,6 +18,8 @@ from lightning_distill.data.text.token_masking import TokenMasking
 from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.teachers import CachedTeacher, pretrained
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # 40 rows in five files.
 FEW = ["job.batch_size=8", "job.shard_mb=0.0007"]

@@ -14,6 +14,8 @@ from lightning_distill import DistillationModule
 from lightning_distill.data.language.byte_pairs import train_byte_pairs
 from lightning_distill.main import main
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "red", "blue", "runs", "over", "hill", "rain"]
 SMALL = [
     "trainer.max_epochs=1",

@@ -10,6 +10,8 @@ from tiny import bert
 
 from lightning_distill.main import main
 
+pytestmark = pytest.mark.slow
+
 MINE = """
 from dataclasses import dataclass
 import lightning as L, torch

@@ -15,6 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.main import main
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",

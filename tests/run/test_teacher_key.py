@@ -38,7 +38,7 @@ def recipe(monkeypatch, tmp_path, *overrides, batch_size=32):
     cfg = configured(
         "task=classification", "num_labels=2", "monitor=val/accuracy", "mode=max", *overrides
     )
-    data = SimpleNamespace(fingerprint=lambda: "data")
+    data = SimpleNamespace(fingerprint=lambda: "data", replace=lambda **changes: data)
     found = {}
 
     def stop(kept):
