@@ -15,7 +15,7 @@ log = logging.getLogger("lightning_distill")
 
 
 def knows_what_counts(term: Term, task: Task) -> bool:
-    """Whether a term says what counts: by a mask, by none, or by labels that its criterion reads."""
+    """Whether a term says what counts: by a mask, by none, or by labels that it reads."""
     if term.counts_padding:
         return True
     by_labels = task.masked_by_labels and term.criterion.masked_by_labels
