@@ -152,7 +152,7 @@ class SampleWeighted(Wrapper):
             loss = self.criterion(*arguments, **named)
         if not weights.used:
             raise ValueError(
-                f"{type(self.criterion).__name__} cannot be weighed by sample: it compares samples "
+                f"{self.criterion.class_name} cannot be weighed by sample: it compares samples "
                 "with each other, or takes a mean of its own and not masked_mean of "
                 "lightning_distill.criteria over one value per sample."
             )

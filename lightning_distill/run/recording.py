@@ -100,6 +100,10 @@ class Recording(KeepsTeachers, L.LightningModule):
             done = min(done, self.plan.data["rows"])
             self.progress.update(self.task, completed=done, size=self._size(done))
 
+    def on_predict_end(self) -> None:
+        """Make a cache of what all ranks wrote; a rank that had nothing to do calls it itself."""
+        self.teacher.end(self.trainer.strategy.barrier)
+
     def teardown(self, stage: str) -> None:
         """Leave the console as it was."""
         if self.progress is not None:

@@ -367,7 +367,8 @@ def trained(name, rank=None):
             counted = mask[rows].sum().double()
             everyone = counted.clone()
             torch.distributed.all_reduce(everyone)
-            loss = 2 * counted / everyone * loss
+            # That of a criterion that gathers is the value of all already.
+            loss = loss if case.criterion.gather else 2 * counted / everyone * loss
         gradients = torch.autograd.grad(loss, [scale, *case.criterion.parameters()])
         if rank is not None:
             for g in gradients:
