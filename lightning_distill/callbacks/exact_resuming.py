@@ -5,8 +5,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader
 
+from .one_shot import is_one_shot
 from .random_state import random_state, set_random_state
 
 log = logging.getLogger("lightning_distill")
@@ -43,9 +43,7 @@ class ExactResuming(L.Callback):
             self._at_iterator = random_state(trainer.strategy.root_device)
             # Made once already, at a random state that nobody knows any more.
             fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
-            if fetcher is not None and not any(
-                map(_is_one_shot, fetcher.combined_loader.flattened)
-            ):
+            if fetcher is not None and not any(map(is_one_shot, fetcher.combined_loader.flattened)):
                 iter(fetcher)
             return
         trainer.callback_metrics.update(found["logged"])
@@ -130,7 +128,7 @@ class ExactResuming(L.Callback):
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         loaders = fetcher.combined_loader.flattened
-        if any(map(_is_one_shot, loaders)):
+        if any(map(is_one_shot, loaders)):
             log.warning("This data can be read only once, so the run goes on with what is left.")
             return
         for loader in loaders:
@@ -146,14 +144,6 @@ class ExactResuming(L.Callback):
             next(fetcher)
         # Lightning adds them itself, for loaders that it takes to go on by themselves.
         fetcher.fetched -= batches
-
-
-def _is_one_shot(loader: Any) -> bool:
-    """Whether what is read from a loader is gone, as from a generator."""
-    data = loader.dataset if isinstance(loader, DataLoader) else loader
-    if hasattr(data, "__getitem__") or not hasattr(data, "__iter__"):
-        return False
-    return iter(data) is iter(data)
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

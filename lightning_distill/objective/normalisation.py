@@ -88,6 +88,7 @@ def shares(
     everyone: Float[Tensor, "batches means terms"],
     ranks: int,
     gathered: Iterable[bool],
+    averaged: int,
 ) -> list[Shares]:
     """What each batch of a step counts.
 
@@ -96,12 +97,14 @@ def shares(
         everyone: the same, summed over the ranks.
         ranks: how many there are.
         gathered: of each term, whether its value is that of all ranks already.
+        averaged: over how many batches Lightning takes the mean: also in a step of fewer, at the
+            end of an epoch, over as many as in all others.
     """
     of_all = everyone.sum(dim=0)
     of_rank = torch.where(everyone > 0, ranks * own / everyone.clamp(min=_TINY), 0.0)
     whole = torch.tensor(list(gathered), device=own.device)
     of_rank = torch.where(whole, (everyone > 0).to(own), of_rank)
-    of_step = torch.where(of_all > 0, len(own) * everyone / of_all.clamp(min=_TINY), 0.0)
+    of_step = torch.where(of_all > 0, averaged * everyone / of_all.clamp(min=_TINY), 0.0)
     return [Shares(batch, step) for batch, step in zip(of_rank, of_step, strict=True)]
 
 

@@ -328,7 +328,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
 
         Adapters and criteria that are built when a batch is seen get their weights then.
         """
-        if not self.objective.prepared:
+        if not self.objective.prepared and "state_dict" in checkpoint:
             self._held_back = held_back(self, checkpoint["state_dict"], "objective.")
         if self.teacher is not None:
             check_same_teacher(checkpoint, self.teacher_fingerprint)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from ..callbacks.one_shot import is_one_shot
 from ..metrics import check_pairs
 from ..metrics.traits import needs_teacher
 from ..models.capture import check_layers
@@ -48,7 +49,7 @@ def example_batch(trainer: Any) -> Any:
     }[trainer.state.fn.value]
     if trainer.state.fn.value != "fit" and isinstance(loaders, list | tuple):
         loaders = loaders[0] if loaders else ()
-    if loaders is None or _is_one_shot(loaders):
+    if loaders is None or is_one_shot(loaders):
         # Nothing is trained, or what is read is gone.
         return None
     for batch in loaders if not _is_several(loaders) else _batches_of_several(loaders):
@@ -65,16 +66,6 @@ def _is_several(loaders: Any) -> bool:
 def _batches_of_several(loaders: Any) -> Iterator[Any]:
     for batch, *_ in CombinedLoader(loaders, "min_size"):
         yield batch
-
-
-def _is_one_shot(loader: Any) -> bool:
-    """Whether what is read from a loader is gone, as from a generator."""
-    data = loader.dataset if isinstance(loader, DataLoader) else loader
-    # Every data set of torch has a `__getitem__`, if only to say that it has none.
-    by_number = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
-    if by_number or not hasattr(data, "__iter__"):
-        return False
-    return iter(data) is iter(data)
 
 
 def prepare(module: Any, batch: Any, check: bool = True) -> None:

@@ -70,4 +70,5 @@ class Window:
         counts = [module.objective.count_batch(b).to(module.device) for b in named_batches]
         own = torch.stack(counts)
         everyone = sum_over_ranks(module.trainer, own)
-        return shares(own, everyone, module.trainer.world_size, module.objective.gathers())
+        ranks, averaged = module.trainer.world_size, module.trainer.accumulate_grad_batches
+        return shares(own, everyone, ranks, module.objective.gathers(), averaged)
