@@ -37,7 +37,6 @@ from lightning_distill.criteria import (
     FusedLinearDivergence,
     HardLabel,
     Hint,
-    KnowledgeDistillation,
     SoftTarget,
     TAID,
 )
@@ -664,12 +663,11 @@ class AlwaysZero(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "criterion", [AlwaysZero(), KnowledgeDistillation(loss_weight_ratio=[0.0, 1e-50])]
+    "criterion", [AlwaysZero(), lambda student, teacher: 0.0 * (student - teacher).mean()]
 )
 def test_a_term_that_is_always_zero_is_refused(tmp_path, student, teacher, batches, criterion):
-    inputs = LOGITS if isinstance(criterion, AlwaysZero) else LOGITS | LABELS
-    made = module(student, teacher, silent=Term(criterion, inputs))
-    with pytest.raises(ValueError, match=r"'silent(_teacher)?' has a positive weight but gives"):
+    made = module(student, teacher, silent=Term(criterion, LOGITS))
+    with pytest.raises(ValueError, match=r"'silent' has a positive weight but gives the student"):
         trainer(tmp_path).fit(made, loader(batches))
     assert made.global_step == 0
 

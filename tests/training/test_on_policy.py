@@ -23,6 +23,7 @@ from lightning_distill import (
 )
 from lightning_distill.criteria import FusedLinearDivergence, HardLabel, JSD, ReverseKL, SoftTarget
 from lightning_distill.models.generation import batch_of, prompts, seeded, Text
+from lightning_distill.objective.normalisation import shares
 from lightning_distill.teachers import CachingTeacher
 from lightning_distill.training.replay_buffer import ReplayBuffer
 
@@ -577,7 +578,13 @@ def test_a_resumed_run_goes_on_as_an_uncut_one(tmp_path):
 def _gradients(made, given):
     made.prepare(batch())
     trained = made.training_batch(given)
-    made.objective(made.read_sources(trained)[0])["loss"].backward()
+    own = made.objective.count_batch(trained)[None]
+    everyone, ranks = own.clone(), 1
+    if torch.distributed.is_initialized():
+        ranks = torch.distributed.get_world_size()
+        torch.distributed.all_reduce(everyone)
+    (share,) = shares(own, everyone, ranks, made.objective.gathers(), averaged=1)
+    made.objective(made.read_sources(trained)[0], share)["loss"].backward()
     return trained, torch.cat([p.grad.flatten() for p in made.student.parameters()])
 
 
