@@ -66,7 +66,7 @@ def test_the_layers_that_are_asked_for_are_read_whatever_was_asked_for_before():
     assert graphs[2] - graphs[1] < len(asked), "each batch is compiled anew"
 
 
-def test_a_language_model_with_adapters_is_compared_without_its_logits():
+def test_a_language_model_with_adapters_is_compared_without_its_logits(unchecked_types):
     pytest.importorskip("peft", reason="pip install 'lightning-distill[lora]'")
     plain, teacher = (
         lora(causal("llama"), rank=2, target_modules=["v_proj"]),
