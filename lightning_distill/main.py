@@ -86,6 +86,13 @@ def _app(cfg: DictConfig) -> Any:
     try:
         _refuse_a_search_without_sweep()
         _refuse_sweeps_over_processes(cfg)
+    except ValueError as error:
+        if os.environ.get(FULL_ERROR) == "1":
+            raise
+        _report(error, Path(str(cfg.output_dir)))
+        # No other member would fare better.
+        sys.exit(1)
+    try:
         from .jobs import run
 
         return run(cfg)
