@@ -23,6 +23,9 @@ class ExactResuming(L.Callback):
     the same batches for the same random state goes on where it was. A loader with a `state_dict`
     is left to Lightning.
 
+    A stream that was cut within an epoch goes on with the right rows, and not with the same random
+    numbers: Lightning reads a batch ahead of it.
+
     A [`DistillationModule`][] brings this callback along. It is exact for checkpoints that are
     written at the end of an optimizer step, as [`LastCheckpoint`][] writes them.
 

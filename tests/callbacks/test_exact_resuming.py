@@ -221,11 +221,6 @@ SETTINGS = {
         "accumulate_grad_batches": 2,
         "kind": "shuffled",
     },
-    "stream, every step": {
-        "last": lambda folder: LastCheckpoint(folder, every_n_train_steps=1),
-        "kind": "stream",
-        "max_steps": 19,
-    },
     "seldom validated": {"check_val_every_n_epoch": 2},
     "stopped early": {"more": lambda: [EarlyStopping("wave", patience=1)], "max_epochs": 9},
 }
