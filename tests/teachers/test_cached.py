@@ -143,8 +143,7 @@ def test_training_from_kept_answers_equals_training_with_the_teacher(tmp_path, h
     assert_same_training(live, cached)
     # It is the teacher that is learnt from, and not only the labels.
     other = trained(tmp_path, bert(3, 16, seed=9), hint)
-    # Ten times what is called equal above.
-    assert max(abs(a - b) for a, b in zip(other[0], live[0], strict=True)) > 1e-5
+    assert max(abs(a - b) for a, b in zip(other[0], live[0], strict=True)) > 1e-3
 
 
 def test_answers_in_fewer_bits_are_near_and_not_equal(tmp_path):
