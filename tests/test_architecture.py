@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,18 @@ def test_criteria_wait_for_no_other_process_but_to_gather():
     for path in files("criteria"):
         assert path.stem == "_gather" or not reaches(path, "torch.distributed")
         assert path.stem == "_gather" or "torch.distributed." not in path.read_text()
+
+
+def test_graphs_are_gone_through_twice_in_one_place():
+    """Where compiled models allow it; elsewhere `retain_graph` fails for them."""
+    found = [p.name for p in PACKAGE.rglob("*.py") if "retain_graph=True" in p.read_text()]
+    assert found == ["compilation.py"]
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by their bare names: two of one name cannot be collected together."""
+    names = Counter(p.name for p in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, times in names.items() if times > 1 and name != "conftest.py"] == []
 
 
 def test_each_package_is_installed():

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.compilation import gradients_before_step
+
 
 def gradients(
     losses: Iterable[Float[Tensor, ""]], parameters: Sequence[Tensor]
@@ -13,7 +15,7 @@ def gradients(
     """The gradient of each loss over all parameters, in float32, the mean over the ranks."""
     found = []
     for loss in losses:
-        each = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        each = gradients_before_step(loss, parameters)
         flat = [
             torch.zeros_like(p) if g is None else g for g, p in zip(each, parameters, strict=True)
         ]

@@ -1,11 +1,12 @@
 """DOT: an optimizer that remembers the teacher's gradient longer than that of the labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..models.compilation import gradients_before_step
 from ._gradients import mean_over_ranks
 
 
@@ -60,9 +61,9 @@ class DOT(torch.optim.Optimizer):
             share: of this batch in the step, 1 over the number of accumulated batches.
         """
         parameters = [p for group in self.param_groups for p in group["params"]]
-        found = [None] * len(parameters)
+        found: Sequence[Tensor | None] = [None] * len(parameters)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)  # type: ignore[assignment]
+            found = gradients_before_step(loss, parameters)
         for p, g in zip(parameters, found, strict=True):
             new = torch.zeros_like(p) if g is None else share * g.detach()
             self._task[p] = self._task[p] + new if p in self._task else new

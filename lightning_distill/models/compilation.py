@@ -3,12 +3,13 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from weakref import WeakSet
 
 import torch
-from torch import nn
+from torch import nn, Tensor
 
 _compiled: "WeakSet[nn.Module]" = WeakSet()
 
@@ -54,14 +55,39 @@ def readable() -> Iterator[None]:
         # Nothing is compiled in this process; importing it would take seconds.
         yield
         return
+    hooks, graphs = _settings()
+    if not dynamo.config.skip_nnmodule_hook_guards:
+        # Another call around this one has set them.
+        yield
+        return
+    with hooks, graphs:
+        yield
+
+
+@cache
+def _settings() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     import torch._functorch.config
+    from torch._dynamo import config
 
     # Layers are read by hooks that come and go: without this the hooks of the first forward would
     # stay for ever. Gradients of single terms are taken before the step, which goes through a
     # graph twice.
-    hooks = dynamo.config.patch(skip_nnmodule_hook_guards=False)
-    with hooks, torch._functorch.config.patch(donated_buffer=False):
-        yield
+    hooks = config.patch(skip_nnmodule_hook_guards=False)
+    return hooks, torch._functorch.config.patch(donated_buffer=False)
+
+
+def gradients_before_step(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradients of a loss whose graph the step goes through again, compiled or not.
+
+    Args:
+        loss: a number with a graph, which is kept.
+        parameters: what to take the gradients of.
+
+    Returns:
+        One gradient for each, `None` for those that the loss does not depend on.
+    """
+    with readable():
+        return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
 
 @contextmanager

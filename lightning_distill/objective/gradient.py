@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.compilation import gradients_before_step
 from ..models.source import Source
 from .normalisation import count, rows_of
 from .term import Term
@@ -37,7 +38,7 @@ def check_gradient(
     if loss.requires_grad:
         # Those next to the output first: one that is moved is enough, and they cost little.
         for some in (parameters[-2:], parameters):
-            found = torch.autograd.grad(loss, some, retain_graph=True, allow_unused=True)
+            found = gradients_before_step(loss, some)
             reached = [g for g in found if g is not None]
             moved = any(bool(g.count_nonzero()) for g in reached)
             if moved:

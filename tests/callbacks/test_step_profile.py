@@ -114,7 +114,8 @@ def module(student, teacher, slow=None):
         return made
 
     def scheduler(optimizer):
-        return Scheduler(optimizer, 1) if slow == "scheduler" else StepLR(optimizer, 1)
+        made = Scheduler(optimizer, 1) if slow == "scheduler" else StepLR(optimizer, 1)
+        return {"scheduler": made, "interval": "step"}
 
     made = Module(student, teacher, Objective(terms), optimizer=optimizer, scheduler=scheduler)
     made.slow = slow

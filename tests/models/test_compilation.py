@@ -10,9 +10,11 @@ from tiny import bert, loader, text_batches, trainer
 from torch import nn
 
 from lightning_distill import DistillationModule, Objective, Term
+from lightning_distill.balance._gradients import gradients
 from lightning_distill.criteria import Hint, SoftTarget
 from lightning_distill.models.capture import capture
 from lightning_distill.models.compilation import compile_in_place
+from lightning_distill.models.inputs import call_model
 from lightning_distill.models.source import Source
 from lightning_distill.students import lora
 
@@ -141,6 +143,23 @@ def test_it_learns_the_same_and_its_weights_keep_their_names(tmp_path):
     assert list(fast.state_dict()) == list(plain.state_dict())
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(fast.state_dict()[name], value)
+
+
+@with_compiler
+def test_gradients_of_single_terms_are_taken_before_the_step():
+    torch.manual_seed(0)
+    plain = Net(4)
+    fast = compiled(copy.deepcopy(plain), "inductor")
+    found = {}
+    for name, net in (("plain", plain), ("fast", fast)):
+        logits = call_model(net, text_batches(1)[0]["input_ids"], {})["logits"]
+        losses = [logits.logsumexp(1).mean(), logits.square().mean()]
+        each = gradients(losses, list(net.parameters()))
+        sum(losses).backward()
+        summed = torch.cat([p.grad.flatten() for p in net.parameters()])
+        torch.testing.assert_close(each.sum(0), summed)
+        found[name] = each
+    torch.testing.assert_close(found["fast"], found["plain"])
 
 
 @with_compiler
