@@ -18,8 +18,8 @@ MIB = 2**20
 # On a CPU what one product or one softmax touches must fit the cache of a core: a product with a
 # large vocabulary takes half as long in blocks. Elsewhere a launch costs more than the cache saves.
 CACHE = MIB
-# In float16, gradients in the logits are kept so many times larger, for so many tokens at most.
-RAISED, ROWS = 16.0, 1024
+# In float16, gradients in the logits are kept so many times larger.
+RAISED = 64.0
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,9 @@ class Work:
         """What gradients in the logits are multiplied by while they are kept.
 
         Of a large vocabulary they are so small that float16 has few digits left for them, and the
-        loss is scaled later. Sums over the tokens of a chunk must not leave its range either.
+        loss is scaled later.
         """
-        return RAISED if self._in_float16 else 1.0
-
-    @property
-    def _in_float16(self) -> bool:
-        return self.student.weight.dtype == torch.float16
+        return RAISED if self.student.weight.dtype == torch.float16 else 1.0
 
     @property
     def differentiated(self) -> bool:
@@ -171,7 +167,7 @@ class Work:
         tokens, weight = len(self.student.hidden), self.student.weight
         row = len(weight) * weight.element_size() + self.target.row_bytes
         rows = max(self.chunk_bytes // row, 1)
-        count = -(-tokens // (min(rows, ROWS) if self._in_float16 else rows))
+        count = -(-tokens // rows)
         bounds = [tokens * i // max(count, 1) for i in range(count + 1)]
         return pairwise(bounds)
 
@@ -251,9 +247,9 @@ def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
     for block in _blocks(student.weight):
         part = gradient[:, block]
         if of_hidden is not None:
-            _add_product(total, part, student.weight[block], work.raised)
+            _add_product(total, part, student.weight[block], 1 / work.raised)
         if found.weight is not None:
-            _add_product(found.weight[block], part.T, hidden, work.raised)
+            _add_product(found.weight[block], part.T, hidden, 1 / work.raised)
         if found.bias is not None:
             of_bias = part.sum(0, dtype=found.bias.dtype)
             found.bias[block].add_(of_bias, alpha=1 / work.raised)
@@ -261,11 +257,16 @@ def _products(work: Work, gradient: Tensor, start: int, found: Found) -> None:
         of_hidden.copy_(total)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor, raised: float) -> None:
+def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
     if total.dtype == a.dtype:
-        total.addmm_(a, b, alpha=1 / raised)
+        total.addmm_(a, b, alpha=factor)
+    elif a.dtype != torch.float16:
+        total.add_(a @ b, alpha=factor)
+    # Sums over many tokens would leave the range of float16, and those over few lose digits.
+    elif a.is_cuda:
+        total.add_(torch.mm(a, b, out_dtype=total.dtype), alpha=factor)
     else:
-        total.add_(a @ b, alpha=1 / raised)
+        total.addmm_(a.to(total.dtype), b.to(total.dtype), alpha=factor)
 
 
 def _blocks(weight: Tensor) -> Iterator[slice]:

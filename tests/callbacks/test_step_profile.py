@@ -139,10 +139,9 @@ def test_the_part_that_sleeps_is_the_part_that_is_named(slow, student, teacher, 
     slow = slow if slow in PHASES else "optimizer"
     assert list(times.seconds) == list(PHASES)
     assert times.steps == 5 and times.seen == 7
-    for phase in PHASES:
-        # A busy machine may be late by itself, but not so much in one part, step after step.
-        least, most = (50, 90) if phase == slow else (0, 40)
-        assert least <= times.milliseconds(phase) < most, (phase, times)
+    # A busy machine is late by itself, but no other part is so late, step after step.
+    assert times.milliseconds(slow) >= 1000 * SLOW, times
+    assert max(PHASES, key=times.milliseconds) == slow, times
 
 
 class Clock(L.Callback):

@@ -338,6 +338,17 @@ def test_labels_may_be_the_tokens_themselves():
     assert_close(found, FusedLinearDivergence()(student, teacher, *heads, aligned != -100))
 
 
+on_each_device = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+        ),
+    ],
+)
+
+
 def near(dtype, tokens=256, width=64, vocabulary=3000):
     """A student close to its teacher, KL about 1e-3, both in a lower precision."""
     hidden = torch.randn(tokens, width)
@@ -372,6 +383,46 @@ def test_sixteen_bits_lose_no_more_than_a_float32_loss_on_the_same_logits(criter
     assert_close(fused[0], plain[0], rtol=1e-3, atol=1e-7)
     for i in (1, 2, 3):
         assert relative(fused[i], exact[i]) < 1.1 * relative(plain[i], exact[i])
+
+
+@on_each_device
+def test_float16_keeps_the_digits_of_a_large_vocabulary(device):
+    """Each class gets about 1 / 64,000 of the gradient, less than float16 keeps all digits of."""
+    vocabulary, width, tokens = 65_536, 16, 64
+    student, teacher = torch.randn(2, tokens, width).half().to(device)
+    weights = (0.02 * torch.randn(2, vocabulary, width)).half().to(device)
+
+    def of(dtype, fused):
+        hidden = student.to(dtype).requires_grad_()
+        ours, theirs = (nn.Linear(width, vocabulary, bias=False, dtype=dtype) for _ in range(2))
+        ours.weight.data, theirs.weight.data = weights.to(dtype)
+        model = FusedLinearDivergence(SoftTarget(1.0), fused=fused)
+        # As a GradScaler does it, after the loss.
+        loss = 1024 * model(hidden, teacher.to(dtype), ours, theirs)
+        return gradients(loss, hidden, ours.weight)
+
+    exact = of(torch.float64, False)
+    fused, plain = (of(torch.float16, fused) for fused in (True, False))
+    # That of the hidden states is rounded twice, by half a digit at most each time.
+    assert relative(fused[0], exact[0]) < 2**-11
+    assert relative(fused[1], exact[1]) < relative(plain[1], exact[1]) < 1e-3
+
+
+@on_each_device
+def test_float16_sums_over_many_tokens_stay_in_its_range(device):
+    tokens, width = 2048, 4
+    hidden = torch.full((tokens, width), 50.0, dtype=torch.float16, device=device)
+    ours, theirs = (
+        nn.Linear(width, 8, bias=False, dtype=torch.float16, device=device) for _ in range(2)
+    )
+    ours.weight.data.zero_()
+    theirs.weight.data.zero_()
+    # The teacher is sure of one class: it gets nearly -1 from every token, over 89,000 in all.
+    theirs.weight.data[0] = 1.0
+    loss = FusedLinearDivergence(SoftTarget(1.0))(hidden, hidden, ours, theirs)
+    (found,) = gradients(loss, ours.weight)
+    assert found[0].tolist() == pytest.approx([-50 * 7 / 8] * width, rel=2e-3)
+    assert found[1].tolist() == pytest.approx([50 / 8] * width, rel=2e-3)
 
 
 def test_gradients_of_sixteen_bits_are_summed_in_thirty_two():
