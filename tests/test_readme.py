@@ -45,6 +45,7 @@ def test_the_python_examples_run_one_after_another(monkeypatch, tmp_path):
     assert [len(b["teacher"]["spans"]) for b in batches] == [8, 1]
 
 
+@pytest.mark.slow
 def test_the_criterion_of_ones_own(monkeypatch, tmp_path):
     criterion = next(b for b in blocks("python") if "class LogCosh" in b)
     (tmp_path / "my_criteria.py").write_text(criterion)
@@ -87,6 +88,7 @@ def typed_in_the_table(wanted: str) -> list[str]:
     return [word for code in re.findall(r"`(.*?)`", row) for word in shlex.split(code)]
 
 
+@pytest.mark.slow
 def test_the_schedule_of_the_table(monkeypatch, tmp_path):
     write_rows(tmp_path)
     typed = typed_in_the_table("a schedule")
@@ -104,6 +106,7 @@ def test_the_schedule_of_the_table(monkeypatch, tmp_path):
     assert weights == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_every_layer_of_the_table(monkeypatch, tmp_path):
     write_rows(tmp_path)
     typed = typed_in_the_table("every layer, spread evenly")
@@ -111,6 +114,7 @@ def test_every_layer_of_the_table(monkeypatch, tmp_path):
     assert "train/hint" in rows_of(tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_what_chooses_the_best_student_in_the_table(monkeypatch, tmp_path):
     write_rows(tmp_path)
     run_small(monkeypatch, tmp_path, *typed_in_the_table("what chooses the best student"))

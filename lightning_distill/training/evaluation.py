@@ -20,6 +20,7 @@ from ..models.batch import (
 from ..models.inputs import named
 from ..objective.names import check_name
 from ..objective.normalisation import Means
+from .monitored import check_measured
 
 
 def metrics_of_stages(
@@ -106,13 +107,32 @@ class Evaluation:
         self._log_metrics(loader, batch, student, teacher)
 
     def end(self) -> None:
-        """Log the mean of every term over all rows of each loader that count in it."""
+        """Log the mean of every term over all rows of each loader that count in it.
+
+        Raises:
+            ValueError: if what chooses the best weights was measured on nothing.
+        """
+        expected, found = self._measured()
         with self.module.objective.evaluating():
             if self.module.objective.prepared and self.module.objective.terms:
-                self._log_means()
+                expected.append(f"{self.stage}/loss")
+                found |= self._log_means()
+        check_measured(self.module.trainer, self.stage, expected, found)
 
-    def _log_means(self) -> None:
-        objective = self.module.objective
+    def _measured(self) -> tuple[list[str], set[str]]:
+        """The names of all metrics of the student, and of those that were given anything."""
+        metrics = {
+            _of_loader(f"{self.stage}/{name}", loader): metric
+            for loader in range(len(self.means))
+            for name, metric in self._metrics(self.stage, loader).items()
+        }
+        times = torch.tensor([m.update_count for m in metrics.values()], device=self.module.device)
+        if metrics:
+            times = self.module.trainer.strategy.reduce(times, reduce_op="sum")
+        return list(metrics), {n for n, t in zip(metrics, times.tolist(), strict=True) if t}
+
+    def _log_means(self) -> set[str]:
+        objective, found = self.module.objective, set()
         weights = objective.weights()
         for loader, own in enumerate(self.means):
             sums = own.sums.to(self.module.device)
@@ -120,6 +140,8 @@ class Evaluation:
             values = {
                 name: mean for name, mean, any_ in zip(weights, means, there, strict=True) if any_
             }
+            if not values:
+                continue
             total = torch.zeros((), device=sums.device)
             for name, value in values.items():
                 total += weights[name] * value
@@ -127,6 +149,8 @@ class Evaluation:
             for name, value in {**values, **objective.summed(values)}.items():
                 self._log(f"{self.stage}/{name}", value, loader)
             self._log(f"{self.stage}/loss", total, loader)
+            found.add(f"{self.stage}/loss")
+        return found
 
     def _log(self, name: str, value: Tensor, loader: int) -> None:
         # Equal on every rank already; Lightning warns of what is not marked so.

@@ -433,6 +433,7 @@ def test_a_full_disk_is_one_clear_error_and_what_was_written_stays(tmp_path):
         AnswerStore(tmp_path / "kept")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "fork"),
     reason="this system does not fork: processes open the files by themselves",

@@ -226,7 +226,13 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+QUICK = ("epochs", "shuffled", "stream", "accumulation")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS],
+)
 def setting(request, tmp_path_factory):
     options = SETTINGS[request.param]
     return options, run(tmp_path_factory.mktemp("uncut"), **options)
@@ -241,6 +247,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path, setting, ho
     check(uncut, tmp_path / "cut", hook, count, **options)
 
 
+@pytest.mark.slow
 def test_workers_read_the_right_epoch_too(tmp_path):
     options = {"workers": 2, "max_epochs": 3}
     check(run(tmp_path / "whole", **options), tmp_path / "cut", "on_train_batch_end", 13, **options)
@@ -299,6 +306,7 @@ def test_a_checkpoint_between_two_batches_of_a_step_is_said_to_be_inexact(tmp_pa
     assert "after 1 of the 2 batches of a step, and their gradients are not in it" in caplog.text
 
 
+@pytest.mark.slow
 def test_other_processes_are_said_to_be_inexact(tmp_path, caplog):
     run(tmp_path, "on_train_epoch_start", 1)
     path = tmp_path / "last.ckpt"
@@ -319,6 +327,7 @@ def test_a_checkpoint_of_an_older_version_goes_on_too(tmp_path):
     assert trainer.global_step == 24 and again.seen[0][:2] == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_moved_folder_keeps_its_best(tmp_path):
     _, _, best = run(tmp_path / "whole")
     run(tmp_path / "cut", "on_train_epoch_start", 3)

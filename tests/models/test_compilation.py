@@ -41,6 +41,7 @@ def tensor(value):
     return value[0] if isinstance(value, tuple) else value
 
 
+@pytest.mark.slow
 def test_the_layers_that_are_asked_for_are_read_whatever_was_asked_for_before():
     plain = bert(2, 16, seed=1).eval()
     fast = compiled(copy.deepcopy(plain))
@@ -68,6 +69,7 @@ def test_the_layers_that_are_asked_for_are_read_whatever_was_asked_for_before():
     assert graphs[2] - graphs[1] < len(asked), "each batch is compiled anew"
 
 
+@pytest.mark.slow
 def test_a_language_model_with_adapters_is_compared_without_its_logits(unchecked_types):
     pytest.importorskip("peft", reason="pip install 'lightning-distill[lora]'")
     plain, teacher = (
@@ -135,6 +137,7 @@ def trained(tmp_path, fast):
     return module, {name: float(value) for name, value in run.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @with_compiler
 def test_it_learns_the_same_and_its_weights_keep_their_names(tmp_path):
     plain, expected = trained(tmp_path, False)

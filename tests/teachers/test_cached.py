@@ -129,6 +129,7 @@ def assert_same_training(one, other):
         torch.testing.assert_close(weight, other_weights[name], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hint", [False, True])
 def test_training_from_kept_answers_equals_training_with_the_teacher(tmp_path, hint):
     live = trained(tmp_path, teacher(), hint)
@@ -146,6 +147,7 @@ def test_training_from_kept_answers_equals_training_with_the_teacher(tmp_path, h
     assert max(abs(a - b) for a, b in zip(other[0], live[0], strict=True)) > 1e-3
 
 
+@pytest.mark.slow
 def test_answers_in_fewer_bits_are_near_and_not_equal(tmp_path):
     live = trained(tmp_path, teacher(), hint=True)
     kept = CachingTeacher(teacher(), tmp_path / "kept", hidden_dtype="float8")
@@ -176,6 +178,7 @@ def _worker(rank, port, folder):
     torch.save((live, kept, cached, counted.runs), f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_keep_and_read_side_by_side(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -194,6 +197,7 @@ def test_two_ranks_keep_and_read_side_by_side(tmp_path):
     assert_same_training((losses, weights), trained(tmp_path, teacher()))
 
 
+@pytest.mark.slow
 def test_metrics_of_the_teacher_are_read_too(tmp_path):
     loader = Shuffled().train_dataloader()
     found = []

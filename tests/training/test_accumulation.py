@@ -302,6 +302,7 @@ def _worker(rank, folder, port):
     torch.save(student.state_dict(), f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_with_uneven_tokens_and_accumulation_are_one_batch(tmp_path):
     # Rank 0 has batches 0, 2, 4 and then 6, rank 1 has 1, 3, 5 and then 7.
     in_two_processes(_worker, (str(tmp_path), free_port()))

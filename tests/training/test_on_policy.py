@@ -627,6 +627,7 @@ def ranks(tmp_path_factory):
         return dict(results)
 
 
+@pytest.mark.slow
 def test_two_processes_with_texts_of_other_lengths_give_the_gradient_of_one(ranks):
     trained, gradient = _gradients(greedy_module(), batch(rows=16))
     assert ranks[0]["tokens"] / 5 != ranks[1]["tokens"] / 11

@@ -183,6 +183,7 @@ def test_the_order_is_that_of_the_file_names_whatever_the_folder_says(library, m
     assert plain[0] == [f"The text of {p}.{m} itself." for p in "ab" for m in "xyz"]
 
 
+@pytest.mark.slow
 def test_changing_the_answer_does_not_change_the_next_one():
     texts, names = stdlib_docstrings(2)
     wanted = list(texts), list(names)
@@ -210,6 +211,7 @@ def test_more_packages_than_there_are_is_refused(library):
         stdlib_docstrings(2)
 
 
+@pytest.mark.slow
 def test_this_python_gives_sixteen_packages_with_enough_texts_each():
     texts, names = stdlib_docstrings()
     counts = Counter(names)
