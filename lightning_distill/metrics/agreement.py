@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..tasks import Task, task_named
+from ..tasks import Classification, Task, task_named
 
 
 class Agreement(Metric):
@@ -18,7 +18,8 @@ class Agreement(Metric):
 
     Args:
         task: a [`Task`][lightning_distill.tasks.Task], or the name of one: `classification`,
-            `multi_label`, `regression`, ...
+            `multi_label`, `regression`, ... By default that of the module that measures it, and
+            a classification where there is none.
         tolerance: largest difference, in label units, that counts as equal in regression.
     """
 
@@ -27,9 +28,10 @@ class Agreement(Metric):
     full_state_update = False
     needs_teacher = True
 
-    def __init__(self, task: str | Task = "classification", tolerance: float = 0.5):
+    def __init__(self, task: str | Task | None = None, tolerance: float = 0.5):
         super().__init__()
-        self.task, self.tolerance = task_named(task), tolerance
+        self.task = None if task is None else task_named(task)
+        self.tolerance = tolerance
         self.equal: Tensor
         self.total: Tensor
         self.add_state("equal", default=torch.tensor(0), dist_reduce_fx="sum")
@@ -42,7 +44,7 @@ class Agreement(Metric):
                 f"student and teacher must predict the same classes, got shapes "
                 f"{tuple(student.shape)} and {tuple(teacher.shape)}."
             )
-        equal = self.task.agree(student, teacher, self.tolerance)
+        equal = (self.task or Classification()).agree(student, teacher, self.tolerance)
         self.equal += equal.sum()
         self.total += equal.numel()
 

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
 from ..tasks import infer_task, Task
-from .traits import batch_entries, needs_teacher, reads_rows
+from .traits import batch_entries, needs_teacher, reads_rows, take_task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
@@ -104,6 +104,7 @@ class Samples:
             if self.are_sequences:
                 return
         entries = {name: self.entries[name] for name in batch_entries(metric)}
+        take_task(metric, self.task)
         if needs_teacher(metric):
             if self.teacher is not None:
                 metric.update(*_of_both(self.predicted, self.teacher, self.are_tokens), **entries)

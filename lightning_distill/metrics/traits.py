@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ..tasks import Task
+
 
 def needs_teacher(metric: Any) -> bool:
     """Whether a metric, or a class of metrics, compares the predictions of both models."""
@@ -16,6 +18,12 @@ def batch_entries(metric: Any) -> tuple[str, ...]:
 def reads_rows(metric: Any) -> bool:
     """Whether a metric of tokens is given whole rows, such as one that looks for entities."""
     return bool(getattr(metric, "reads_rows", False))
+
+
+def take_task(metric: Any, task: Task) -> None:
+    """Tell a metric the task of the data, if it has a `task` and nobody named one."""
+    if getattr(metric, "task", task) is None:
+        metric.task = task
 
 
 def reads_softmax(metric: Any) -> bool:

@@ -108,7 +108,8 @@ def _check_tuple(batch: Any, model: nn.Module) -> None:
 
 def call_model(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
     """Run `model` on keywords, arguments or one tensor."""
-    if "use_cache" not in options and configured(model, "use_cache"):
+    named_there = isinstance(inputs, Mapping) and "use_cache" in inputs
+    if not named_there and "use_cache" not in options and configured(model, "use_cache"):
         # Keys and values for generation would only fill memory.
         options = {**options, "use_cache": False} if accepts(model, "use_cache") else options
     try:

@@ -134,7 +134,10 @@ class Teacher(nn.Module):
         return self.run(self.teacher_inputs(batch), options)
 
     def run(self, inputs: Any, options: Mapping[str, Any]) -> Any:
-        """Run it on keywords, arguments or one tensor."""
+        """Run it on keywords, arguments or one tensor.
+
+        A subclass whose answers are had in another way overrides this, and nothing else.
+        """
         # A teacher within another one is asked by this alone.
         self._stay_in_eval_mode()
         return call_model(self._runs(), inputs, dict(options))
@@ -170,10 +173,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """What the model returns."""
-        assert self.model is not None
-        self._stay_in_eval_mode()
-        return self.model(*args, **inputs)
+        """What `run` returns for arguments in the order of the model's own, or by name."""
+        if not inputs:
+            return self.run(args[0] if len(args) == 1 else args, {})
+        return self.run({**dict(zip(self.input_names, args, strict=False)), **inputs}, {})
 
     # Around a run.
 

@@ -255,3 +255,16 @@ def test_a_batch_is_left_as_it_was():
     for samples in Samples.of(batch, torch.zeros(4, 9, 50), metrics=metrics().values()):
         samples.feed(Perplexity())
     assert all(torch.equal(batch[k], before[k]) for k in before)
+
+
+def test_agreement_is_that_of_the_modules_task(tmp_path):
+    """Independent labels agree by their signs, whatever is largest."""
+    student, teacher = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    terms = {"hard": Term(HardLabel("binary_cross_entropy"), LABELS)}
+    module = DistillationModule(student, teacher, Objective(terms), {"agreement": Agreement()})
+    x, y = torch.randn(8, 2), torch.randint(0, 2, (8, 3)).float()
+    (found,) = trainer(tmp_path).test(module, loader([(x, y)]))
+    equal = ((student(x) > 0) == (teacher(x) > 0)).all(-1).float().mean()
+    assert found["test/agreement"] == pytest.approx(equal.item())
+    assert equal != (student(x).argmax(-1) == teacher(x).argmax(-1)).float().mean()
+    assert Agreement().task is None and Agreement("regression").task.name == "regression"

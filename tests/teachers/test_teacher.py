@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from tiny import bert, loader, text_batches, trainer
+from tiny import bert, gpt2, loader, text_batches, trainer
 from torch import nn
 from torch.testing import assert_close
 
@@ -266,3 +266,29 @@ def test_a_scripted_model_can_be_kept():
     kept.freeze()
     assert not any(p.requires_grad for p in scripted.parameters())
     assert not kept.answers(torch.ones(1, 3))[0].requires_grad
+
+
+def test_whoever_asks_comes_to_the_same_place():
+    class Doubled(Teacher):
+        def run(self, inputs, options):
+            return {"logits": 2 * super().run(inputs, options)["logits"]}
+
+    model, batch = bert(1, 8).eval(), text_batches(1)[0]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = 2 * model(**inputs).logits
+    teacher = Doubled(model)
+    asked = (
+        teacher(**inputs),
+        teacher(*inputs.values()),
+        teacher(batch["input_ids"], attention_mask=batch["attention_mask"]),
+        teacher.answers(batch)[0],
+    )
+    for found in asked:
+        torch.testing.assert_close(found["logits"], expected)
+
+
+def test_what_is_given_by_name_is_not_given_twice():
+    model = gpt2(1, 8).eval()
+    ids = torch.arange(6)[None]
+    assert Teacher(model)(input_ids=ids, use_cache=True).past_key_values is not None
+    assert Teacher(model)(input_ids=ids).past_key_values is None
