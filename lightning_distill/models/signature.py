@@ -1,6 +1,5 @@
 """What a model's forward takes, through whatever wrapper; a hint, for it need not be the truth."""
 
-import inspect
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .submodules import innermost
+from .submodules import forward_parameters, innermost
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def signature(model: nn.Module) -> Signature:
     if isinstance(inner, torch.jit.ScriptModule):
         return _of_script(inner)
     try:
-        parameters = inspect.signature(inner.forward).parameters.values()
+        parameters = forward_parameters(inner)
     except ValueError:
         return Signature(takes_any=True)
     named = [

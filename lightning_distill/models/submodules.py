@@ -1,6 +1,8 @@
 """The parts of a model by the paths that they have without a wrapper around it."""
 
 import inspect
+from functools import lru_cache
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -48,11 +50,28 @@ def _parts(model: nn.Module) -> dict[str, nn.Module]:
     return dict(model.named_children())
 
 
+def forward_parameters(model: nn.Module) -> tuple[inspect.Parameter, ...]:
+    """What the forward of a module takes, `self` apart.
+
+    Raises:
+        ValueError: if it has no signature, as that of a traced module.
+    """
+    forward = model.forward
+    if inspect.ismethod(forward) and inspect.isfunction(forward.__func__):
+        return _parameters_of_method(forward.__func__)
+    return tuple(inspect.signature(forward).parameters.values())
+
+
+# Asked several times in every step, and slow to find out.
+@lru_cache(maxsize=256)
+def _parameters_of_method(function: FunctionType) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(MethodType(function, object())).parameters.values())
+
+
 def _hands_on_everything(model: nn.Module) -> bool:
     try:
-        parameters = inspect.signature(model.forward).parameters.values()
+        parameters = forward_parameters(model)
     except ValueError:
-        # A traced module has no signature.
         return False
     kinds = {p.kind for p in parameters}
     return bool(kinds) and kinds <= {

@@ -134,6 +134,31 @@ def test_torchscript_teaches(tmp_path, make, batch):
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
+def test_a_signature_is_that_of_the_forward_that_the_model_has_now():
+    class Plain(nn.Module):
+        def forward(self, x, mask=None):
+            return x
+
+    class Other(Plain):
+        def forward(self, x, *, scale, **options):
+            return x
+
+    class Starred(nn.Module):
+        def forward(*everything, y=1):
+            return everything[1]
+
+    first, second = Plain(), Plain()
+    assert signature(first).names == signature(second).names == ("x", "mask")
+    first.forward = lambda ids: ids
+    assert signature(first).names == ("ids",) and signature(second).names == ("x", "mask")
+    other = signature(Other())
+    assert other.names == ("x", "scale") and other.positional == ("x",)
+    assert other.required == {"x", "scale"} and other.takes_any
+    assert signature(Starred()).names == ("y",)
+    Plain.forward = lambda self, z: z
+    assert signature(second).names == ("z",)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_layers_of_torchscript_are_refused():
     inputs = {"student": "student.layer:layer", "teacher": "teacher.layer:layer"}
