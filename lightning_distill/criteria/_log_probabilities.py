@@ -72,6 +72,24 @@ def log_softmax_and_softmax(
     return *_both(student), *_both(teacher)
 
 
+def kl_and_softmax(
+    student: Float[Tensor, "*batch classes"],
+    teacher: Float[Tensor, "*batch classes"],
+    temperature: Temperature,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """KL(p, q) in nats, q and p, at a temperature, in float32 at least; nothing is differentiated.
+
+    As [`kl`][] of [`log_softmax`][], in fewer passes over the classes: the logarithms are not made.
+    """
+    student, teacher = at_temperature(student, teacher, temperature)
+    q, p = student.softmax(-1), teacher.softmax(-1)
+    # Where p is 0, its logit may be minus infinity, and where q is 0 alone, this becomes infinite.
+    apart = (teacher - student).nan_to_num_().mul_(p).sum(dim=-1)
+    # The logarithm of the sum of exp; at the maximum softmax is one over it.
+    normal = teacher.amax(-1) - student.amax(-1) - (p.amax(-1) / q.amax(-1)).log()
+    return _or_infinite(apart - normal), q, p
+
+
 def _both(logits: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = logits.softmax(-1)
     # One exp for both: at the maximum, where nothing is lost, softmax is one over its sum.

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._check import check_temperature, masked_mean, Number, positive, Temperature, temperature_of
-from ._log_probabilities import kl, log_probabilities, log_softmax_and_softmax, WithGradient
+from ._log_probabilities import kl, kl_and_softmax, log_probabilities, WithGradient
 from .criterion import Criterion
 
 
@@ -40,8 +40,8 @@ def soft_target_with_gradient(
 
     $$\tau \, (q - p), \quad p = \sigma(t / \tau), \; q = \sigma(s / \tau)$$
     """
-    log_q, q, log_p, p = log_softmax_and_softmax(student, teacher, temperature)
-    values, gradient = kl(log_p, log_q, p) * temperature**2, q.sub_(p)
+    divergence, q, p = kl_and_softmax(student, teacher, temperature)
+    values, gradient = divergence * temperature**2, q.sub_(p)
     return values, gradient if temperature == 1 else gradient.mul_(temperature)
 
 
