@@ -1,16 +1,68 @@
-"""Tests over two processes, without starting Python and importing torch anew for each."""
+"""Tests over other processes, without starting Python and importing torch anew for each."""
 
 import multiprocessing
+import os
+import runpy
 import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch.multiprocessing as mp
 
-multiprocessing.set_forkserver_preload(["torch", "torch.distributed", "hypothesis", "pytest"])
+# Not the package itself, which some tests take from a wheel.
+PRELOADED = "torch torch.distributed hypothesis pytest lightning.pytorch torchmetrics hydra"
+MODELS = "datasets transformers.models.auto.modeling_auto transformers.models.bert.modeling_bert"
+multiprocessing.set_forkserver_preload(f"{PRELOADED} {MODELS} matplotlib.pyplot".split())
 
 
 def in_two_processes(worker, arguments):
     """Call `worker(rank, *arguments)` for both ranks at once, forked from a process kept for it."""
     mp.start_processes(worker, arguments, nprocs=2, start_method="forkserver")
+
+
+def run_program(
+    program: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess:
+    """As `subprocess.run([program, *arguments])` of a Python program, forked in the same way.
+
+    Args:
+        program: a file.
+        arguments: its own.
+        folder: where it runs.
+        environment: all of its variables; what is imported already has seen those of the tests.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [os.path.join(scratch, name) for name in ("out", "err")]
+        process = multiprocessing.get_context("forkserver").Process(
+            target=_become, args=(str(program), arguments, str(folder), dict(environment), files)
+        )
+        process.start()
+        process.join(300)
+        assert process.exitcode is not None, "It took more than five minutes."
+        printed = [Path(file).read_text() for file in files]
+    return subprocess.CompletedProcess([program, *arguments], process.exitcode, *printed)
+
+
+def _become(program, arguments, folder, environment, files):
+    for descriptor, file in zip((1, 2), files, strict=True):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [program, *arguments]
+    sys.path[:0] = [os.path.dirname(program), *environment["PYTHONPATH"].split(os.pathsep)]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def free_port():

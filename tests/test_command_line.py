@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_program
 from safetensors.torch import load_file
 from tiny import bert
 from torch.testing import assert_close
@@ -120,14 +121,7 @@ def command(installed, work, tmp_path):
         }
         # Coverage would follow the subprocess into the wheel's copy.
         env.pop("COV_CORE_SOURCE", None)
-        done = subprocess.run(
-            [str(installed / "bin" / "lightning-distill"), *arguments],
-            cwd=work,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = run_program(installed / "bin" / "lightning-distill", arguments, work, env)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done
 
@@ -147,11 +141,11 @@ def report(tmp_path: Path) -> dict:
     return json.loads((tmp_path / "run" / "report.json").read_text())
 
 
-def test_the_package_is_the_wheels(command, installed, work):
-    code = "import lightning_distill.main as m; print(m.__file__)"
-    env = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=work, env=env, capture_output=True)
-    assert str(installed) in done.stdout.decode()
+def test_the_package_is_the_wheels(installed, work, tmp_path):
+    program = tmp_path / "where.py"
+    program.write_text("import lightning_distill.main as m\nprint(m.__file__)\n")
+    done = run_program(program, [], work, {**os.environ, "PYTHONPATH": str(installed)})
+    assert done.returncode == 0 and str(installed) in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
