@@ -76,8 +76,17 @@ OmegaConf.register_new_resolver("agreement_task", lambda task: task, replace=Tru
 
 @hydra.main(version_base="1.3", config_path="pkg://lightning_distill.conf", config_name="main")
 def _app(cfg: DictConfig) -> Any:
-    # The configuration is composed; processes that a job starts shall not find it set either.
-    _unset_full_error()
+    # The configuration is composed; processes that a job starts shall not find it set.
+    by_main = _unset_full_error()
+    try:
+        return _run(cfg)
+    finally:
+        # A sweep's failed members are reported after the last one, and not by Hydra's own text.
+        if by_main:
+            _set_full_error()
+
+
+def _run(cfg: DictConfig) -> Any:
     # Classes next to where the command is typed can be named by `_target_`.
     sys.path.insert(0, os.getcwd())
     # Threads of torch that wait for each other by spinning make a step twenty times as slow as
@@ -178,9 +187,16 @@ def _message(error: BaseException) -> str:
     return f"{name}{text}" + (f" (in {where})" if where and where not in text else "")
 
 
-def _unset_full_error() -> None:
-    if os.environ.pop(BY_MAIN, None) is not None:
+def _set_full_error() -> None:
+    os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
+
+
+def _unset_full_error() -> bool:
+    """Whether it was set by `main`, and not by whoever typed the command."""
+    by_main = os.environ.pop(BY_MAIN, None) is not None
+    if by_main:
         os.environ.pop(FULL_ERROR, None)
+    return by_main
 
 
 # What to type where a group was set to null, which Hydra does not know.
@@ -217,7 +233,7 @@ def main() -> None:
     """Entry point of the command."""
     if os.environ.get(FULL_ERROR) == "1":
         return _app()
-    os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
+    _set_full_error()
     try:
         return _app()
     except MemberFailed as error:

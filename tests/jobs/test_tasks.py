@@ -282,13 +282,25 @@ def test_a_resumed_run_takes_no_overrides(run, tmp_path, capsys):
     assert "leave out trainer.max_epochs=9, or start a new run" in capsys.readouterr().err
 
 
-def test_another_recipe_is_another_teacher(run, tmp_path, capsys):
+def test_another_recipe_is_another_teacher(run, tmp_path, capsys, monkeypatch):
     data = [*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false"]
     run(*data)
-    for same in ([], ["trainer.max_epochs=1"], ["optimizer.lr=1e-3"], ["data.labelled_rows=20"]):
-        capsys.readouterr()
-        run(*data, *same)
-        assert "Teacher: found in" in capsys.readouterr().out, same
+    capsys.readouterr()
+    run(*data)
+    assert "Teacher: found in" in capsys.readouterr().out
+    # Where it would be kept shows which teacher it is, and nothing needs to be trained for that.
+    kept = []
+    stop = lambda folder: (kept.append(folder), sys.exit(0))  # noqa: E731
+    module = sys.modules["lightning_distill.run.trained_teacher"]
+    monkeypatch.setattr(module, "_check_writable", stop)
+
+    def key(*more):
+        with pytest.raises(SystemExit):
+            run(*data, f"teacher.folder={tmp_path / 'nothing'}", *more)
+        return kept.pop()
+
+    for same in (["trainer.max_epochs=1"], ["optimizer.lr=1e-3"], ["data.labelled_rows=20"]):
+        assert key(*same) == key(), same
     others = [
         ["optimizer.weight_decay=0.5"],
         ["scheduler=cosine"],
@@ -300,9 +312,8 @@ def test_another_recipe_is_another_teacher(run, tmp_path, capsys):
         ["data.length_bucketing=false"],
         ["data.seed=99"],
     ]
-    for other in others:
-        run(*data, *other)
-        assert "Teacher: training once" in capsys.readouterr().out, other
+    keys = {key(), *(key(*other) for other in others)}
+    assert len(keys) == 1 + len(others)
 
 
 @pytest.mark.parametrize("library", ["torch", "transformers", "lightning", "tokenizers"])
