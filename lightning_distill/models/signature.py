@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .submodules import forward_parameters, innermost
+from .submodules import innermost, of_forward, Parameters
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,13 @@ def signature(model: nn.Module) -> Signature:
     if isinstance(inner, torch.jit.ScriptModule):
         return _of_script(inner)
     try:
-        parameters = forward_parameters(inner)
+        return _of_parameters(inner)
     except ValueError:
         return Signature(takes_any=True)
+
+
+@of_forward
+def _of_parameters(parameters: Parameters) -> Signature:
     named = [
         p for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     ]

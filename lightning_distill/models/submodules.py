@@ -1,9 +1,10 @@
 """The parts of a model by the paths that they have without a wrapper around it."""
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -13,6 +14,8 @@ from .peft_parts import adapted_model, is_adapted, WRAPPED
 # the names of its weights too, and so in everybody's checkpoints.
 COMPILED = "_orig_mod"
 PREFIXES = (WRAPPED, f"{COMPILED}.", "module.")
+Parameters = tuple[inspect.Parameter, ...]
+Answer = TypeVar("Answer")
 
 
 def unwrapped(model: Any) -> Any:
@@ -50,34 +53,44 @@ def _parts(model: nn.Module) -> dict[str, nn.Module]:
     return dict(model.named_children())
 
 
-def forward_parameters(model: nn.Module) -> tuple[inspect.Parameter, ...]:
-    """What the forward of a module takes, `self` apart.
+def of_forward(question: Callable[[Parameters], Answer]) -> Callable[[nn.Module], Answer]:
+    """Let a question about the parameters of a forward, `self` apart, be asked of a module.
 
-    Raises:
-        ValueError: if it has no signature, as that of a traced module.
+    Asked several times in every step, and slow to find out: each method is looked at once.
+
+    What is made raises a `ValueError` for a forward without a signature, as of a traced module.
     """
-    forward = model.forward
-    if inspect.ismethod(forward) and inspect.isfunction(forward.__func__):
-        return _parameters_of_method(forward.__func__)
-    return tuple(inspect.signature(forward).parameters.values())
+
+    @lru_cache(maxsize=256)
+    def of_method(function: FunctionType) -> Answer:
+        return question(parameters(MethodType(function, object())))
+
+    def parameters(forward: Callable[..., Any]) -> Parameters:
+        return tuple(inspect.signature(forward).parameters.values())
+
+    def ask(model: nn.Module) -> Answer:
+        forward = model.forward
+        if inspect.ismethod(forward) and inspect.isfunction(forward.__func__):
+            return of_method(forward.__func__)
+        return question(parameters(forward))
+
+    return ask
 
 
-# Asked several times in every step, and slow to find out.
-@lru_cache(maxsize=256)
-def _parameters_of_method(function: FunctionType) -> tuple[inspect.Parameter, ...]:
-    return tuple(inspect.signature(MethodType(function, object())).parameters.values())
-
-
-def _hands_on_everything(model: nn.Module) -> bool:
-    try:
-        parameters = forward_parameters(model)
-    except ValueError:
-        return False
+@of_forward
+def _takes_everything(parameters: Parameters) -> bool:
     kinds = {p.kind for p in parameters}
     return bool(kinds) and kinds <= {
         inspect.Parameter.VAR_POSITIONAL,
         inspect.Parameter.VAR_KEYWORD,
     }
+
+
+def _hands_on_everything(model: nn.Module) -> bool:
+    try:
+        return _takes_everything(model)
+    except ValueError:
+        return False
 
 
 def submodules(model: nn.Module) -> dict[str, nn.Module]:

@@ -28,9 +28,11 @@ class KeepsTeachers(nn.Module):
         return kept
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.kept_teachers.pop(name, None)
+        kept = self.__dict__.get("_kept_teachers")
+        if kept:
+            kept.pop(name, None)
         # `_modules` is there once `nn.Module.__init__` has run.
-        is_module = "_modules" in self.__dict__ and isinstance(value, nn.Module)
+        is_module = isinstance(value, nn.Module) and "_modules" in self.__dict__
         if is_module and self.is_teacher(name, value):
             self.kept_teachers[name] = Teacher.of(value)
             self.kept_teachers[name].freeze()
