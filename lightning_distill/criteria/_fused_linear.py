@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from ._check import in_full_precision
 from ._log_probabilities import WithGradient
@@ -20,6 +21,8 @@ MIB = 2**20
 CACHE = MIB
 # In float16, gradients in the logits are kept so many times larger.
 RAISED = 64.0
+# Products of float16 on CUDA that are returned in float32 came with this version.
+SUMS_WIDER = TorchVersion(torch.__version__) >= (2, 8)
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
     elif a.dtype != torch.float16:
         total.add_(a @ b, alpha=factor)
     # Sums over many tokens would leave the range of float16, and those over few lose digits.
-    elif a.is_cuda:
+    elif a.is_cuda and SUMS_WIDER:
         total.add_(torch.mm(a, b, out_dtype=total.dtype), alpha=factor)
     else:
         total.addmm_(a.to(total.dtype), b.to(total.dtype), alpha=factor)
