@@ -56,7 +56,7 @@ def readable() -> Iterator[None]:
         yield
         return
     hooks, graphs = _settings()
-    if not dynamo.config.skip_nnmodule_hook_guards:
+    if not (dynamo.config.skip_nnmodule_hook_guards or torch._functorch.config.donated_buffer):
         # Another call around this one has set them.
         yield
         return
