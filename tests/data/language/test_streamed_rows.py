@@ -27,7 +27,9 @@ LINES = [f"{i} {text}" for i in range(30) for text in TEXTS][:-1]
 def corpus(folder, **options):
     """Two files of lines, and one for validation."""
     for name, lines in (("a", LINES[:100]), ("b", LINES[100:]), ("c", LINES[:5])):
-        (folder / f"{name}.txt").write_text("\n".join(lines))
+        # Never written twice: of two ranks, one would read what the other has just emptied.
+        if not (folder / f"{name}.txt").exists():
+            (folder / f"{name}.txt").write_text("\n".join(lines))
     held = str(folder / "c.txt")
     options = {
         "tokenizer": train_byte_pairs(LINES[:8], 280, 64),
