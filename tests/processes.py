@@ -68,14 +68,22 @@ def run_program(
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = [os.path.join(scratch, name) for name in ("out", "err")]
-        process = multiprocessing.get_context("forkserver").Process(
-            target=_become, args=(str(program), arguments, str(folder), dict(environment), files)
-        )
+        process = forked(_become, str(program), arguments, str(folder), dict(environment), files)
         process.start()
         process.join(300)
         assert process.exitcode is not None, "It took more than five minutes."
         printed = [Path(file).read_text() for file in files]
     return subprocess.CompletedProcess([program, *arguments], process.exitcode, *printed)
+
+
+def started(
+    program: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> multiprocessing.process.BaseProcess:
+    """The same, which goes on; what it prints is not kept."""
+    unread = [os.devnull, os.devnull]
+    process = forked(_become, str(program), arguments, str(folder), dict(environment), unread)
+    process.start()
+    return process
 
 
 def _become(program, arguments, folder, environment, files):
