@@ -169,7 +169,9 @@ def test_a_job_is_one_of_ours_or_the_users():
     ],
 )
 def test_every_place_is_looked_at_before_anything_is_made(place):
-    cfg = OmegaConf.create(place.replace("T}", "pathlib.Path.touch}").replace("b: T", "b: os.mkdir"))
+    cfg = OmegaConf.create(
+        place.replace("T}", "pathlib.Path.touch}").replace("b: T", "b: os.mkdir")
+    )
     for look in (check_targets, instantiate):
         with pytest.raises(ValueError, match="may not be named by a configuration"):
             look(cfg)
