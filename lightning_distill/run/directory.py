@@ -9,9 +9,13 @@ import lightning as L
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .read_config import check_expansion, read_config
+from .targets import check_targets, trust
+from .typed import ALLOW, check_remote_code, key_of, REMOTE_CODE, TRUSTS, typed
 
 CONFIG = "config.yaml"
 
@@ -21,8 +25,13 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
 
     Raises:
         FileNotFoundError: if `resume` names a directory without a configuration.
+        ValueError: for a value that cannot be, and for what a configuration may not name.
     """
     _quiet()
+    # Of what is typed; a run's own file cannot say it.
+    added, trusted = typed(cfg, ALLOW), bool(typed(cfg, REMOTE_CODE))
+    trust(added, Path(str(cfg.resume)) if cfg.resume else None)
+    trust_remote_code(trusted)
     if cfg.resume:
         saved = Path(str(cfg.resume)) / CONFIG
         if not saved.is_file():
@@ -32,13 +41,18 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
                 f"not. Newest runs here: {near}."
             )
         _refuse_overrides()
-        cfg = OmegaConf.load(saved)  # type: ignore[assignment]
+        cfg = read_config(saved)
         cfg.resume = str(saved.parent)
+        with open_dict(cfg):
+            cfg.allow_targets, cfg.trust_remote_code = added or [], trusted
         # The run may have been moved since.
         cfg.output_dir = cfg.resume
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
+    check_expansion(cfg)
     check_values(cfg)
+    check_targets(cfg)
+    check_remote_code(cfg, trusted)
     if OmegaConf.select(cfg, "optimizer.lr") is not None:
         # Settled now: it depends on a choice that a resumed run no longer knows.
         cfg.optimizer.lr = float(cfg.optimizer.lr)
@@ -50,7 +64,7 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
 def _refuse_overrides() -> None:
     if not HydraConfig.initialized():
         return
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    given = [o for o in HydraConfig.get().overrides.task if key_of(o) not in ("resume", *TRUSTS)]
     if given:
         raise ValueError(
             f"`resume` goes on with the run's own configuration; leave out {' '.join(given)}, or "
