@@ -142,7 +142,7 @@ def trained_teacher(
         }
         rows = facts.replaced(**whole)
         directory = Path(str(cfg.output_dir)) / "teacher"
-        # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
+        # A stream does not say how long an epoch is: the teacher has as many steps as the student.
         steps = cfg.trainer.max_steps if facts.is_streaming else -1
         train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
         _keep(module.student, facts.tokenizer, kept, text)
