@@ -21,6 +21,7 @@ from ..report import Profile
 from ..training.distill import fit
 from ..training.module import DistillationModule
 from .budget import Validations
+from .longer_schedule import LongerSchedule
 from .trainer import build_trainer
 from .wall_time import WallTime
 
@@ -87,7 +88,7 @@ def train(
         load_checkpoint(module, directory / result.checkpoint)
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    _begin(directory, resuming)
+    _begin(directory, last, resuming)
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -99,7 +100,7 @@ def train(
     validations, wall_time = Validations(), WallTime()
     stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
     # A checkpoint holds the state of those that come before it.
-    trainer.callbacks[:0] = [validations, wall_time, *more_callbacks, *stop]  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
@@ -152,12 +153,12 @@ def _keep_profile(
 
 
 @rank_zero_only
-def _begin(directory: Path, resuming: bool) -> None:
+def _begin(directory: Path, last: Path, resuming: bool) -> None:
     """Say from where a stage goes on; what another run has left of its curves is no part of it."""
     if not resuming:
         (directory / "metrics.csv").unlink(missing_ok=True)
-    elif not (directory / "checkpoints" / "last.ckpt").is_file():
-        say("Resume", f"no checkpoint in {directory} yet, so this stage begins at its first step")
+    elif (directory / "metrics.csv").is_file() and not last.is_file():
+        say("Resume", f"{last} is not there, so this stage begins at its first step again")
 
 
 @rank_zero_only

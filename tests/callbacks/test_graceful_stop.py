@@ -64,7 +64,9 @@ def uncut(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("hook", "count", "steps", "number"), POINTS)
-def test_a_stopped_run_goes_on_from_the_end_of_its_step(tmp_path, uncut, hook, count, steps, number):
+def test_a_stopped_run_goes_on_from_the_end_of_its_step(
+    tmp_path, uncut, hook, count, steps, number
+):
     handler = signal.getsignal(number)
     _, trainer = run(tmp_path, Send(hook, count, number))
     assert trainer.interrupted and trainer.global_step == steps
