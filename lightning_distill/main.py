@@ -12,10 +12,13 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
 
 import logging
 import re
+import signal
+import threading
 import traceback
 from datetime import datetime
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +33,72 @@ log = logging.getLogger("lightning_distill")
 FULL_ERROR, BY_MAIN = "HYDRA_FULL_ERROR", "LIGHTNING_DISTILL_SET_FULL_ERROR"
 
 
+# What the members of a sweep that failed have said.
+FAILED: list[str] = []
+
+
 class MemberFailed(RuntimeError):
     """One run of a sweep has failed, and said why."""
 
 
-def run_dir(resume: str | None, job: str) -> str:
-    """One directory per run, the same in each of its processes."""
+def run_dir(resume: str | None, job: str, *, _root_: Any) -> str:
+    """One directory per run, the same in each of its processes; a new one is made here."""
     # A directory that is no run gets nothing written into it, nor is it made.
     if resume and (Path(resume) / "config.yaml").is_file():
         return str(resume)
-    return f"runs/{job}/{_run_id()}"
+    # As Hydra keeps what it resolved once, and takes it along where it copies a configuration.
+    kept = OmegaConf.get_cache(_root_)["run_dir"]
+    if (resume, job) not in kept:
+        kept[resume, job] = _find_or_make(resume, job, _root_)
+    return kept[resume, job]
 
 
-def _run_id() -> str:
+def _find_or_make(resume: str | None, job: str, root: Any) -> str:
+    folder = Path("runs") / job
+    if resume == "auto" and not _only_shows():
+        from .run.resuming import as_typed, same_run
+
+        found = same_run(as_typed(root), folder)
+        if found is not None:
+            return str(found)
+    name, shared = _run_id()
+    return str(folder / name) if shared or _only_shows() else _made(folder, name)
+
+
+def sweep_dir() -> str:
+    """One directory per sweep, made here."""
+    return _made(Path("runs") / "sweep", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def _made(folder: Path, name: str) -> str:
+    """A folder that nobody else has: of two that come at once, one takes another name."""
+    for number in count(1):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return str(path)
+    raise AssertionError
+
+
+def _only_shows() -> bool:
+    return bool({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & {*sys.argv})
+
+
+def _run_id() -> tuple[str, bool]:
+    """A name, and whether several processes have it, each of which was started by itself."""
     if own := os.environ.get("LIGHTNING_DISTILL_RUN_ID"):
-        return own
+        return own, True
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # torchrun starts every rank by itself; without --rdzv-id all its runs are called "none".
         run = os.environ["TORCHELASTIC_RUN_ID"]
-        return f"torchrun-{os.getppid() if run == 'none' else run}"
+        return f"torchrun-{os.getppid() if run == 'none' else run}", True
     if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         # Each srun of one allocation is a run of its own.
         step = os.environ.get("SLURM_STEP_ID")
-        return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}")
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+        return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}"), True
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], False
 
 
 def _label_kind(task: Any) -> str:
@@ -69,7 +114,8 @@ def _learning_rate(student: str) -> float:
 
 
 # `replace`, because tests and notebooks may import this module more than once.
-OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
 OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
@@ -98,6 +144,7 @@ def _run(cfg: DictConfig) -> Any:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         _refuse_a_search_without_sweep()
+        _refuse_resume_in_a_sweep(cfg)
         _refuse_sweeps_over_processes(cfg)
     except ValueError as error:
         if os.environ.get(FULL_ERROR) == "1":
@@ -105,20 +152,26 @@ def _run(cfg: DictConfig) -> Any:
         _report(error, Path(str(cfg.output_dir)))
         # No other member would fare better.
         sys.exit(1)
+    directory = Path(str(cfg.output_dir)).absolute()
+    was_run = (directory / "config.yaml").is_file()
+    _stop_by_sigterm()
     try:
         from .jobs import run
 
         return run(cfg)
     except KeyboardInterrupt:
-        print("\nStopped. Go on with: " + f"lightning-distill resume={cfg.output_dir}")
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            print(f"\nStopped. Go on with: lightning-distill resume={directory}")
         sys.exit(130)
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        _report(error, Path(str(cfg.output_dir)))
+        # What is wrong with going on is not what became of the run.
+        _report(error, directory, "resume_error.txt" if cfg.resume and was_run else "error.txt")
         if _is_sweep():
             # An exception, unlike an exit, lets Hydra run the other members.
-            raise MemberFailed(f"{cfg.output_dir}: {_message(error)}") from error
+            FAILED.append(f"{cfg.output_dir}: {_message(error)}")
+            raise MemberFailed(FAILED[-1]) from error
         sys.exit(1)
 
 
@@ -129,6 +182,24 @@ def _find_own_modules() -> None:
     """
     own = os.getcwd()
     sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
+
+
+def _stop_by_sigterm() -> None:
+    """Let SIGTERM do what Ctrl-C does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _refuse_resume_in_a_sweep(cfg: DictConfig) -> None:
+    if cfg.get("resume") and _is_sweep():
+        raise ValueError(
+            f"resume={cfg.resume} goes on with one run, and a sweep (-m) has many: resume the "
+            "members that have not ended one by one, as in resume=runs/sweep/TIME/0."
+        )
 
 
 def _is_sweep() -> bool:
@@ -172,13 +243,13 @@ def _is_one(devices: Any, accelerator: Any) -> bool:
     return given == "1" if "," not in given else len(given.strip(",").split(",")) == 1
 
 
-def _report(error: Exception, directory: Path) -> None:
+def _report(error: Exception, directory: Path, name: str = "error.txt") -> None:
     message = _message(error)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "error.txt").write_text(traceback.format_exc())
+    (directory / name).write_text(traceback.format_exc())
     print(f"lightning-distill: error: {message}", file=sys.stderr)
     print(
-        f"(Python's traceback is in {directory / 'error.txt'}; HYDRA_FULL_ERROR=1 prints it.)",
+        f"(Python's traceback is in {directory / name}; HYDRA_FULL_ERROR=1 prints it.)",
         file=sys.stderr,
     )
 
@@ -247,11 +318,13 @@ def main() -> None:
     if os.environ.get(FULL_ERROR) == "1":
         return _app()
     _set_full_error()
+    FAILED.clear()
     try:
         return _app()
     except MemberFailed as error:
-        # Said when it failed, which may be many runs ago.
-        print(f"lightning-distill: a run of the sweep has failed: {error}", file=sys.stderr)
+        # Said when they failed, which may be many runs ago; in processes of a launcher, the first.
+        for failed in FAILED or [str(error)]:
+            print(f"lightning-distill: a run of the sweep has failed: {failed}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         # Nothing has begun, so that there is no directory to leave the traceback in.

@@ -3,6 +3,7 @@
 from .best_checkpoint import BestCheckpoint
 from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
+from .graceful_stop import GracefulStop
 from .last_checkpoint import LastCheckpoint
 from .step_profile import StepProfile, StepTimes
 
@@ -10,6 +11,7 @@ __all__ = [
     "BestCheckpoint",
     "ExactResuming",
     "FiniteLoss",
+    "GracefulStop",
     "LastCheckpoint",
     "StepProfile",
     "StepTimes",

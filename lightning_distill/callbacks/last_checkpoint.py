@@ -37,12 +37,13 @@ class LastCheckpoint(Checkpoint):
             )
         self.dirpath, self.filename = dirpath, filename
         self.every_n_train_steps = every_n_train_steps
-        self._due = False
+        # To be written as soon as a step has ended.
+        self.due = False
         self._saved_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count the steps."""
-        self._due, self._saved_step = False, trainer.global_step
+        self.due, self._saved_step = False, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, idx: int
@@ -50,16 +51,16 @@ class LastCheckpoint(Checkpoint):
         """Write if it is time, unless a validation or the end of the epoch is next."""
         every = self.every_n_train_steps
         if every is not None and trainer.global_step - self._saved_step >= every:
-            self._due = True
-        if self._due and _ends_a_step(trainer) and not _validation_follows(trainer):
+            self.due = True
+        if self.due and ends_a_step(trainer) and not _validation_follows(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write within an epoch; at its end, when that is over."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._due = True
-        if _ends_a_step(trainer):
+        self.due = True
+        if ends_a_step(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,10 +74,10 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(aside, weights_only=False)
         if trainer.is_global_zero:
             os.replace(aside, path)
-        self._due, self._saved_step = False, trainer.global_step
+        self.due, self._saved_step = False, trainer.global_step
 
 
-def _ends_a_step(trainer: L.Trainer) -> bool:
+def ends_a_step(trainer: L.Trainer) -> bool:
     """Whether the last batch was the last of an optimizer step, and not the last of an epoch."""
     done = trainer.fit_loop.batch_idx + 1
     return done % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch

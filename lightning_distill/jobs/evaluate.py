@@ -19,6 +19,7 @@ from ..run.data import build_data, check_lengths
 from ..run.directory import newest_run
 from ..run.metrics import build_metrics, without_agreement
 from ..run.objective import build_label_objective
+from ..run.resuming import why_not_ended
 from ..run.save import check_hugging_face
 from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
@@ -36,10 +37,7 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     given = str(newest_run()) if path is None else path
     folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
     if (Path(given) / "config.yaml").is_file() and not (Path(given) / "report.json").is_file():
-        raise ValueError(
-            f"The run {given} has not ended: go on with resume={given}, or write what it has "
-            f"learnt so far with job=export job.run={given}."
-        )
+        raise ValueError(why_not_ended(Path(given)))
     if (Path(folder) / "model.safetensors").is_file():
         check_hugging_face(Path(folder))
     with open_dict(cfg):

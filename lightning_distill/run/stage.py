@@ -1,9 +1,7 @@
 """Train one model to its best, and measure it."""
 
-import csv
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..callbacks import StepProfile
+from ..callbacks import GracefulStop, LastCheckpoint, StepProfile
 from ..models.compilation import compile_in_place
 from ..models.files import file_in
 from ..models.gradient_checkpointing import checkpoint_gradients
@@ -24,7 +22,9 @@ from ..report import Profile
 from ..training.distill import fit
 from ..training.module import DistillationModule
 from .budget import Validations
+from .longer_schedule import LongerSchedule
 from .trainer import build_trainer
+from .wall_time import WallTime
 
 log = logging.getLogger("lightning_distill")
 
@@ -37,7 +37,7 @@ class Result:
         metrics: everything logged by the test, without the prefix `test/`.
         steps: optimizer steps taken in all.
         epochs: passes over the data, begun or finished.
-        seconds: wall time of training.
+        seconds: wall time of training, of a resumed run that of all its parts.
         checkpoint: path within the run of the weights that were tested.
         validations: how often it was measured on the validation rows, but for a trial.
     """
@@ -89,8 +89,7 @@ def train(
         load_checkpoint(module, file_in(directory, result.checkpoint, done.name))
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    # The logger begins its file anew.
-    logged_before = _rows(directory / "metrics.csv") if resuming else []
+    _begin(directory, last, resuming)
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -99,17 +98,16 @@ def train(
         if module.taught_by is not None and module.taught_by.model is not None:
             compile_in_place(module.taught_by.model)
     trainer = build_trainer(cfg, directory, **trainer_changes)
-    validations = Validations()
+    validations, wall_time = Validations(), WallTime()
+    stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
     # A checkpoint holds the state of those that come before it.
-    trainer.callbacks[:0] = [validations, *more_callbacks]  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
-    start = time.perf_counter()
     fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
     if profile is not None:
         _keep_profile(cfg, module, profile, directory)
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
@@ -136,10 +134,9 @@ def train(
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
-    _prepend(directory / "metrics.csv", logged_before)
-    result = Result(
-        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
-    )
+    checkpoint_name = str(best.relative_to(directory))
+    seconds = wall_time.seconds
+    result = Result(metrics, steps, epochs, seconds, checkpoint_name, validations.count)
     _write(done, result)
     return result
 
@@ -156,27 +153,13 @@ def _keep_profile(
     ).save(directory)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @rank_zero_only
-def _prepend(path: Path, before: list[dict[str, str]]) -> None:
-    """Put rows of the part of a run that went before in front of those that follow it."""
-    after = _rows(path)
-    if not before or not after:
-        return
-    first = min(int(row["step"]) for row in after)
-    rows = [row for row in before if int(row["step"]) < first] + after
-    found = {name for row in rows for name in row} - {"epoch", "step"}
-    names = ["epoch", "step", *sorted(found)]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _begin(directory: Path, last: Path, resuming: bool) -> None:
+    """Say from where a stage goes on; what another run has left of its curves is no part of it."""
+    if not resuming:
+        (directory / "metrics.csv").unlink(missing_ok=True)
+    elif (directory / "metrics.csv").is_file() and not last.is_file():
+        say("Resume", f"{last} is not there, so this stage begins at its first step again")
 
 
 @rank_zero_only

@@ -27,6 +27,7 @@ from .call import call, known
 from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
+from .one_at_a_time import one_at_a_time
 from .stage import say, train
 from .task import auto_class_of, task_in
 from .trainer import optimization, process_count
@@ -100,10 +101,8 @@ def trained_teacher(
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
-    if (kept / "recipe.json").is_file():
-        say("Teacher", f"found in {kept}")
-        kind = auto_class_of(task_in(cfg), kept)
-        return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
+    if (found := _found(cfg, kept, dtype, quantization)) is not None:
+        return found
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
     if not hasattr(teacher, "save_pretrained"):
@@ -117,33 +116,49 @@ def trained_teacher(
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.
         rehearse(copy.deepcopy(teacher))
-    say("Teacher", f"training once, then kept in {kept}")
-    stage = cfg.copy()
-    with open_dict(stage):
-        stage.optimizer.lr = learning_rate
-    metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
-    task = task_in(cfg)
-    objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
-    stage = watching(stage, metrics, objective)
-    module = DistillationModule(teacher, None, objective, metrics, task=task, **optimization(stage))
-    # What shapes the student's steps is no part of the teacher's recipe.
-    whole = {
-        "labelled_rows": None,
-        "drop_unlabelled": True,
-        "batch_size": batch_size,
-        "tokens_per_batch": None,
-        "augmentation": None,
-        "views": None,
-    }
-    rows = facts.replaced(**whole)
-    directory = Path(str(cfg.output_dir)) / "teacher"
-    # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
-    steps = cfg.trainer.max_steps if facts.is_streaming else -1
-    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-    _keep(module.student, facts.tokenizer, kept, text)
+    with one_at_a_time(kept, "Teacher", str(cfg.output_dir)):
+        # Another run may have made it while this one waited.
+        if (found := _found(cfg, kept, dtype, quantization)) is not None:
+            return found
+        say("Teacher", f"training once, then kept in {kept}")
+        stage = cfg.copy()
+        with open_dict(stage):
+            stage.optimizer.lr = learning_rate
+        metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
+        task = task_in(cfg)
+        objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+        stage = watching(stage, metrics, objective)
+        module = DistillationModule(
+            teacher, None, objective, metrics, task=task, **optimization(stage)
+        )
+        # What shapes the student's steps is no part of the teacher's recipe.
+        whole = {
+            "labelled_rows": None,
+            "drop_unlabelled": True,
+            "batch_size": batch_size,
+            "tokens_per_batch": None,
+            "augmentation": None,
+            "views": None,
+        }
+        rows = facts.replaced(**whole)
+        directory = Path(str(cfg.output_dir)) / "teacher"
+        # A stream does not say how long an epoch is: the teacher has as many steps as the student.
+        steps = cfg.trainer.max_steps if facts.is_streaming else -1
+        train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
+        _keep(module.student, facts.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return quantized(module.student.eval().to(answering), quantization)
+
+
+def _found(
+    cfg: DictConfig, kept: Path, dtype: str | None, quantization: str | None
+) -> nn.Module | None:
+    if not (kept / "recipe.json").is_file():
+        return None
+    say("Teacher", f"found in {kept}")
+    kind = auto_class_of(task_in(cfg), kept)
+    return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
