@@ -4,7 +4,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..run.check_values import is_cut_from_teacher
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, on_labels
 from ..run.metrics import build_metrics, without_agreement
@@ -27,9 +26,6 @@ def finetune(cfg: DictConfig) -> float:
     """
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
-    if not is_cut_from_teacher(cfg.student):
-        # Without a teacher its tokenizer must not be chosen either.
-        cfg.teacher = None
     data = build_data(cfg)
     metrics = build_metrics(cfg, data)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
