@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, on_labels
+from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective
@@ -33,6 +34,7 @@ def finetune(cfg: DictConfig) -> float:
     objective = build_label_objective(cfg, student)
     check_labels(data, objective)
     check_lengths(data, student=student, teacher=teacher)
+    settle_training(cfg, student)
     rows = on_labels(data)
     rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
     save_student(student, data, directory / "student", with_weights=False)

@@ -52,8 +52,8 @@ OPTIONAL_GROUPS = ("teacher", "criteria", "balance", "metrics", "scheduler", "ca
 def check_values(cfg: DictConfig) -> None:
     """Refuse at once what would fail only when a teacher is trained already.
 
-    A group that was left out, as in `~teacher`, is null afterwards, and so is a teacher that the job
-    does without.
+    A group that was left out, as in `~teacher`, is null afterwards, and so is a teacher that the
+    job does without.
 
     Raises:
         ValueError: naming the value, what it must be and what it is.

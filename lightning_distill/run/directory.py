@@ -3,7 +3,9 @@
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import transformers
@@ -39,9 +41,6 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
     check_values(cfg)
-    if OmegaConf.select(cfg, "optimizer.lr") is not None:
-        # Settled now: it depends on a choice that a resumed run no longer knows.
-        cfg.optimizer.lr = float(cfg.optimizer.lr)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     _write(cfg, directory)
     return cfg
@@ -64,6 +63,33 @@ def _write(cfg: DictConfig, directory: Path) -> None:
     if not cfg.resume:
         text = OmegaConf.to_yaml(cfg)
         (directory / CONFIG).write_text(text)
+
+
+def settle(cfg: DictConfig, values: Mapping[str, Any], write: bool = True) -> None:
+    """Set values that were found out, also in the configuration that a resumed run reads.
+
+    Args:
+        cfg: the run's configuration, changed in place.
+        values: by name, as in `optimizer.lr`.
+        write: false leaves the file as it is.
+    """
+    for name, value in values.items():
+        OmegaConf.update(cfg, name, value, force_add=True)
+    if values and write:
+        _write_settled(Path(str(cfg.output_dir)) / CONFIG, values)
+
+
+@rank_zero_only
+def _write_settled(path: Path, values: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        # A job that was called in Python, without a run's directory.
+        return
+    saved = OmegaConf.load(path)
+    for name, value in values.items():
+        OmegaConf.update(saved, name, value, force_add=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(OmegaConf.to_yaml(saved))
+    aside.replace(path)
 
 
 def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:

@@ -67,7 +67,9 @@ def test_a_feature_term_of_half_a_weight_takes_nothing_from_the_labels():
     assert found == {"hard_label": 1.0, "hint": 0.5}
 
 
-@pytest.mark.parametrize(("typed", "expected"), [((), 1.0), (("criteria.hard_label.weight=0.2",), 0.2)])
+@pytest.mark.parametrize(
+    ("typed", "expected"), [((), 1.0), (("criteria.hard_label.weight=0.2",), 0.2)]
+)
 def test_labels_alone_are_the_loss_unless_a_weight_is_typed(typed, expected):
     cfg = config("criteria=[hard_label,soft_target,hint]", *typed)
     assert build_label_objective(cfg, nn.Linear(2, 3)).weights() == {"hard_label": expected}
