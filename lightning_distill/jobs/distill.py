@@ -28,6 +28,7 @@ from ..run.task import task_in
 from ..run.trainer import build_module, optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
+from ..training.weak_teacher import WeakTeacher
 
 
 def distill(cfg: DictConfig) -> float:
@@ -70,7 +71,7 @@ def distill(cfg: DictConfig) -> float:
     untrained = copy.deepcopy(student)
     module = build_module(cfg, student, teacher, objective, metrics)
     say("Student", f"learning from {', '.join(objective.terms)}")
-    result = train(cfg, module, data, directory)
+    result = train(cfg, module, data, directory, [WeakTeacher(data)])
     save_student(module.student, data, directory / "student")
     for title, reason in facts.items():
         say(title.capitalize(), reason)
