@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from .check_values import check_values
+from .processes import warn_of_processes
 
 CONFIG = "config.yaml"
 
@@ -41,6 +42,7 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
     check_values(cfg)
+    warn_of_processes(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     _write(cfg, directory)
     return cfg
