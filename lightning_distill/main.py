@@ -108,15 +108,17 @@ def _label_kind(task: Any) -> str:
     return made_task(task).label_kind
 
 
-def _learning_rate(student: str) -> float:
-    # What is trained from nothing bears larger steps than what was trained before.
-    return 2e-3 if student in ("from_config", "causal_lm") else 5e-5
+def _label_weight(*, _root_: Any) -> float:
+    # Read by a job only, as above.
+    from .run.label_weight import label_weight
+
+    return label_weight(OmegaConf.select(_root_, "criteria"))
 
 
 # `replace`, because tests and notebooks may import this module more than once.
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
+OmegaConf.register_new_resolver("label_weight", _label_weight, replace=True)
 OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )

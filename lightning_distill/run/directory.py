@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..cache.lock import FolderLock
 from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .processes import warn_of_processes
 from .read_config import check_expansion
-from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record
+from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
 from .targets import check_targets, trust
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
@@ -62,9 +63,7 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
         check_values(cfg)
         check_targets(cfg)
         check_remote_code(cfg, trusted)
-        if OmegaConf.select(cfg, "optimizer.lr") is not None:
-            # Settled now: it depends on a choice that a resumed run no longer knows.
-            cfg.optimizer.lr = float(cfg.optimizer.lr)
+        warn_of_processes(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         if not cfg.resume:
             _begin(cfg, directory, typed_config)
@@ -96,6 +95,20 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def settle(cfg: DictConfig, values: Mapping[str, Any], write: bool = True) -> None:
+    """Set values that were found out, also in the configuration that a resumed run reads.
+
+    Args:
+        cfg: the run's configuration, changed in place.
+        values: by name, as in `optimizer.lr`.
+        write: false leaves the file as it is.
+    """
+    for name, value in values.items():
+        OmegaConf.update(cfg, name, value, force_add=True)
+    if values and write:
+        write_settled(Path(str(cfg.output_dir)), values)
 
 
 def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,28 @@ def write_record(directory: Path, typed: dict[str, Any], text: str) -> None:
     """Keep what a resumed run must know: the configuration, and where it was typed."""
     record = {"folder": os.getcwd(), "typed": typed, "config": text}
     _write(directory / RECORD, json.dumps(record, indent=2))
+    _write(directory / CONFIG, text)
+
+
+@rank_zero_only
+def write_settled(directory: Path, values: Mapping[str, Any]) -> None:
+    """Write values that a run has found out into its configuration."""
+    path = directory / CONFIG
+    if not path.is_file():
+        # A job that was called in Python, without a run's directory.
+        return
+    before, record = path.read_text(encoding="utf-8"), _record(directory)
+    saved = OmegaConf.create(before)
+    for name, value in values.items():
+        OmegaConf.update(saved, name, value, force_add=True)
+    _rewrite(directory, record, before, OmegaConf.to_yaml(saved))
+
+
+def _rewrite(directory: Path, record: dict[str, Any], before: str, text: str) -> None:
+    if record:
+        _write(
+            directory / RECORD, json.dumps({**record, "config": text, "before": before}, indent=2)
+        )
     _write(directory / CONFIG, text)
 
 
@@ -198,11 +221,7 @@ def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], be
     # First of all the run has not ended any more; a kill in between leaves it as it was.
     for name in ("report.json", "result.json", "baseline/result.json"):
         (directory / name).unlink(missing_ok=True)
-    text = OmegaConf.to_yaml(cfg)
-    if record:
-        record = {**record, "config": text, "before": before}
-        _write(directory / RECORD, json.dumps(record, indent=2))
-    _write(directory / CONFIG, text)
+    _rewrite(directory, record, before, OmegaConf.to_yaml(cfg))
 
 
 def _go_to(folder: str | None) -> None:
