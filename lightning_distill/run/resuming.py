@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ..sealed import write_whole
 from .read_config import read_config
 from .stage import say
 from .typed import key_of, TRUSTS
@@ -241,6 +242,4 @@ def _go_to(folder: str | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    write_whole(path, text.encode())
