@@ -11,13 +11,9 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
     del sys.path[0]
 
 import logging
-import re
 import signal
 import threading
-import traceback
 from datetime import datetime
-from difflib import get_close_matches
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,8 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from .error_message import message_of, message_of_hydra, report, show
 
 log = logging.getLogger("lightning_distill")
 
@@ -151,7 +149,7 @@ def _run(cfg: DictConfig) -> Any:
     except ValueError as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        _report(error, Path(str(cfg.output_dir)))
+        report(error, Path(str(cfg.output_dir)))
         # No other member would fare better.
         sys.exit(1)
     directory = Path(str(cfg.output_dir)).absolute()
@@ -169,10 +167,10 @@ def _run(cfg: DictConfig) -> Any:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         # What is wrong with going on is not what became of the run.
-        _report(error, directory, "resume_error.txt" if cfg.resume and was_run else "error.txt")
+        report(error, directory, "resume_error.txt" if cfg.resume and was_run else "error.txt")
         if _is_sweep():
             # An exception, unlike an exit, lets Hydra run the other members.
-            FAILED.append(f"{cfg.output_dir}: {_message(error)}")
+            FAILED.append(f"{cfg.output_dir}: {message_of(error)}")
             raise MemberFailed(FAILED[-1]) from error
         sys.exit(1)
 
@@ -245,34 +243,6 @@ def _is_one(devices: Any, accelerator: Any) -> bool:
     return given == "1" if "," not in given else len(given.strip(",").split(",")) == 1
 
 
-def _report(error: Exception, directory: Path, name: str = "error.txt") -> None:
-    message = _message(error)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / name).write_text(traceback.format_exc())
-    print(f"lightning-distill: error: {message}", file=sys.stderr)
-    print(
-        f"(Python's traceback is in {directory / name}; HYDRA_FULL_ERROR=1 prints it.)",
-        file=sys.stderr,
-    )
-
-
-def _message(error: BaseException) -> str:
-    """What the innermost cause says, and where in the configuration it arose."""
-    from hydra.errors import InstantiationException
-
-    where = ""
-    while isinstance(error, InstantiationException):
-        text = str(error)
-        if "full_key:" in text:
-            where = text.rpartition("full_key:")[2].strip()
-        if error.__cause__ is None:
-            break
-        error = error.__cause__
-    name = "" if isinstance(error, ValueError | FileNotFoundError) else f"{type(error).__name__}: "
-    text = str(error).strip() or type(error).__name__
-    return f"{name}{text}" + (f" (in {where})" if where and where not in text else "")
-
-
 def _set_full_error() -> None:
     os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
 
@@ -283,36 +253,6 @@ def _unset_full_error() -> bool:
     if by_main:
         os.environ.pop(FULL_ERROR, None)
     return by_main
-
-
-# What to type where a group was set to null, which Hydra does not know.
-INSTEAD_OF_NULL = {
-    "criteria": "criteria=[hard_label]",
-    "metrics": "metrics=[accuracy]",
-    "callbacks": "callbacks=[]",
-    "logger": "logger=[]",
-}
-
-
-def _message_of_hydra(error: Exception) -> str:
-    """What is wrong with what was typed, on one line, and what to type instead."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".partition("Config search path")[0].split())
-    if "Config group override must be a string or a list" in text:
-        typed = [a.lstrip("+").partition("=") for a in sys.argv[1:]]
-        ways = [
-            f"{INSTEAD_OF_NULL.get(group, f'~{group}')} instead of {group}=null"
-            for group, _, value in typed
-            if value == "null"
-        ]
-        return f"A group of the configuration cannot be null: write {', '.join(ways)}."
-    unknown = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
-    if unknown and (ours := files("lightning_distill.conf") / unknown[1]).is_dir():
-        group, name = unknown.groups()
-        known = [p.name[:-5] for p in ours.iterdir()]
-        near = get_close_matches(name, known, n=3)
-        listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."
-        return f"There is no {name!r} in the group {group!r}. {listed}"
-    return text
 
 
 def main() -> None:
@@ -330,8 +270,8 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         # Nothing has begun, so that there is no directory to leave the traceback in.
-        print(f"lightning-distill: error: {_message_of_hydra(error)}", file=sys.stderr)
-        print("(HYDRA_FULL_ERROR=1 prints Python's traceback.)", file=sys.stderr)
+        show(f"lightning-distill: error: {message_of_hydra(error)}")
+        show("(HYDRA_FULL_ERROR=1 prints Python's traceback.)")
         sys.exit(1)
     finally:
         _unset_full_error()

@@ -35,10 +35,11 @@ ROOMS["training"] |= {"tasks"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run"}
+ROOMS["error_message"] = set()
+ROOMS["main"] = {"jobs", "run", "error_message"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
-CORE = sorted({*ROOMS} - {"run", "jobs", "main"})
+CORE = sorted({*ROOMS} - {"run", "jobs", "main", "error_message"})
 
 
 def classes(path: Path) -> list[str]:

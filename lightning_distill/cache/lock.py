@@ -69,7 +69,7 @@ class FolderLock:
         # Written whole under a name of its own: a lock that can be seen can be read.
         aside = self.path.with_name(f".{self.path.name}.{own['key']}")
         try:
-            aside.write_text(json.dumps(own))
+            aside.write_text(json.dumps(own), encoding="utf-8")
             os.link(aside, self.path)
         except FileExistsError:
             return False
@@ -79,7 +79,7 @@ class FolderLock:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.path.read_text())
+            found = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None
@@ -97,7 +97,9 @@ class FolderLock:
         away = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         with suppress(FileNotFoundError):
             os.rename(self.path, away)
-            if held is not None and json.loads(away.read_text()).get("key") != held.get("key"):
+            if held is not None and json.loads(away.read_text(encoding="utf-8")).get(
+                "key"
+            ) != held.get("key"):
                 with suppress(FileExistsError):
                     os.link(away, self.path)
             away.unlink()
@@ -136,7 +138,7 @@ def _may_live(held: dict[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """When a process began, in the system's ticks; `None` where the system does not say."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     return stat.rpartition(")")[2].split()[19]

@@ -80,4 +80,6 @@ def _show(found: dict[str, float], folder: str, directory: Path) -> None:
     for name, value in sorted(found.items()):
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
-    (directory / "evaluation.json").write_text(json.dumps({"path": folder, **found}, indent=2))
+    (directory / "evaluation.json").write_text(
+        json.dumps({"path": folder, **found}, indent=2), encoding="utf-8"
+    )

@@ -111,4 +111,4 @@ def _show(found: dict[str, Any], depth: int | None, directory: Path) -> None:
         )
     else:
         console.print("No list of equal layers was found in both models; choose paths yourself.")
-    (directory / "layers.json").write_text(json.dumps(found, indent=2))
+    (directory / "layers.json").write_text(json.dumps(found, indent=2), encoding="utf-8")

@@ -163,9 +163,12 @@ class Comparison:
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
         lines += ["", *self.verdict(), "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
-        (directory / "report.md").write_text("\n".join(lines) + "\n")
+        (directory / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (directory / "report.json").write_text(
-            json.dumps({**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2)
+            json.dumps(
+                {**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2
+            ),
+            encoding="utf-8",
         )
 
 

@@ -74,14 +74,14 @@ class CSVLogger(Logger):
         if new or anew:
             self._write()
         else:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 # In one piece.
                 file.write(self._text([row], header=False))
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        text = self.path.read_text()
+        text = self.path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
             # The process was killed within its last row.
             text = text[: text.rfind("\n") + 1]
@@ -91,7 +91,7 @@ class CSVLogger(Logger):
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_suffix(".part")
-        aside.write_text(self._text(self._rows or [], header=True))
+        aside.write_text(self._text(self._rows or [], header=True), encoding="utf-8")
         os.replace(aside, self.path)
 
     def _text(self, rows: list[dict[str, Any]], header: bool) -> str:

@@ -51,7 +51,9 @@ def why_not_ended(run: Path) -> str:
     )
     if not error.is_file():
         return f"The run {run} has not ended: {more}."
-    lines = error.read_text(errors="replace").strip().splitlines() or ["no cause was written"]
+    lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
+        "no cause was written"
+    ]
     if begun:
         return f"The run {run} has failed: {lines[-1]} If that is repaired, {more}."
     return (
@@ -138,7 +140,7 @@ def _record(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(
             f"{path} is damaged, so nobody knows whether {CONFIG} is as the run began with it. "
