@@ -3,11 +3,16 @@
 Nothing here imports torch before a job runs, so that `--help` and completion stay quick.
 """
 
-import logging
 import os
+import sys
+
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
+    # `python -m` puts the folder where it is typed in front of all libraries.
+    del sys.path[0]
+
+import logging
 import re
 import signal
-import sys
 import threading
 import traceback
 from datetime import datetime
@@ -133,8 +138,7 @@ def _app(cfg: DictConfig) -> Any:
 
 
 def _run(cfg: DictConfig) -> Any:
-    # Classes next to where the command is typed can be named by `_target_`.
-    sys.path.insert(0, os.getcwd())
+    _find_own_modules()
     # Threads of torch that wait for each other by spinning make a step twenty times as slow as
     # soon as anything else runs on their cores; torch reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -187,6 +191,15 @@ def _refuse_resume_in_a_sweep(cfg: DictConfig) -> None:
             f"resume={cfg.resume} goes on with one run, and a sweep (-m) has many: resume the "
             "members that have not ended one by one, as in resume=runs/sweep/TIME/0."
         )
+
+
+def _find_own_modules() -> None:
+    """Let `_target_` name files next to where the command is typed, behind all libraries.
+
+    In front, as `python -m` has them, a file datasets.py would take the place of a library.
+    """
+    own = os.getcwd()
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
 
 
 def _is_sweep() -> bool:

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch.multiprocessing as mp
 
@@ -22,6 +25,34 @@ multiprocessing.set_forkserver_preload(f"{PRELOADED} {MODELS} matplotlib.pyplot"
 def in_two_processes(worker, arguments):
     """Call `worker(rank, *arguments)` for both ranks at once, forked from a process kept for it."""
     mp.start_processes(worker, arguments, nprocs=2, start_method="forkserver")
+
+
+def forked(function, *arguments):
+    """A process that calls it, to be started."""
+    return multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+
+
+def with_other_hashes(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module gives in a process that orders its sets in another way.
+
+    That takes a new Python, which is kept for all who ask. It does not see what tests have set of
+    the environment since.
+    """
+    return _of_other_hashes().submit(function, *arguments).result()
+
+
+@cache
+def _of_other_hashes() -> ProcessPoolExecutor:
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "2" if before == "1" else "1"
+    try:
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool.submit(os.getpid).result()
+    finally:
+        os.environ.pop("PYTHONHASHSEED")
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before
+    return pool
 
 
 def run_program(
@@ -37,14 +68,22 @@ def run_program(
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = [os.path.join(scratch, name) for name in ("out", "err")]
-        process = multiprocessing.get_context("forkserver").Process(
-            target=_become, args=(str(program), arguments, str(folder), dict(environment), files)
-        )
+        process = forked(_become, str(program), arguments, str(folder), dict(environment), files)
         process.start()
         process.join(300)
         assert process.exitcode is not None, "It took more than five minutes."
         printed = [Path(file).read_text() for file in files]
     return subprocess.CompletedProcess([program, *arguments], process.exitcode, *printed)
+
+
+def started(
+    program: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> multiprocessing.process.BaseProcess:
+    """The same, which goes on; what it prints is not kept."""
+    unread = [os.devnull, os.devnull]
+    process = forked(_become, str(program), arguments, str(folder), dict(environment), unread)
+    process.start()
+    return process
 
 
 def _become(program, arguments, folder, environment, files):

@@ -213,3 +213,39 @@ def test_an_old_path_says_the_new_one(old):
         importlib.import_module(f"lightning_distill.{old}")
     for new in re.findall(r"lightning_distill\.[\w.]+\w", str(info.value))[1:]:
         assert importlib.util.find_spec(new) is not None
+
+
+def test_one_place_makes_what_a_configuration_names():
+    """Where it is looked at; no other file asks Hydra for a class, or to make one."""
+    asking = [p for p in ALL if reaches(p, "hydra.utils", "hydra._internal")]
+    assert [str(p.relative_to(PACKAGE)) for p in asking] == ["run/targets.py"]
+
+
+def test_no_pickle_is_loaded():
+    """Reading one runs whatever it says; torch reads weights alone where it is told to."""
+    for path in ALL:
+        assert not reaches(path, "pickle", "dill", "joblib", "shelve", "marshal"), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, said = (
+                ast.unparse(node.func),
+                {k.arg: ast.unparse(k.value) for k in node.keywords},
+            )
+            assert said.get("allow_pickle", "False") == "False", path
+            if name == "torch.load":
+                assert said.get("weights_only") == "True", path
+            elif not name.endswith("save_checkpoint"):
+                assert said.get("weights_only", "True") == "True", path
+
+
+def test_whatever_loads_of_transformers_is_told_whether_code_may_be_run():
+    """Left unsaid, transformers would ask at a terminal, and run the code on y."""
+    for path in ALL:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, said = ast.unparse(node.func), {k.arg for k in node.keywords}
+            if name.endswith(".from_pretrained") and "PeftConfig" not in name:
+                # `None` is what a caller passes on.
+                assert {"trust_remote_code", None} & said, (path, name)

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from ..models.tokenizer import tokenizer_steps
+
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -23,12 +25,12 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         ),
         "inputs": list(tokenizer.model_input_names),
     }
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        told["backend"] = json.loads(backend.to_str())
+    steps = tokenizer_steps(tokenizer)
+    if steps is not None:
+        told["backend"] = steps
         for name in ("truncation", "padding"):
             # Left behind by the last call, whatever it was.
-            told["backend"].pop(name, None)
+            steps.pop(name, None)
     else:
         told["type"] = type(tokenizer).__qualname__
         told["vocabulary"] = sorted(tokenizer.get_vocab().items())

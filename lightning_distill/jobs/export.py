@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from ..models.configuration import configured, configured_text
+from ..models.files import check_model_files
+from ..models.remote_code import remote_code_is_trusted
 from ..run.directory import newest_run
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
@@ -25,9 +27,9 @@ _RELOAD = """
 import json, sys
 import torch, transformers
 from safetensors.torch import load_file
-folder, inputs, name, *processors = sys.argv[1:]
+folder, inputs, trusted, name, *processors = sys.argv[1:]
 for processor in processors:
-    getattr(transformers, processor).from_pretrained(folder)
+    getattr(transformers, processor).from_pretrained(folder, trust_remote_code=trusted == "True")
 model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
 stored = load_file(inputs)
 expected = stored.pop("expected")
@@ -60,21 +62,25 @@ def export(
     path = Path(checkpoint) if checkpoint else _best(source)
     state = _student_weights(path)
     check_hugging_face(source / "student")
-    config = transformers.AutoConfig.from_pretrained(source / "student")
-    name = (config.architectures or ["none"])[0]
-    if not hasattr(transformers, name):
+    trusted = remote_code_is_trusted()
+    check_model_files(source / "student")
+    config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=trusted)
+    name = str((config.architectures or ["none"])[0])
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise ValueError(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
-    model = _with_weights(getattr(transformers, name)(config), state, source / "student" / ADAPTER)
+    model = _with_weights(found(config), state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
     model.save_pretrained(folder)
     processors = processors_in(source / "student")
     for processor in processors:
         cls = getattr(transformers, processor)
-        cls.from_pretrained(source / "student").save_pretrained(folder)
-    difference = _difference_in_a_fresh_process(model, folder, [name, *processors])
+        made = cls.from_pretrained(source / "student", trust_remote_code=trusted)
+        made.save_pretrained(folder)
+    difference = _difference_in_a_fresh_process(model, folder, [str(trusted), name, *processors])
     if difference > 1e-5:
         raise ValueError(
             f"The model in {folder} loads, but its logits differ by {difference:.3g} from the "
@@ -153,6 +159,7 @@ def _difference_in_a_fresh_process(model: Any, folder: Path, names: Sequence[str
             [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), *names],
             capture_output=True,
             text=True,
+            stdin=subprocess.DEVNULL,
             cwd=scratch,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )

@@ -4,9 +4,10 @@ Rows of a head are compared by number, and equal numbers of rows say nothing abo
 for: a mapping that differs makes every divergence finite, and wrong.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from .tokenizer import tokenizer_steps
 
 REMEDY = (
     "Compare what both say about the same text (criteria=[alm] or criteria=[uld], with "
@@ -136,12 +137,11 @@ def _different_steps(
     student_tokenizer: Any, teacher_tokenizer: Any, shared: int
 ) -> tuple[str, ...]:
     both = (student_tokenizer, teacher_tokenizer)
-    backends = [b for t in both if (b := getattr(t, "backend_tokenizer", None)) is not None]
-    if len(backends) < 2:
+    told = [steps for t in both if (steps := tokenizer_steps(t)) is not None]
+    if len(told) < 2:
         # Of one that is written in Python nothing more can be seen than its kind.
         kinds = [type(t).__qualname__ for t in both]
         return () if kinds[0] == kinds[1] else ("class",)
-    told = [json.loads(b.to_str()) for b in backends]
     for one in told:
         vocabulary = one["model"].pop("vocab", None)
         one["model"].pop("unk_id", None)

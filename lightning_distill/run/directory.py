@@ -11,11 +11,15 @@ from typing import Any
 import lightning as L
 import transformers
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..cache.lock import FolderLock
+from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .read_config import check_expansion
 from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record
+from .targets import check_targets, trust
+from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
 log = logging.getLogger("lightning_distill")
 
@@ -28,10 +32,13 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
 
     Raises:
         FileNotFoundError: if `resume` names a directory without a configuration.
-        ValueError: if it is given what a run that goes on cannot have, or another process is at it.
+        ValueError: for a value that cannot be, for what a configuration may not name, if a run that
+            goes on is given what it cannot have, and if another process is at it.
     """
     _quiet()
-    typed, auto = as_typed(cfg), cfg.resume == AUTO
+    # Of what is typed; a run's own file cannot say it.
+    added, trusted = typed(cfg, ALLOW), bool(typed(cfg, REMOTE_CODE))
+    composed, auto = as_typed(cfg), cfg.resume == AUTO
     if auto:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
@@ -41,28 +48,35 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
             f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
             f"not. Newest runs here: {near}."
         )
+    trust(added, directory if cfg.resume else None)
+    trust_remote_code(trusted)
     with _locked(directory):
         if cfg.resume:
             cfg = go_on(directory, auto)
             cfg.resume = str(directory)
+            with open_dict(cfg):
+                cfg.allow_targets, cfg.trust_remote_code = added or [], trusted
         # The run may have been moved since.
         cfg.output_dir = str(directory)
+        check_expansion(cfg)
         check_values(cfg)
+        check_targets(cfg)
+        check_remote_code(cfg, trusted)
         if OmegaConf.select(cfg, "optimizer.lr") is not None:
             # Settled now: it depends on a choice that a resumed run no longer knows.
             cfg.optimizer.lr = float(cfg.optimizer.lr)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         if not cfg.resume:
-            _begin(cfg, directory, typed)
+            _begin(cfg, directory, composed)
         yield cfg
 
 
 @rank_zero_only
-def _begin(cfg: DictConfig, directory: Path, typed: dict[str, Any]) -> None:
+def _begin(cfg: DictConfig, directory: Path, composed: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     # What a run before it has left here is none of its own.
     (directory / "error.txt").unlink(missing_ok=True)
-    write_record(directory, typed, OmegaConf.to_yaml(cfg))
+    write_record(directory, composed, OmegaConf.to_yaml(cfg))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..callbacks import GracefulStop, LastCheckpoint, StepProfile
 from ..models.compilation import compile_in_place
+from ..models.files import file_in
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
 from ..training.distill import fit
@@ -85,7 +86,7 @@ def train(
         result = Result(**json.loads(done.read_text()))
         # Adapters are sized by a batch, and the checkpoint holds them.
         module.prepare(next(iter(data.train_dataloader())), check=False)
-        load_checkpoint(module, directory / result.checkpoint)
+        load_checkpoint(module, file_in(directory, result.checkpoint, done.name))
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     _begin(directory, last, resuming)

@@ -1,10 +1,8 @@
 """One hash in all processes, and another one for whatever gives other tokens."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from processes import with_other_hashes
+from transformers import AutoTokenizer
 
 from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.data.tokenizer_fingerprint import tokenizer_fingerprint
@@ -22,17 +20,12 @@ def test_use_and_place_do_not_matter(tmp_path):
     before = tokenizer_fingerprint(tokenizer)
     tokenizer(TEXTS, truncation=True, max_length=5, padding=True)
     assert tokenizer_fingerprint(tokenizer) == before
-    code = f"""
-from transformers import AutoTokenizer
-from lightning_distill.data.tokenizer_fingerprint import tokenizer_fingerprint
-print(tokenizer_fingerprint(AutoTokenizer.from_pretrained({str(tmp_path)!r})))
-"""
     tokenizer.save_pretrained(tmp_path)
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
-    assert done.stdout.strip() == before
+    assert with_other_hashes(_of_folder, str(tmp_path)) == before
+
+
+def _of_folder(folder):
+    return tokenizer_fingerprint(AutoTokenizer.from_pretrained(folder))
 
 
 def lower_off(tokenizer):

@@ -1,11 +1,10 @@
 """Tokens are found again, and nothing about the folder can harm a run."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import forked
 
 from lightning_distill.data import tokens
 from lightning_distill.data.text.word_pieces import train_word_pieces
@@ -126,29 +125,28 @@ def test_a_broken_file_is_made_anew(folder, harm):
     assert plain(tokens.tokenise([TEXTS], again, 6)) == expected(TEXTS) and again.count == 0
 
 
-RUN = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from data.test_tokens import expected, plain, TEXTS, tokenizer
-from lightning_distill.data import tokens
-if {killed}:
-    made = tokens.datasets.arrow_writer.ArrowWriter.finalize
-    tokens.datasets.arrow_writer.ArrowWriter.finalize = lambda *a, **k: os._exit(9)
-assert plain(tokens.tokenise([TEXTS], tokenizer(), 6)) == expected(TEXTS)
-"""
+def _run(killed, folder):
+    os.environ["LIGHTNING_DISTILL_CACHE"] = folder
+    if killed:
+        tokens.datasets.arrow_writer.ArrowWriter.finalize = lambda *_, **__: os._exit(9)
+    assert plain(tokens.tokenise([TEXTS], tokenizer(), 6)) == expected(TEXTS)
 
 
 @pytest.mark.slow
 def test_a_killed_process_and_two_at_once_leave_one_whole_file(folder):
     def start(killed):
-        code = RUN.format(tests=str(Path(__file__).parent.parent), killed=killed)
-        return subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
+        process = forked(_run, killed, os.environ["LIGHTNING_DISTILL_CACHE"])
+        process.start()
+        return process
 
-    assert start(True).wait() == 9
+    def ended(process):
+        process.join()
+        return process.exitcode
+
+    assert ended(start(True)) == 9
     assert not list(folder.glob("*.arrow"))
     both = [start(False), start(False)]
-    assert [process.wait() for process in both] == [0, 0]
+    assert [ended(process) for process in both] == [0, 0]
     assert len(list(folder.glob("*.arrow"))) == 1
     again = Counted()
     assert plain(tokens.tokenise([TEXTS], again, 6)) == expected(TEXTS) and again.count == 0

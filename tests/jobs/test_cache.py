@@ -3,15 +3,13 @@
 import importlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_tasks import files, report, run, saved, SMALL_STUDENT, text  # noqa: F401
+from processes import run_program, started
+from test_tasks import files, report, run, saved, SMALL, SMALL_STUDENT, text  # noqa: F401
 
 from lightning_distill.cache import AnswerStore
 from lightning_distill.data.text.token_masking import TokenMasking
@@ -47,10 +45,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def command(*arguments: str) -> list[str]:
-    from test_tasks import SMALL
-
-    return [sys.executable, "-m", "lightning_distill.main", *SMALL, *arguments]
+def program(folder: Path) -> Path:
+    """The command, as a file."""
+    path = folder / "lightning_distill_command.py"
+    path.write_text("from lightning_distill.main import main\n\nmain()\n")
+    return path
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -125,18 +124,18 @@ def test_verify_notices_answers_that_are_off(run, teacher, capsys, monkeypatch):
 
 def test_a_killed_job_goes_on_and_leaves_the_files_of_an_uncut_one(teacher, tmp_path):
     uncut, cut = tmp_path / "uncut", tmp_path / "cut"
-    arguments = ["job=cache", *teacher, *FEW]
-    options = {"cwd": tmp_path, "env": environment(tmp_path)}
-    first = [*command(*arguments), f"job.folder={uncut}", f"hydra.run.dir={tmp_path / 'a'}"]
-    subprocess.run(first, **options, check=True, capture_output=True)
-    second = [*command(*arguments), f"job.folder={cut}", f"hydra.run.dir={tmp_path / 'b'}"]
-    process = subprocess.Popen(second, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not list(cut.glob("shard-*.safetensors")) and process.poll() is None:
+    arguments = [*SMALL, "job=cache", *teacher, *FEW]
+    options = (tmp_path, environment(tmp_path))
+    first = [*arguments, f"job.folder={uncut}", f"hydra.run.dir={tmp_path / 'a'}"]
+    assert run_program(program(tmp_path), first, *options).returncode == 0
+    second = [*arguments, f"job.folder={cut}", f"hydra.run.dir={tmp_path / 'b'}"]
+    process = started(program(tmp_path), second, *options)
+    while not list(cut.glob("shard-*.safetensors")) and process.is_alive():
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     written = {p.name: p.stat().st_mtime_ns for p in cut.glob("shard-*.safetensors")}
-    subprocess.run(second, **options, check=True, capture_output=True)
+    assert run_program(program(tmp_path), second, *options).returncode == 0
     assert contents(cut) == contents(uncut)
     kept = [n for n, t in written.items() if (cut / n).stat().st_mtime_ns == t]
     assert len(kept) >= 1
@@ -146,11 +145,9 @@ def test_two_ranks_write_what_one_writes(teacher, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     for folder, more in zip(folders, ([], ddp), strict=True):
-        arguments = command("job=cache", *teacher, *FEW, *more, f"job.folder={folder}")
+        arguments = [*SMALL, "job=cache", *teacher, *FEW, *more, f"job.folder={folder}"]
         arguments += [f"hydra.run.dir={tmp_path / 'run'}{len(more)}"]
-        done = subprocess.run(
-            arguments, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
-        )
+        done = run_program(program(tmp_path), arguments, tmp_path, environment(tmp_path))
         assert done.returncode == 0, done.stderr
     assert contents(folders[0]) == contents(folders[1])
 

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ...models.tokenizer import tokenizer_steps
 from ..ragged import Ragged
 
 UNLABELLED = -100
@@ -56,17 +57,16 @@ class OffsetTokenizer:
     """
 
     def __init__(self, tokenizer: Any):
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
+        steps = tokenizer_steps(tokenizer)
+        if steps is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} does not say where its tokens lie in a text, which is "
                 "needed to align them with those of another tokenizer. Load a fast tokenizer "
                 "(AutoTokenizer, of a folder with a tokenizer.json)."
             )
-        told = json.loads(backend.to_str())
-        told["truncation"] = told["padding"] = None
-        _set_everywhere(told.get("post_processor"), "trim_offsets", False)
-        self.backend = Tokenizer.from_str(json.dumps(told))
+        steps["truncation"] = steps["padding"] = None
+        _set_everywhere(steps.get("post_processor"), "trim_offsets", False)
+        self.backend = Tokenizer.from_str(json.dumps(steps))
         added = tokenizer.added_tokens_decoder.items()
         special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
         self.special = np.array(sorted(special), dtype=np.int64)

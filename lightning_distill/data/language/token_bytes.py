@@ -1,11 +1,12 @@
 """How many bytes of a text each of its tokens stands for."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tokenizers.pre_tokenizers import ByteLevel
+
+from ...models.tokenizer import tokenizer_steps
 
 
 def byte_level_sizes(tokenizer: Any) -> np.ndarray | None:
@@ -16,8 +17,8 @@ def byte_level_sizes(tokenizer: Any) -> np.ndarray | None:
     Args:
         tokenizer: one of transformers.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not _ends_in_bytes(json.loads(backend.to_str()).get("decoder")):
+    steps = tokenizer_steps(tokenizer)
+    if steps is None or not _ends_in_bytes(steps.get("decoder")):
         return None
     bytes_ = set(ByteLevel.alphabet())
     vocabulary = tokenizer.get_vocab()

@@ -1,11 +1,10 @@
 """A byte-level BPE that writes everything, the same in every process, trained once."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, strategies as st
+from processes import with_other_hashes
 
 from lightning_distill.data.language import byte_pairs
 from lightning_distill.data.language.byte_pairs import train_byte_pairs
@@ -79,18 +78,12 @@ def test_a_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch, caplo
 
 @pytest.mark.slow
 def test_another_process_learns_the_same(trained, tmp_path):
-    program = (
-        "from lightning_distill.data.language.byte_pairs import train_byte_pairs;"
-        f"print(sorted(train_byte_pairs({TEXTS!r}, 275, 64).get_vocab().items()))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": "1", "LIGHTNING_DISTILL_CACHE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip() == str(sorted(trained.get_vocab().items()))
+    assert with_other_hashes(_vocabulary, str(tmp_path)) == trained.get_vocab()
+
+
+def _vocabulary(folder):
+    os.environ["LIGHTNING_DISTILL_CACHE"] = folder
+    return train_byte_pairs(TEXTS, 275, 64).get_vocab()
 
 
 def test_no_room_for_the_bytes():

@@ -1,6 +1,5 @@
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 import tokenize
@@ -9,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import with_other_hashes
 
 from lightning_distill.data.text import stdlib_docstrings as module
 from lightning_distill.data.text.stdlib_docstrings import stdlib_docstrings
@@ -241,22 +241,10 @@ def test_each_text_stands_in_a_file_of_its_package():
 
 @pytest.mark.slow
 def test_nothing_of_the_library_is_imported_and_two_processes_agree():
-    program = (
-        "import hashlib, sys;"
-        "from lightning_distill.data.text.stdlib_docstrings import stdlib_docstrings;"
-        "answer = stdlib_docstrings();"
-        "print({'turtle', 'antigravity', 'idlelib', 'this'} & set(sys.modules) or 'none');"
-        "print(hashlib.sha256(repr(answer).encode()).hexdigest())"
-    )
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        for seed in ("1", "2")
-    )
-    assert first[0] == "none"
-    assert first == second
+    answer, imported = with_other_hashes(_read)
+    assert not imported & {"turtle", "antigravity", "idlelib", "this"}
+    assert answer == stdlib_docstrings()
+
+
+def _read():
+    return stdlib_docstrings(), set(sys.modules)
