@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,16 +197,22 @@ def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], be
 
 
 def _go_to(folder: str | None) -> None:
-    """Paths of the configuration, and classes of the user's own, are found from where it began."""
+    """Let paths of the configuration hold from where the run began.
+
+    Classes of the user's own are found where `resume` is typed: a run's file must not say whose
+    code is run.
+    """
     here = os.getcwd()
     if folder is None or folder == here:
         return
     if not Path(folder).is_dir():
         say("Resume", f"the run began in {folder}, which is gone; paths hold from {here} now")
         return
-    say("Resume", f"paths hold from {folder}, where the run began")
+    say(
+        "Resume",
+        f"paths hold from {folder}, where the run began; files with own classes, from {here}",
+    )
     os.chdir(folder)
-    sys.path[:] = [folder if entry == here else entry for entry in sys.path]
 
 
 def _write(path: Path, text: str) -> None:
