@@ -91,7 +91,7 @@ def trust(added: Any = (), run: Path | None = None) -> None:
                 "`allow_targets` must be a list of packages, modules or names in them, as in "
                 f"allow_targets=[my_package], got {name!r}."
             )
-    _trust = Trust(tuple(names), run, Path.cwd())
+    _trust = Trust(tuple(names), run, Path.cwd() if run else None)
 
 
 def instantiate(node: Any, **options: Any) -> Any:
