@@ -108,15 +108,17 @@ def _label_kind(task: Any) -> str:
     return made_task(task).label_kind
 
 
-def _learning_rate(student: str) -> float:
-    # What is trained from nothing bears larger steps than what was trained before.
-    return 2e-3 if student in ("from_config", "causal_lm") else 5e-5
+def _label_weight(*, _root_: Any) -> float:
+    # Read by a job only, as above.
+    from .run.label_weight import label_weight
+
+    return label_weight(OmegaConf.select(_root_, "criteria"))
 
 
 # `replace`, because tests and notebooks may import this module more than once.
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
+OmegaConf.register_new_resolver("label_weight", _label_weight, replace=True)
 OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
@@ -175,6 +177,15 @@ def _run(cfg: DictConfig) -> Any:
         sys.exit(1)
 
 
+def _find_own_modules() -> None:
+    """Let `_target_` name files next to where the command is typed, behind all libraries.
+
+    In front, as `python -m` has them, a file datasets.py would take the place of a library.
+    """
+    own = os.getcwd()
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
+
+
 def _stop_by_sigterm() -> None:
     """Let SIGTERM do what Ctrl-C does."""
 
@@ -191,15 +202,6 @@ def _refuse_resume_in_a_sweep(cfg: DictConfig) -> None:
             f"resume={cfg.resume} goes on with one run, and a sweep (-m) has many: resume the "
             "members that have not ended one by one, as in resume=runs/sweep/TIME/0."
         )
-
-
-def _find_own_modules() -> None:
-    """Let `_target_` name files next to where the command is typed, behind all libraries.
-
-    In front, as `python -m` has them, a file datasets.py would take the place of a library.
-    """
-    own = os.getcwd()
-    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
 
 
 def _is_sweep() -> bool:

@@ -5,6 +5,7 @@ from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
 from .graceful_stop import GracefulStop
 from .last_checkpoint import LastCheckpoint
+from .sealed_checkpoints import SealedCheckpointIO
 from .step_profile import StepProfile, StepTimes
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "FiniteLoss",
     "GracefulStop",
     "LastCheckpoint",
+    "SealedCheckpointIO",
     "StepProfile",
     "StepTimes",
 ]

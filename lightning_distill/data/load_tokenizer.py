@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..models.hugging_face import TRUST
 from ..models.remote_code import remote_code_is_trusted
+from ..sealed import check_folder
 
 
 def load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
@@ -24,6 +25,8 @@ def load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
         path = str(tokenizer)
         if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
             raise FileNotFoundError(f"There is no tokenizer in {path}: no such folder.")
+        if Path(path).is_dir():
+            check_folder(Path(path), weights=False)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 path, trust_remote_code=remote_code_is_trusted()

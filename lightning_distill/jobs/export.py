@@ -20,6 +20,7 @@ from ..models.remote_code import remote_code_is_trusted
 from ..run.directory import newest_run
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
+from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
 
 # Runs in a fresh process that knows nothing of this package.
@@ -63,6 +64,7 @@ def export(
     state = _student_weights(path)
     check_hugging_face(source / "student")
     trusted = remote_code_is_trusted()
+    check_folder(source / "student", weights=False)
     check_model_files(source / "student")
     config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=trusted)
     name = str((config.architectures or ["none"])[0])
@@ -80,6 +82,7 @@ def export(
         cls = getattr(transformers, processor)
         made = cls.from_pretrained(source / "student", trust_remote_code=trusted)
         made.save_pretrained(folder)
+    seal_folder(folder)
     difference = _difference_in_a_fresh_process(model, folder, [str(trusted), name, *processors])
     if difference > 1e-5:
         raise ValueError(
@@ -102,6 +105,7 @@ def _best(run: Path) -> Path:
 def _student_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
+    check_sealed(path)
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return {
         # torch.compile puts this part into the names.

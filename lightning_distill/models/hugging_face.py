@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from ..sealed import check_folder
 from .files import check_model_files
 from .memory import check_memory, check_sizes
 from .remote_code import remote_code_is_trusted
@@ -52,6 +53,7 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
     options = {"trust_remote_code": remote_code_is_trusted(), **given}
     if Path(path).is_dir():
         check_model_files(Path(path))
+        check_folder(Path(path))
     try:
         with quiet():
             _check_size(path, cls, options)

@@ -79,10 +79,12 @@ def same_budget(steps: int, validations: int, same_rows: bool) -> dict[str, Any]
         same_rows: this model is trained on the very same batches, which a stream cannot count: its
             epochs end where the other's ended, and so do its validations.
     """
+    # The steps alone end it: no clock, and no callback that stops early.
+    ends = {"max_steps": steps, "min_steps": steps, "max_time": None}
     if same_rows:
-        return {"max_steps": steps}
+        return ends
     return {
-        "max_steps": steps,
+        **ends,
         "max_epochs": -1,
         "val_check_interval": 1,
         "check_val_every_n_epoch": None,

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..cache.lock import FolderLock
 from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .processes import warn_of_processes
 from .read_config import check_expansion
-from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record
+from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
 from .targets import check_targets, trust
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
@@ -32,16 +33,18 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
 
     Raises:
         FileNotFoundError: if `resume` names a directory without a configuration.
-        ValueError: for a value that cannot be, for what a configuration may not name, if a run that
-            goes on is given what it cannot have, and if another process is at it.
+        ValueError: if it is given what a run that goes on cannot have, for a value that cannot be,
+            for what a configuration may not name, or if another process is at it.
     """
     _quiet()
+    typed_config, auto = as_typed(cfg), cfg.resume == AUTO
     # Of what is typed; a run's own file cannot say it.
     added, trusted = typed(cfg, ALLOW), bool(typed(cfg, REMOTE_CODE))
-    composed, auto = as_typed(cfg), cfg.resume == AUTO
     if auto:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
+    trust(added, directory if cfg.resume else None)
+    trust_remote_code(trusted)
     if cfg.resume and not (directory / CONFIG).is_file():
         near = ", ".join(str(p) for p in _runs(Path("runs"))[-3:]) or "none"
         raise FileNotFoundError(
@@ -62,12 +65,10 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
         check_values(cfg)
         check_targets(cfg)
         check_remote_code(cfg, trusted)
-        if OmegaConf.select(cfg, "optimizer.lr") is not None:
-            # Settled now: it depends on a choice that a resumed run no longer knows.
-            cfg.optimizer.lr = float(cfg.optimizer.lr)
+        warn_of_processes(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         if not cfg.resume:
-            _begin(cfg, directory, composed)
+            _begin(cfg, directory, typed_config)
         yield cfg
 
 
@@ -96,6 +97,20 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def settle(cfg: DictConfig, values: Mapping[str, Any], write: bool = True) -> None:
+    """Set values that were found out, also in the configuration that a resumed run reads.
+
+    Args:
+        cfg: the run's configuration, changed in place.
+        values: by name, as in `optimizer.lr`.
+        write: false leaves the file as it is.
+    """
+    for name, value in values.items():
+        OmegaConf.update(cfg, name, value, force_add=True)
+    if values and write:
+        write_settled(Path(str(cfg.output_dir)), values)
 
 
 def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:

@@ -13,6 +13,7 @@ from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
 from .targets import find_target
+from .tokenizers import check_tokenizer
 
 
 def build_teacher(
@@ -36,6 +37,7 @@ def build_teacher(
     names, known_names = Teacher.of(teacher).label_names, DataFacts(data).label_names
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
+    check_tokenizer(cfg, data, teacher, "teacher")
     return teacher
 
 
@@ -49,6 +51,7 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
     student = call(cfg.student, known(data, path, teacher=model), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
+    check_tokenizer(cfg, data, student, "student")
     return student
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ..sealed import write_whole
 from .read_config import read_config
 from .stage import say
 from .typed import key_of, TRUSTS
@@ -76,14 +78,36 @@ def write_record(directory: Path, typed: dict[str, Any], text: str) -> None:
     _write(directory / CONFIG, text)
 
 
+@rank_zero_only
+def write_settled(directory: Path, values: Mapping[str, Any]) -> None:
+    """Write values that a run has found out into its configuration."""
+    path = directory / CONFIG
+    if not path.is_file():
+        # A job that was called in Python, without a run's directory.
+        return
+    before, record = path.read_text(encoding="utf-8"), _record(directory)
+    saved = OmegaConf.create(before)
+    for name, value in values.items():
+        OmegaConf.update(saved, name, value, force_add=True)
+    _rewrite(directory, record, before, OmegaConf.to_yaml(saved))
+
+
+def _rewrite(directory: Path, record: dict[str, Any], before: str, text: str) -> None:
+    if record:
+        _write(
+            directory / RECORD, json.dumps({**record, "config": text, "before": before}, indent=2)
+        )
+    _write(directory / CONFIG, text)
+
+
 def go_on(directory: Path, auto: bool) -> DictConfig:
     """The configuration of a run, with the epochs and steps that were given; goes to its folder.
 
     Raises:
         ValueError: if its configuration was edited, or anything else is given.
     """
-    cfg = read_config(directory / CONFIG)
-    text = (directory / CONFIG).read_text()
+    cfg: Any = read_config(directory / CONFIG)
+    text = (directory / CONFIG).read_text(encoding="utf-8")
     record = _record(directory)
     if record and text not in (record["config"], record.get("before")):
         _refuse_edited(directory, text, record["config"])
@@ -140,7 +164,8 @@ def _more(cfg: DictConfig) -> dict[str, int]:
     """The epochs and steps that were given, where they are more than before."""
     if not HydraConfig.initialized():
         return {}
-    given = [o for o in HydraConfig.get().overrides.task if key_of(o) not in ("resume", *TRUSTS)]
+    typed = HydraConfig.get().overrides.task
+    given = [o for o in typed if key_of(o) not in ("resume", *TRUSTS)]
     found, refused = {}, []
     for override in given:
         name, _, value = override.lstrip("+").partition("=")
@@ -189,18 +214,14 @@ def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], be
     # First of all the run has not ended any more; a kill in between leaves it as it was.
     for name in ("report.json", "result.json", "baseline/result.json"):
         (directory / name).unlink(missing_ok=True)
-    text = OmegaConf.to_yaml(cfg)
-    if record:
-        record = {**record, "config": text, "before": before}
-        _write(directory / RECORD, json.dumps(record, indent=2))
-    _write(directory / CONFIG, text)
+    _rewrite(directory, record, before, OmegaConf.to_yaml(cfg))
 
 
 def _go_to(folder: str | None) -> None:
-    """Let paths of the configuration hold from where the run began.
+    """Paths of the configuration are meant from where it began.
 
-    Classes of the user's own are found where `resume` is typed: a run's file must not say whose
-    code is run.
+    Classes of the user's own are found from where the command is typed: the folder that a run names
+    may be any.
     """
     here = os.getcwd()
     if folder is None or folder == here:
@@ -216,6 +237,4 @@ def _go_to(folder: str | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    write_whole(path, text.encode())

@@ -65,12 +65,12 @@ class Trust:
     Attributes:
         added: packages, modules or single objects by their dotted names.
         run: the directory of a run that goes on; what came with it is not the user's own.
-        folder: where it was typed; a run that goes on may work in another one.
+        folder: where the command is typed; a run that goes on may work in another one.
     """
 
     added: tuple[str, ...] = ()
     run: Path | None = None
-    folder: Path | None = None
+    folder: str | None = None
 
 
 # Of the command, and so of its process.
@@ -91,7 +91,12 @@ def trust(added: Any = (), run: Path | None = None) -> None:
                 "`allow_targets` must be a list of packages, modules or names in them, as in "
                 f"allow_targets=[my_package], got {name!r}."
             )
-    _trust = Trust(tuple(names), run, Path.cwd() if run else None)
+    _trust = Trust(tuple(names), run, os.path.realpath(os.getcwd()))
+
+
+def _folder() -> str:
+    """Where the command is typed."""
+    return _trust.folder or os.path.realpath(os.getcwd())
 
 
 def instantiate(node: Any, **options: Any) -> Any:
@@ -210,7 +215,7 @@ def _is_own_module(top: str, target: str = "", where: str = "") -> bool:
     Raises:
         ValueError: if it does, but Python knows another of its name, when `target` is given.
     """
-    folder = os.path.realpath(_trust.folder or os.getcwd())
+    folder = _folder()
     if not any(os.path.exists(os.path.join(folder, name)) for name in (f"{top}.py", top)):
         return False
     importlib.invalidate_caches()
@@ -304,7 +309,7 @@ def _came_with_run(name: str) -> bool:
     """Whether a module lies in the run's folder, or the two in one folder that was received."""
     if _trust.run is None:
         return False
-    run, folder = _trust.run.resolve(), _trust.folder or Path.cwd()
+    run, folder = _trust.run.resolve(), Path(_folder())
     top = folder / name.partition(".")[0]
     parts = name.split(".")
     loaded = [sys.modules.get(".".join(parts[:i])) for i in range(1, len(parts) + 1)]

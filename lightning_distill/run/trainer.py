@@ -63,6 +63,9 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
 
 
 def _instantiated(cfg: DictConfig, options: dict[str, Any]) -> L.Trainer:
+    if cfg.trainer.get("max_epochs") is None:
+        # Nothing is trained: a student's epochs are settled before. Lightning would warn.
+        options = {"max_epochs": -1, **options}
     try:
         return instantiate(cfg.trainer, **options)
     except InstantiationException as error:

@@ -42,6 +42,20 @@ FIRST = [
     {"max_epochs": 3, "accumulate_grad_batches": 4},
     {"max_epochs": 2, "limit_val_batches": 0},
     {"max_epochs": 2, "overfit_batches": 3},
+    {"max_epochs": 2, "overfit_batches": 0.5},
+    {"max_epochs": 3, "limit_train_batches": 0.5},
+    {"max_epochs": 2, "limit_val_batches": 1},
+    {"max_epochs": 2, "val_check_interval": 2},
+    {"max_epochs": 3, "val_check_interval": 4, "check_val_every_n_epoch": None},
+    {"max_steps": 13, "max_epochs": -1, "accumulate_grad_batches": 3},
+    {"max_epochs": 4, "num_sanity_val_steps": 0, "check_val_every_n_epoch": 3},
+    {"max_epochs": 3, "num_sanity_val_steps": -1},
+    {"max_epochs": 3, "reload_dataloaders_every_n_epochs": 1},
+    {"min_epochs": 2, "max_epochs": 3},
+    {"min_steps": 25, "max_epochs": 3},
+    {"max_epochs": 2, "max_time": {"hours": 1}},
+    {"fast_dev_run": True},
+    {"fast_dev_run": 3},
 ]
 
 
@@ -57,11 +71,35 @@ def test_as_many_steps_and_validations(settings, rows):
     assert second.global_step == first.global_step
     assert again.count == count.count
     # An epoch that is not ended is not validated either, and the other training must not do so.
-    assert (count.count == 0) == ("limit_val_batches" in settings or "max_steps" in settings)
+    unfinished = settings.get("max_steps") == 3
+    assert (count.count == 0) == (settings.get("limit_val_batches") == 0 or unfinished)
+
+
+class Stops(L.Callback):
+    """Ends a training as early stopping does, after some steps."""
+
+    def __init__(self, after: int):
+        self.after = after
+
+    def on_validation_end(self, trainer, module):
+        if trainer.global_step >= self.after:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("same_rows", [True, False])
+def test_what_would_end_it_early_does_not(same_rows):
+    count, again = Validations(), Validations()
+    first = fit(10, [count, Stops(30)], max_epochs=6)
+    assert first.global_step == 30
+    budget = same_budget(first.global_step, count.count, same_rows)
+    callbacks = [again, *budget.pop("more_callbacks", []), Stops(2)]
+    second = fit(10, callbacks, **{"max_epochs": 6, "max_time": {"seconds": 0}} | budget)
+    assert (second.global_step, again.count) == (30, count.count)
 
 
 def test_the_same_rows_are_trained_on_under_the_same_settings():
-    assert same_budget(7, 3, same_rows=True) == {"max_steps": 7}
+    expected = {"max_steps": 7, "min_steps": 7, "max_time": None}
+    assert same_budget(7, 3, same_rows=True) == expected
 
 
 @pytest.mark.parametrize("accumulated", [1, 3, 4])
