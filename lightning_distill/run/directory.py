@@ -43,8 +43,6 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
     if auto:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
-    trust(added, directory if cfg.resume else None)
-    trust_remote_code(trusted)
     if cfg.resume and not (directory / CONFIG).is_file():
         near = ", ".join(str(p) for p in _runs(Path("runs"))[-3:]) or "none"
         raise FileNotFoundError(
