@@ -43,14 +43,14 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
     if auto:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
-    trust(added, directory if cfg.resume else None)
-    trust_remote_code(trusted)
     if cfg.resume and not (directory / CONFIG).is_file():
         near = ", ".join(str(p) for p in _runs(Path("runs"))[-3:]) or "none"
         raise FileNotFoundError(
             f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
             f"not. Newest runs here: {near}."
         )
+    trust(added, directory if cfg.resume else None)
+    trust_remote_code(trusted)
     with _locked(directory):
         if cfg.resume:
             cfg = go_on(directory, auto)
@@ -71,11 +71,11 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
 
 
 @rank_zero_only
-def _begin(cfg: DictConfig, directory: Path, typed: dict[str, Any]) -> None:
+def _begin(cfg: DictConfig, directory: Path, composed: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     # What a run before it has left here is none of its own.
     (directory / "error.txt").unlink(missing_ok=True)
-    write_record(directory, typed, OmegaConf.to_yaml(cfg))
+    write_record(directory, composed, OmegaConf.to_yaml(cfg))
 
 
 @contextmanager

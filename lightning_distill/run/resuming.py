@@ -16,6 +16,8 @@ from .stage import say
 from .typed import key_of, TRUSTS
 
 CONFIG, RECORD = "config.yaml", "run.json"
+# In bytes; a run writes some ten thousand.
+LONGEST = 2**22
 AUTO = "auto"
 # What may be given to a run that goes on, if it is more than before.
 BUDGET = ("trainer.max_epochs", "trainer.max_steps")
@@ -110,7 +112,7 @@ def go_on(directory: Path, auto: bool) -> DictConfig:
     text = (directory / CONFIG).read_text(encoding="utf-8")
     record = _record(directory)
     if record and text not in (record["config"], record.get("before")):
-        _refuse_edited(directory, cfg, OmegaConf.create(record["config"]))
+        _refuse_edited(directory, text, record["config"])
     more = {} if auto else _more(cfg)
     if more:
         _extend(cfg, directory, record, more)
@@ -140,7 +142,8 @@ def _record(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        short = path.stat().st_size < LONGEST
+        found = json.loads(path.read_text(encoding="utf-8") if short else "")
     except ValueError:
         raise ValueError(
             f"{path} is damaged, so nobody knows whether {CONFIG} is as the run began with it. "
@@ -149,25 +152,15 @@ def _record(run: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse_edited(directory: Path, now: Any, before: Any) -> None:
-    changed = sorted(_flat(now).items() ^ _flat(before).items())
-    names = ", ".join(dict.fromkeys(name for name, _ in changed)) or "its text alone"
+def _refuse_edited(directory: Path, now: str, before: str) -> None:
+    known = {*before.splitlines()}
+    changed = [line.strip() for line in now.splitlines() if line not in known]
+    what = ", ".join(changed[:5]) or "something is left out"
     raise ValueError(
-        f"{directory / CONFIG} was edited since the run began: {names}. A run goes on with what it "
-        f"began with. Undo the edit ({RECORD} holds the file as it was), give more epochs as "
-        "trainer.max_epochs=N, or start a new run with the new values."
+        f"{directory / CONFIG} was edited since the run began ({what}), and a run goes on with "
+        f"what it began with. Undo the edit ({RECORD} holds the file as it was), give more epochs "
+        "as trainer.max_epochs=N, or start a new run with the new values."
     )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value, resolve=False)
-    if not isinstance(value, dict):
-        return {prefix: json.dumps(value, default=str)}
-    found: dict[str, str] = {}
-    for name, one in value.items():
-        found |= _flat(one, f"{prefix}.{name}" if prefix else str(name))
-    return found
 
 
 def _more(cfg: DictConfig) -> dict[str, int]:
@@ -239,7 +232,10 @@ def _go_to(folder: str | None) -> None:
     if not Path(folder).is_dir():
         say("Resume", f"the run began in {folder}, which is gone; paths hold from {here} now")
         return
-    say("Resume", f"paths hold from {folder}, where the run began")
+    say(
+        "Resume",
+        f"paths hold from {folder}, where the run began; files with own classes, from {here}",
+    )
     os.chdir(folder)
 
 

@@ -278,8 +278,8 @@ def test_a_run_that_was_moved_goes_on_where_it_is(run, tmp_path):
 def test_a_resumed_run_takes_no_overrides(run, tmp_path, capsys):
     folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
     with pytest.raises(SystemExit):
-        resumed(run, folder, "trainer.max_epochs=9")
-    assert "leave out trainer.max_epochs=9, or start a new run" in capsys.readouterr().err
+        resumed(run, folder, "optimizer.lr=9")
+    assert "leave out optimizer.lr=9, or start a new run" in capsys.readouterr().err
 
 
 def test_another_recipe_is_another_teacher(run, tmp_path, capsys, monkeypatch):

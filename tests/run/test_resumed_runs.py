@@ -97,9 +97,11 @@ def test_stopped_killed_and_resumed_from_elsewhere_ends_as_if_left_alone(work):
     third = command(work, *ARGUMENTS, "resume=auto", stop="4 15")
     assert third.returncode == 130 and f"{run} goes on" in third.stdout
     (work / "elsewhere").mkdir()
+    (work / "stop.py").rename(work / "elsewhere" / "stop.py")
     last = command(work, f"resume={run}", folder=work / "elsewhere")
     assert last.returncode == 0, last.stderr
     assert f"paths hold from {work}" in last.stdout
+    (work / "elsewhere" / "stop.py").rename(work / "stop.py")
     assert (run / "metrics.csv").read_text() == (work / "whole" / "metrics.csv").read_text()
     states = [
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
