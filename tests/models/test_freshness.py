@@ -31,6 +31,16 @@ class Xavier(nn.Module):
         return self.fc(x)
 
 
+class Orthogonal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 2)
+        nn.init.orthogonal_(self.fc.weight, gain=3.0)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
 def llama():
     config = LlamaConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -48,6 +58,7 @@ MODELS = {
         lambda: nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2)),
         torch.randn(4, 6),
     ),
+    "no normalisation, weights of one's own": (Orthogonal, torch.randn(4, 6)),
     "no normalisation, biases at zero": (Xavier, torch.randn(4, 6)),
 }
 
@@ -80,3 +91,8 @@ def test_a_fresh_head_on_a_trained_encoder_does_not_make_it_fresh():
         model.bert.encoder.layer[0].output.LayerNorm.weight[0] += 0.1
     model.classifier.reset_parameters()
     assert not is_fresh(model)
+
+
+def test_what_has_nothing_to_judge_by_is_fresh():
+    assert is_fresh(nn.EmbeddingBag(20, 3))
+    assert is_fresh(nn.ReLU())
