@@ -13,8 +13,9 @@ def is_fresh(model: nn.Module) -> bool:
     The weights themselves say it. The scales of normalisation layers begin as constants (ones, as a
     rule), and the first step of training moves them apart. A model without such scales is judged by
     its biases, which many architectures begin at zero, and else by the range within which torch
-    draws weights and biases of linear and convolutional layers: training moves some of both out of
-    it. A model that has nothing of all this is taken for fresh.
+    draws weights and biases of linear and convolutional layers: training moves some of them out of
+    it. A model that has nothing of all this is taken for fresh, and one without normalisation whose
+    weights were drawn in another way, with biases that are not zero, for a trained one.
 
     Args:
         model: any module; frozen parts count as others do.
@@ -28,8 +29,7 @@ def is_fresh(model: nn.Module) -> bool:
     drawn = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     weights = [_is_as_torch_draws(layer, layer.weight) for layer in drawn]
     offsets = [_is_as_torch_draws(m, m.bias) for m in drawn if m.bias is not None]
-    # A user's own way to draw weights leaves the biases, as a rule.
-    return all(weights) or (bool(offsets) and all(offsets))
+    return all(weights) and all(offsets)
 
 
 def _vectors(model: nn.Module, name: str) -> Iterator[Tensor]:

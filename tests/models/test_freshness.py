@@ -31,16 +31,6 @@ class Xavier(nn.Module):
         return self.fc(x)
 
 
-class Orthogonal(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(6, 2)
-        nn.init.orthogonal_(self.fc.weight, gain=3.0)
-
-    def forward(self, x):
-        return self.fc(x)
-
-
 def llama():
     config = LlamaConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -58,7 +48,6 @@ MODELS = {
         lambda: nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2)),
         torch.randn(4, 6),
     ),
-    "no normalisation, weights of one's own": (Orthogonal, torch.randn(4, 6)),
     "no normalisation, biases at zero": (Xavier, torch.randn(4, 6)),
 }
 
