@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import nn, Tensor
 
 
@@ -13,8 +13,9 @@ def is_fresh(model: nn.Module) -> bool:
     The weights themselves say it. The scales of normalisation layers begin as constants (ones, as a
     rule), and the first step of training moves them apart. A model without such scales is judged by
     its biases, which many architectures begin at zero, and else by the range within which torch
-    draws the weights of linear and convolutional layers. Where nothing of that holds, the weights
-    are taken for trained ones.
+    draws weights and biases of linear and convolutional layers: training moves some of them out of
+    it. A model that has nothing of all this is taken for fresh, and one without normalisation whose
+    weights were drawn in another way, with biases that are not zero, for a trained one.
 
     Args:
         model: any module; frozen parts count as others do.
@@ -26,7 +27,9 @@ def is_fresh(model: nn.Module) -> bool:
     if biases and all(map(_is_constant, biases)):
         return True
     drawn = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    return bool(drawn) and all(map(_is_as_torch_draws, drawn))
+    weights = [_is_as_torch_draws(layer, layer.weight) for layer in drawn]
+    offsets = [_is_as_torch_draws(m, m.bias) for m in drawn if m.bias is not None]
+    return all(weights) and all(offsets)
 
 
 def _vectors(model: nn.Module, name: str) -> Iterator[Tensor]:
@@ -41,8 +44,7 @@ def _is_constant(values: Tensor) -> bool:
     return bool((values == values[0]).all())
 
 
-def _is_as_torch_draws(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
-    bound = 1 / math.sqrt(layer.weight[0].numel())
-    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+def _is_as_torch_draws(layer: nn.Module, values: Tensor) -> bool:
+    weight: Any = layer.weight
     # A little more, for products of float32 that are rounded up.
-    return all(float(torch.abs(t.detach()).max()) <= bound * 1.001 for t in tensors)
+    return float(values.detach().abs().max()) * math.sqrt(weight[0].numel()) <= 1.001

@@ -85,7 +85,7 @@ def _is_beside_another(cfg: DictConfig, role: str) -> bool:
 
 
 def _reads_ids(model: nn.Module) -> bool:
-    return any(isinstance(part, nn.Embedding) for part in model.modules())
+    return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in model.modules())
 
 
 def _where_from(model: nn.Module) -> list[str]:

@@ -1,5 +1,6 @@
 """Whole runs on other tasks and with other models than the default's."""
 
+import csv
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny import bert
 from transformers import AutoModelForSequenceClassification
@@ -471,6 +473,12 @@ def test_a_student_of_ones_own_class_is_trained_and_not_exported(run, tmp_path, 
     )
     student = ["~student", "+student._target_=counting.Counting"]
     folder = run("job=finetune", *files(tmp_path, GOOD), *student, "optimizer.lr=1e-3")
+    # No teacher, which no job that reads the run could find, and a loss that is the loss.
+    settings = OmegaConf.load(folder / "config.yaml")
+    assert settings.teacher is None and settings.trainer.max_epochs == 2
+    with (folder / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert logged and all(row["train/loss"] == row["train/hard_label"] for row in logged)
     words = "holds the weights of a model that is none of transformers'"
     for job in ("job=export job.run", "job=evaluate job.path"):
         with pytest.raises(SystemExit):

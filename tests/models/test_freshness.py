@@ -80,3 +80,8 @@ def test_a_fresh_head_on_a_trained_encoder_does_not_make_it_fresh():
         model.bert.encoder.layer[0].output.LayerNorm.weight[0] += 0.1
     model.classifier.reset_parameters()
     assert not is_fresh(model)
+
+
+def test_what_has_nothing_to_judge_by_is_fresh():
+    assert is_fresh(nn.EmbeddingBag(20, 3))
+    assert is_fresh(nn.ReLU())
