@@ -6,6 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+# No batch has a number that this divides.
+NEVER = 2**62
+
 
 class Validations(Callback):
     """Counts the validations of a training, also over the cuts of one that is resumed."""
@@ -39,6 +42,10 @@ class EvenlySpaced(Callback):
 
     def __init__(self, validations: int, steps: int):
         self.validations, self.steps = validations, steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing is due before a batch: a run that goes on would validate once more."""
+        trainer.val_check_batch = NEVER
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_distill.callbacks import ExactResuming
 from lightning_distill.run.budget import batch_count, EvenlySpaced, same_budget, Validations
 
 
@@ -131,3 +132,41 @@ def test_a_resumed_training_goes_on_counting():
     count = Validations()
     count.load_state_dict({"count": 3})
     assert count.state_dict() == {"count": 3}
+
+
+class Noisy(Counts):
+    def training_step(self, batch):
+        return self.layer(torch.rand_like(batch)).square().mean()
+
+
+class Cut(L.Callback):
+    def __init__(self, path, batch):
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx == self.batch:
+            trainer.save_checkpoint(self.path)
+            raise KeyError("cut")
+
+
+def noisy(*callbacks, path=None):
+    options = same_budget(8, 2, same_rows=False)
+    options |= {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False}
+    validations = Validations()
+    more = [*options.pop("more_callbacks"), ExactResuming(), *callbacks]
+    trainer = L.Trainer(callbacks=[validations, *more], **options)
+    L.seed_everything(0, verbose=False)
+    module = Noisy()
+    loaders = [DataLoader(torch.zeros(n, 1), batch_size=1) for n in (8, 2)]
+    trainer.fit(module, *loaders, ckpt_path=path)
+    return module.layer.weight.item(), validations.count, trainer.global_step
+
+
+@pytest.mark.parametrize("batch", [0, 1, 4, 6])
+def test_a_training_that_was_cut_ends_like_one_that_was_not(tmp_path, batch):
+    uncut = noisy()
+    assert uncut[1:] == (2, 8)
+    with pytest.raises(KeyError, match="cut"):
+        noisy(Cut(tmp_path / "cut.ckpt", batch))
+    assert noisy(path=tmp_path / "cut.ckpt") == uncut
