@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -273,7 +272,6 @@ def _kinds_of_peft() -> tuple[type, ...]:
     return (importlib.import_module("peft").PeftConfig,)
 
 
-@cache
 def _ours() -> tuple[Any, ...]:
     offered: list[Any] = []
     for room in ROOMS:
