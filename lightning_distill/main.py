@@ -154,11 +154,11 @@ def _run(cfg: DictConfig) -> Any:
         sys.exit(1)
     directory = Path(str(cfg.output_dir)).absolute()
     was_run = (directory / "config.yaml").is_file()
-    _stop_by_sigterm()
     try:
         from .jobs import run
 
-        return run(cfg)
+        with _sigterm_as_ctrl_c():
+            return run(cfg)
     except KeyboardInterrupt:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
             print(f"\nStopped. Go on with: lightning-distill resume={directory}")
@@ -184,14 +184,19 @@ def _find_own_modules() -> None:
     sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
 
 
-def _stop_by_sigterm() -> None:
-    """Let SIGTERM do what Ctrl-C does."""
-
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_resume_in_a_sweep(cfg: DictConfig) -> None:

@@ -2,14 +2,12 @@
 
 from ..models.size import parameter_count, size_mb
 from .comparison import Comparison, Row
-from .csv_logger import CSVLogger
 from .curves import draw_curves
 from .measure import latency_ms
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
 
 __all__ = [
-    "CSVLogger",
     "Comparison",
     "Profile",
     "Row",

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from lightning_distill.report import CSVLogger
+from lightning_distill.callbacks import CSVLogger
 
 
 def rows(path):
@@ -60,7 +60,7 @@ def test_the_file_is_never_without_its_rows(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_distill.report.csv_logger.os.replace", killed)
+    monkeypatch.setattr("lightning_distill.callbacks.csv_logger.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         log(tmp_path, 2, more=1.0)
     assert [row["step"] for row in rows(tmp_path)] == ["0", "1"]
