@@ -18,6 +18,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from .overrides import readable_by_hydra, typed
+
 log = logging.getLogger("lightning_distill")
 
 # Where Hydra's variable is 1 it raises its errors, instead of printing them in its own way; ours
@@ -106,7 +108,7 @@ def _run(cfg: DictConfig) -> Any:
 
         return run(cfg)
     except KeyboardInterrupt:
-        print("\nStopped. Go on with: " + f"lightning-distill resume={cfg.output_dir}")
+        print(f"\nStopped. Go on with: lightning-distill {typed('resume', cfg.output_dir)}")
         sys.exit(130)
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
@@ -231,6 +233,8 @@ def _message_of_hydra(error: Exception) -> str:
 
 def main() -> None:
     """Entry point of the command."""
+    # Processes that a job starts get the same words again.
+    sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":
         return _app()
     _set_full_error()

@@ -14,6 +14,7 @@ from ..data.data import DataFacts
 from ..models.configuration import label_names, set_pad_token
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
+from ..overrides import typed
 from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.directory import newest_run
@@ -37,8 +38,8 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
     if (Path(given) / "config.yaml").is_file() and not (Path(given) / "report.json").is_file():
         raise ValueError(
-            f"The run {given} has not ended: go on with resume={given}, or write what it has "
-            f"learnt so far with job=export job.run={given}."
+            f"The run {given} has not ended: go on with {typed('resume', given)}, or "
+            f"write what it has learnt so far with job=export {typed('job.run', given)}."
         )
     if (Path(folder) / "model.safetensors").is_file():
         check_hugging_face(Path(folder))
