@@ -29,10 +29,11 @@ ROOMS["students"] = ROOMS["data"] = ROOMS["callbacks"] = {"models", "objective",
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks"}
+ROOMS["overrides"] = set()
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run"}
+ROOMS["main"] = {"jobs", "run", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 CORE = sorted({*ROOMS} - {"run", "jobs", "main"})
