@@ -13,6 +13,8 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -23,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .error_message import message_of, message_of_hydra, report, show
+from .overrides import quoted, readable_by_hydra
 
 log = logging.getLogger("lightning_distill")
 
@@ -161,7 +164,7 @@ def _run(cfg: DictConfig) -> Any:
             return run(cfg)
     except KeyboardInterrupt:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            print(f"\nStopped. Go on with: lightning-distill resume={directory}")
+            print(f"\nStopped. Go on with: lightning-distill {quoted('resume', directory)}")
         sys.exit(130)
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
@@ -262,6 +265,8 @@ def _unset_full_error() -> bool:
 
 def main() -> None:
     """Entry point of the command."""
+    # Processes that a job starts get the same words again.
+    sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":
         return _app()
     _set_full_error()

@@ -17,6 +17,7 @@ from typing import Any
 log = logging.getLogger("lightning_distill")
 
 ENDING, SUMS = ".sha256", "SHA256SUMS"
+WEIGHTS = (".safetensors", ".bin")
 
 
 class ChangedFileError(ValueError):
@@ -41,7 +42,13 @@ def write_whole(path: Path, write: bytes | Callable[[Any], Any]) -> str:
     try:
         with _explained(path), aside.open("wb") as file:
             hashed = _Hashed(file)
-            hashed.write(write) if isinstance(write, bytes) else write(hashed)
+            try:
+                hashed.write(write) if isinstance(write, bytes) else write(hashed)
+            except Exception:
+                if hashed.error is not None:
+                    # Who writes may hide it behind an error of its own.
+                    raise hashed.error from None
+                raise
             file.flush()
             os.fsync(file.fileno())
         with _explained(path):
@@ -59,10 +66,15 @@ class _Hashed:
 
     def __init__(self, file: Any):
         self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, content: Any) -> Any:
         self.digest.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -105,10 +117,12 @@ def write_sealed(path: Path, write: bytes | Callable[[Any], Any]) -> None:
         write: as there.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.new")
+    before: list[str] = []
     try:
         digest = write_whole(aside, write)
-        seal = _seal_of(path)
-        before = [] if not seal.is_file() or not path.is_file() else _digests(seal)
+        # A seal that is broken says nothing of the file that is there.
+        with suppress(ChangedFileError, FileNotFoundError):
+            before = _digests(path)
         # Whoever dies between the two leaves a file that one of these sums fits.
         _write_seal(path, [digest, *before])
         with _explained(path):
@@ -117,10 +131,11 @@ def write_sealed(path: Path, write: bytes | Callable[[Any], Any]) -> None:
         if before:
             _write_seal(path, [digest])
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         # The name of the file, not of what was beside it.
         raise OSError(error.errno, str(error.strerror).replace(aside.name, path.name)) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
 
 
 def read_sealed(path: Path) -> bytes:
@@ -157,10 +172,13 @@ def is_sealed(path: Path) -> bool:
 
 
 def seal_folder(folder: Path) -> None:
-    """Write the sums of all files within a folder into its `SHA256SUMS`."""
+    """Write the sums of all files within a folder into its `SHA256SUMS`; all may be read alike."""
     sums = {name: digest_of(folder / name) for name in _files(folder)}
     text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
     write_whole(folder / SUMS, text.encode())
+    for name in sums:
+        # safetensors lets nobody else read what it writes.
+        shutil.copymode(folder / SUMS, folder / name)
 
 
 def check_folder(folder: Path, weights: bool = True) -> bool:
@@ -183,8 +201,12 @@ def check_folder(folder: Path, weights: bool = True) -> bool:
         path = folder / name
         if not path.is_file():
             raise ChangedFileError(f"{path} is missing, which {SUMS} lists. {_ways(seal)}")
-        if (weights or not name.endswith(".safetensors")) and digest_of(path) != digest:
+        if (weights or not name.endswith(WEIGHTS)) and digest_of(path) != digest:
             raise ChangedFileError(f"{path} is not what was written. {_ways(seal)}")
+    known = {name for _, name in _entries(seal)}
+    for name in _files(folder):
+        if name.endswith(WEIGHTS) and name not in known:
+            raise ChangedFileError(f"{folder / name} is none of the files of {seal}. {_ways(seal)}")
     return True
 
 
@@ -198,7 +220,7 @@ def _compare(path: Path, digest: str) -> None:
     seal = _seal_of(path)
     if not seal.is_file():
         log.warning("%s has no %s beside it: whether it is whole is not known.", path, seal.name)
-    elif digest not in _digests(seal):
+    elif digest not in _digests(path):
         raise ChangedFileError(f"{path} is not what was written. {_ways(seal)}")
 
 
@@ -215,8 +237,13 @@ def _write_seal(path: Path, digests: list[str]) -> None:
     write_whole(_seal_of(path), text.encode())
 
 
-def _digests(seal: Path) -> list[str]:
-    return [digest for digest, _ in _entries(seal)]
+def _digests(path: Path) -> list[str]:
+    """What a file may be by its seal, which may be that of another file."""
+    seal = _seal_of(path)
+    found = [digest for digest, name in _entries(seal) if name == path.name]
+    if not found:
+        raise ChangedFileError(f"{seal} is not that of {path.name}. {_ways(seal)}")
+    return found
 
 
 def _entries(seal: Path) -> list[tuple[str, str]]:

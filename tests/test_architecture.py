@@ -31,12 +31,13 @@ ROOMS["students"] = {"models", "objective", "tasks"}
 ROOMS["data"] = ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
-ROOMS["training"] |= {"tasks"}
+ROOMS["training"] |= {"tasks", "sealed"}
+ROOMS["overrides"] = set()
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["error_message"] = set()
-ROOMS["main"] = {"jobs", "run", "error_message"}
+ROOMS["main"] = {"jobs", "run", "error_message", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 CORE = sorted({*ROOMS} - {"run", "jobs", "main", "error_message"})

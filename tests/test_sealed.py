@@ -4,8 +4,10 @@ import errno
 import os
 import random
 import subprocess
+from pathlib import Path
 
 import pytest
+import torch
 from processes import forked
 
 from lightning_distill import sealed
@@ -123,6 +125,58 @@ def test_a_full_disk_leaves_what_was_there_and_says_what_to_do(file, monkeypatch
     assert len(list(file.parent.iterdir())) == 2
 
 
+def test_a_disk_that_is_full_in_the_middle_is_told_from_what_torch_says_of_it(file, monkeypatch):
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.left = file, 3
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, content):
+            self.left -= 1
+            if not self.left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(content)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(opened(path, mode)))
+    checkpoint = {"a": torch.zeros(1000), "b": torch.zeros(1000)}
+    with pytest.raises(OSError, match=r"could not be written \(No space left on device\)"):
+        write_sealed(file, lambda opened_file: torch.save(checkpoint, opened_file))
+    monkeypatch.undo()
+    assert read_sealed(file) == CONTENT and len(list(file.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("seal", [b"", b"garbage"])
+def test_a_broken_seal_stops_no_later_save(file, seal):
+    file.with_name(f"{file.name}.sha256").write_bytes(seal)
+    write_sealed(file, b"new")
+    assert read_sealed(file) == b"new" and len(list(file.parent.iterdir())) == 2
+
+
+def test_nothing_is_left_beside_where_a_save_is_interrupted(file):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_sealed(file, interrupted)
+    assert read_sealed(file) == CONTENT and len(list(file.parent.iterdir())) == 2
+
+
+def test_a_file_that_was_swapped_with_its_seal_is_another(file):
+    other = file.with_name("best.ckpt")
+    write_sealed(other, b"other")
+    for ending in ("", ".sha256"):
+        file.with_name(file.name + ending).write_bytes(Path(f"{other}{ending}").read_bytes())
+    with pytest.raises(ChangedFileError, match="is not that of a file = of ours.ckpt"):
+        check_sealed(file)
+
+
 def test_a_folder_that_is_gone_is_said(tmp_path):
     with pytest.raises(OSError, match="No such file or directory.*its folder is gone"):
         write_whole(tmp_path / "gone" / "file", b"x")
@@ -139,6 +193,7 @@ def folder(tmp_path):
     (tmp_path / "inner").mkdir()
     for name in ("model.safetensors", "config.json", "inner/a.json"):
         (tmp_path / name).write_bytes(CONTENT)
+    (tmp_path / "model.safetensors").chmod(0o600)
     seal_folder(tmp_path)
     return tmp_path
 
@@ -154,6 +209,16 @@ def test_a_folder_is_as_it_was_written(folder, name):
     (folder / name).unlink()
     with pytest.raises(ChangedFileError, match=f"{name} is missing"):
         check_folder(folder, weights=False)
+
+
+def test_weights_that_the_list_does_not_know_are_refused_and_all_files_may_be_read_alike(folder):
+    modes = {(folder / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1
+    lines = (folder / sealed.SUMS).read_text().splitlines()
+    kept = [line for line in lines if not line.endswith("safetensors")]
+    (folder / sealed.SUMS).write_text("\n".join(kept) + "\n")
+    with pytest.raises(ChangedFileError, match="model.safetensors is none of the files of"):
+        check_folder(folder)
 
 
 def test_a_file_that_was_added_harms_nothing_and_a_folder_of_others_has_no_seal(folder, tmp_path):

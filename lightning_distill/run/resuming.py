@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ..overrides import quoted
 from ..sealed import write_whole
 from .read_config import read_config
 from .stage import say
@@ -49,7 +50,8 @@ def why_not_ended(run: Path) -> str:
     error = run / "error.txt"
     begun = (run / "checkpoints" / "last.ckpt").is_file()
     more = (
-        f"go on with resume={run}, or write what it has learnt so far with job=export job.run={run}"
+        f"go on with {quoted('resume', run)}, or write what it has learnt so far with job=export "
+        f"{quoted('job.run', run)}"
     )
     if not error.is_file():
         return f"The run {run} has not ended: {more}."
@@ -120,7 +122,7 @@ def go_on(directory: Path, auto: bool) -> DictConfig:
         say(
             "Resume",
             f"{directory} has ended, and its report is made again. More epochs: "
-            f"resume={directory} trainer.max_epochs=N",
+            f"{quoted('resume', directory)} trainer.max_epochs=N",
         )
     else:
         say("Resume", f"{directory} goes on")

@@ -29,6 +29,8 @@ from .wall_time import WallTime
 
 log = logging.getLogger("lightning_distill")
 
+FINAL = "final.ckpt"
+
 
 @dataclass
 class Result:
@@ -125,7 +127,7 @@ def train(
             best = directory / "checkpoints" / name if name else None
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
-        best = directory / "checkpoints" / "final.ckpt"
+        best = directory / "checkpoints" / FINAL
         trainer.save_checkpoint(best, weights_only=True)
     else:
         load_checkpoint(module, best)
@@ -189,7 +191,9 @@ def newest_whole(folder: Path) -> Path | None:
     Raises:
         ValueError: if there are some, and none of them is whole.
     """
-    found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    # `final.ckpt` holds weights alone.
+    found = [path for path in folder.glob("*.ckpt") if path.name != FINAL]
+    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     # It holds the state of all that is beside it.
     found.sort(key=lambda path: path.name != "last.ckpt")
     for path in found:

@@ -22,6 +22,7 @@ from ..metrics.traits import best_mode
 from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..sealed import check_sealed
 from ..tasks import Task
 from .module import DistillationModule
 from .scheduling import Scheduling
@@ -121,6 +122,7 @@ def distill(
             if trainer.interrupted:
                 log.warning("stopped by the user: the best weights so far are returned")
             if best is not None and best.best_model_path:
+                check_sealed(Path(best.best_model_path))
                 state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
                 module.load_state_dict(state["state_dict"])
             # Every rank reads the file before the first one to finish removes it.
