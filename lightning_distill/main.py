@@ -13,6 +13,8 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
