@@ -45,7 +45,8 @@ def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
 
     Hydra finds no flag that comes after an override, and its grammar knows no `~` in a value.
     """
-    flags, overrides = [], []
+    flags: list[str] = []
+    overrides: list[str] = []
     words = iter(arguments)
     for word in words:
         if word == "--":
