@@ -87,8 +87,9 @@ def _app(cfg: DictConfig) -> Any:
 
 
 def _run(cfg: DictConfig) -> Any:
-    # Classes next to where the command is typed can be named by `_target_`.
-    sys.path.insert(0, os.getcwd())
+    # Classes next to where the command is typed can be named by `_target_`; they stand behind the
+    # libraries, of which none may find a file of the user's in the place of another.
+    sys.path.append(os.getcwd())
     # Threads of torch that wait for each other by spinning make a step twenty times as slow as
     # soon as anything else runs on their cores; torch reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.directory import prepare_run
+from ..run.targets import find
 from .cache import cache
 from .distill import distill
 from .evaluate import evaluate
@@ -30,4 +30,4 @@ def run(cfg: DictConfig) -> Any:
     options: Any = OmegaConf.to_container(cfg.job, resolve=True)
     if not isinstance(options, dict) or "_target_" not in options:
         raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
-    return get_method(options.pop("_target_"))(cfg, **options)
+    return find(options.pop("_target_"))(cfg, **options)

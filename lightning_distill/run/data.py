@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -14,6 +13,7 @@ from ..models.configuration import longest_input
 from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
+from .targets import instantiate
 from .task import note_task
 from .vocabularies import share_ids
 

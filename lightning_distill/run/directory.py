@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from .check_values import check_values
+from .read_config import read_config, TRUST
+from .targets import allow, check_targets, KEY
 
 CONFIG = "config.yaml"
 
@@ -23,6 +25,8 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
         FileNotFoundError: if `resume` names a directory without a configuration.
     """
     _quiet()
+    added, foreign = cfg.get(KEY), None
+    trusted = bool(OmegaConf.select(cfg, TRUST))
     if cfg.resume:
         saved = Path(str(cfg.resume)) / CONFIG
         if not saved.is_file():
@@ -32,13 +36,17 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
                 f"not. Newest runs here: {near}."
             )
         _refuse_overrides()
-        cfg = OmegaConf.load(saved)  # type: ignore[assignment]
+        foreign = saved.parent
+        cfg = read_config(saved, trusted)
         cfg.resume = str(saved.parent)
         # The run may have been moved since.
         cfg.output_dir = cfg.resume
     directory = Path(str(cfg.output_dir)).absolute()
     cfg.output_dir = str(directory)
+    # What the saved configuration adds itself does not count.
+    allow(added, foreign)
     check_values(cfg)
+    check_targets(cfg)
     if OmegaConf.select(cfg, "optimizer.lr") is not None:
         # Settled now: it depends on a choice that a resumed run no longer knows.
         cfg.optimizer.lr = float(cfg.optimizer.lr)
@@ -50,7 +58,8 @@ def prepare_run(cfg: DictConfig) -> DictConfig:
 def _refuse_overrides() -> None:
     if not HydraConfig.initialized():
         return
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    also = ("resume=", f"{KEY}=", f"{TRUST}=", f"+{TRUST}=")
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(also)]
     if given:
         raise ValueError(
             f"`resume` goes on with the run's own configuration; leave out {' '.join(given)}, or "

@@ -6,7 +6,6 @@ from importlib.resources import files
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
@@ -15,6 +14,7 @@ from ..metrics.traits import best_mode, needs_teacher, reads_softmax
 from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
+from .targets import find
 from .task import task_in
 
 log = logging.getLogger("lightning_distill")
@@ -28,7 +28,7 @@ def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
     task, target = task_in(cfg) or Classification(), _target(node)
     if target is None:
         return
-    kind, cls = target.rpartition(".")[2], get_object(target)
+    kind, cls = target.rpartition(".")[2], find(target)
     advice = f"Choose what fits, as in metrics=[{task.metrics[0]}]." if task.metrics else ""
     if reads_softmax(cls) and not task.has_softmax:
         raise ValueError(
@@ -139,5 +139,5 @@ def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
     for name, node in group(cfg, "metrics").items():
         target = _target(node)
-        if target is not None and needs_teacher(get_object(target)):
+        if target is not None and needs_teacher(find(target)):
             cfg.metrics[name] = None

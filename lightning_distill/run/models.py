@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -13,6 +12,7 @@ from ..models.label_order import label_order
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
+from .targets import find
 
 
 def build_teacher(
@@ -55,7 +55,7 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
 def _arguments(node: Any) -> list[str]:
     """What the class or function that `node` names takes."""
     target = node.get("_target_") if OmegaConf.is_dict(node) else None
-    return [] if target is None else list(inspect.signature(get_object(str(target))).parameters)
+    return [] if target is None else list(inspect.signature(find(str(target))).parameters)
 
 
 def _is_made_of_teacher(node: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from ..objective.objective import Objective
 from ..tasks import check_softmax, Task
 from .call import group
+from .targets import instantiate
 from .task import task_in
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -19,6 +18,7 @@ from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from ..training.scheduling import Scheduling
 from .call import group
+from .targets import instantiate
 from .task import task_in
 
 
