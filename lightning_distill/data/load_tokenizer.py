@@ -1,5 +1,6 @@
 """A tokenizer from wherever it is."""
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ def load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
         ValueError: if it has nothing to pad with.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        path = str(tokenizer)
-        if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        path = os.path.expanduser(tokenizer)
+        if path.startswith((".", "/", "~")) and not Path(path).is_dir():
             raise FileNotFoundError(f"There is no tokenizer in {path}: no such folder.")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             folders = [p.name for p in Path().glob("*") if p.is_dir()]
             near = get_close_matches(path, folders, n=1)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from ..models.configuration import configured, configured_text
+from ..models.memory import check_memory
 from ..run.directory import newest_run
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
@@ -27,8 +28,9 @@ import torch, transformers
 from safetensors.torch import load_file
 folder, inputs, name, *processors = sys.argv[1:]
 for processor in processors:
-    getattr(transformers, processor).from_pretrained(folder)
-model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
+    getattr(transformers, processor).from_pretrained(folder, trust_remote_code=False)
+model = getattr(transformers, name).from_pretrained(folder, dtype="auto", trust_remote_code=False)
+model.eval()
 stored = load_file(inputs)
 expected = stored.pop("expected")
 with torch.no_grad():
@@ -60,12 +62,13 @@ def export(
     path = Path(checkpoint) if checkpoint else _best(source)
     state = _student_weights(path)
     check_hugging_face(source / "student")
-    config = transformers.AutoConfig.from_pretrained(source / "student")
+    config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=False)
     name = (config.architectures or ["none"])[0]
     if not hasattr(transformers, name):
         raise ValueError(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
+    check_memory(config)
     model = _with_weights(getattr(transformers, name)(config), state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
@@ -73,7 +76,8 @@ def export(
     processors = processors_in(source / "student")
     for processor in processors:
         cls = getattr(transformers, processor)
-        cls.from_pretrained(source / "student").save_pretrained(folder)
+        loaded = cls.from_pretrained(source / "student", trust_remote_code=False)
+        loaded.save_pretrained(folder)
     difference = _difference_in_a_fresh_process(model, folder, [name, *processors])
     if difference > 1e-5:
         raise ValueError(

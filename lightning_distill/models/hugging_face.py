@@ -1,5 +1,7 @@
 """Loading models of Hugging Face's transformers, with errors that say what to do."""
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -9,6 +11,9 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers import AutoConfig
+
+from .memory import check_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,12 +45,18 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
         FileNotFoundError: if there is no such folder or model.
         ValueError: if it cannot be read, or its weights do not fit its configuration.
     """
-    path = str(path)
+    path = os.path.expanduser(path)
     cls = find_auto_class(auto_class)
     check_path(path)
     options = {k: v for k, v in options.items() if v is not None}
+    # Without it transformers asks at the terminal.
+    options.setdefault("trust_remote_code", False)
     try:
         with quiet():
+            if Path(path).is_dir():
+                _check_index(Path(path))
+                trust = options["trust_remote_code"]
+                check_memory(AutoConfig.from_pretrained(path, trust_remote_code=trust))
             # Without this flag transformers raises, but says only in its log which sizes differ.
             model, info = cls.from_pretrained(
                 path, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -56,7 +67,7 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
             "Name a folder that holds config.json and weights, or a model on the Hugging Face hub."
         ) from error
     except (ValueError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         trust = " Only teacher=pretrained with trust_remote_code=true runs such code."
         trust = trust if "custom code" in first else ""
         raise ValueError(f"{path!r} cannot be loaded as {cls.__name__}: {first}{trust}") from error
@@ -100,6 +111,23 @@ def check_path(path: str) -> None:
         nearest = get_close_matches(folder.name, siblings, n=3, cutoff=0.4) or siblings[:3]
         listed = f" {folder.parent} has: {', '.join(nearest)}." if nearest else ""
         raise FileNotFoundError(f"There is no folder {path}.{listed}")
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse a list of weight files that names one outside of its folder."""
+    for index in folder.glob("*.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ValueError(
+                f"{index} lists no weight files, as save_pretrained writes it."
+            ) from None
+        for name in named:
+            if not isinstance(name, str) or name != Path(name).name or not name.strip("."):
+                raise ValueError(
+                    f"{index} names the file {name!r}, which is not in its folder: the weights of a "
+                    "model lie beside their index."
+                )
 
 
 @contextmanager

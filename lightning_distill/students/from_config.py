@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..models.hugging_face import find_auto_class
+from ..models.memory import check_memory
 from ..tasks import Task, task_named
 
 
@@ -76,6 +77,7 @@ def from_config(
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"This is no configuration of a {model_type}: {reason}") from error
     made.vocab_size = vocab_size
+    check_memory(made)
     for name, number in (("pad_token_id", pad_token_id), ("eos_token_id", eos_token_id)):
         if number is not None:
             setattr(made, name, number)

@@ -160,9 +160,7 @@ def test_the_users_own_modules_may_be_named_and_not_what_they_import(folder):
 
 def test_modules_that_came_with_a_run_are_not_the_users(folder):
     allow([], foreign=folder)
-    with pytest.raises(
-        ValueError, match="Student is in the folder of the run that goes on"
-    ):
+    with pytest.raises(ValueError, match="Student is in the folder of the run that goes on"):
         find("own_parts.Student")
     allow(["own_parts"], foreign=folder)
     assert find("own_parts.Student")
