@@ -18,14 +18,17 @@ from lightning_distill.moved import NEW_PATHS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 # What each room may import of the others, from the bottom up; imports go one way.
-ROOMS: dict[str, set[str]] = {"criteria": set(), "models": set(), "schedules": set()}
-ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["cache"] = ROOMS["metrics"] = {"models"}
+ROOMS: dict[str, set[str]] = {"criteria": set(), "sealed": set(), "schedules": set()}
+ROOMS["models"] = {"sealed"}
+ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["metrics"] = {"models"}
+ROOMS["cache"] = {"models", "sealed"}
 ROOMS["weights"] = {"temperatures"}
 ROOMS["objective"] = {"models", "criteria", "schedules"}
 ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 # Metrics ask the task which rows or tokens count, and in which type they get labels.
 ROOMS["metrics"] = {"models", "tasks"}
-ROOMS["students"] = ROOMS["data"] = ROOMS["callbacks"] = {"models", "objective", "tasks"}
+ROOMS["students"] = {"models", "objective", "tasks"}
+ROOMS["data"] = ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks"}

@@ -8,6 +8,7 @@ import torch
 
 from .one_shot import is_one_shot
 from .random_state import random_state, set_random_state
+from .sealed_checkpoints import seal_checkpoints
 
 log = logging.getLogger("lightning_distill")
 
@@ -38,6 +39,10 @@ class ExactResuming(L.Callback):
         # Of the moment at which the iterator over the training data of this epoch was made.
         self._at_iterator: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let checkpoints be written whole, and read only as they were written."""
+        seal_checkpoints(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the iterator over the data; go to the place of the checkpoint on resuming."""

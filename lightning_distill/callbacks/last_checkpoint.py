@@ -1,11 +1,12 @@
 """The checkpoint from which a run goes on."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+
+from .sealed_checkpoints import seal_checkpoints
 
 
 class LastCheckpoint(Checkpoint):
@@ -14,7 +15,7 @@ class LastCheckpoint(Checkpoint):
     It is written at the end of every epoch, after every validation within one, and every so many
     steps if that is wanted; never between two batches of one optimizer step, whose gradients a
     checkpoint does not hold, and never before a validation that is due. A run that is killed while
-    it is written keeps the one before.
+    it is written keeps the one before; a file that was changed since is never gone on from.
 
     Args:
         dirpath: the folder; the trainer's `default_root_dir` by default.
@@ -39,6 +40,10 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self._due = False
         self._saved_step = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let checkpoints be written whole."""
+        seal_checkpoints(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count the steps."""
@@ -68,11 +73,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         folder = Path(self.dirpath or trainer.default_root_dir)
-        path = folder / f"{self.filename}.ckpt"
-        aside = path.with_suffix(".part")
-        trainer.save_checkpoint(aside, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(aside, path)
+        trainer.save_checkpoint(folder / f"{self.filename}.ckpt", weights_only=False)
         self._due, self._saved_step = False, trainer.global_step
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..sealed import check_folder
+
 
 def load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
     """A tokenizer as it is given, or from where it was saved; it pads, if need be with its end.
@@ -22,6 +24,8 @@ def load_tokenizer(tokenizer: Any) -> PreTrainedTokenizerBase:
         path = os.path.expanduser(tokenizer)
         if path.startswith((".", "/", "~")) and not Path(path).is_dir():
             raise FileNotFoundError(f"There is no tokenizer in {path}: no such folder.")
+        if Path(path).is_dir():
+            check_folder(Path(path), weights=False)
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from ..models.memory import check_memory
 from ..run.directory import newest_run
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
+from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
 
 # Runs in a fresh process that knows nothing of this package.
@@ -62,6 +63,7 @@ def export(
     path = Path(checkpoint) if checkpoint else _best(source)
     state = _student_weights(path)
     check_hugging_face(source / "student")
+    check_folder(source / "student", weights=False)
     config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=False)
     name = (config.architectures or ["none"])[0]
     if not hasattr(transformers, name):
@@ -78,6 +80,7 @@ def export(
         cls = getattr(transformers, processor)
         loaded = cls.from_pretrained(source / "student", trust_remote_code=False)
         loaded.save_pretrained(folder)
+    seal_folder(folder)
     difference = _difference_in_a_fresh_process(model, folder, [name, *processors])
     if difference > 1e-5:
         raise ValueError(
@@ -100,6 +103,7 @@ def _best(run: Path) -> Path:
 def _student_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
+    check_sealed(path)
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return {
         # torch.compile puts this part into the names.

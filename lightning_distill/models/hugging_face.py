@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
+from ..sealed import check_folder
 from .memory import check_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,6 +55,7 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
     try:
         with quiet():
             if Path(path).is_dir():
+                check_folder(Path(path))
                 _check_index(Path(path))
                 trust = options["trust_remote_code"]
                 check_memory(AutoConfig.from_pretrained(path, trust_remote_code=trust))
@@ -125,8 +127,8 @@ def _check_index(folder: Path) -> None:
         for name in named:
             if not isinstance(name, str) or name != Path(name).name or not name.strip("."):
                 raise ValueError(
-                    f"{index} names the file {name!r}, which is not in its folder: the weights of a "
-                    "model lie beside their index."
+                    f"{index} names the file {name!r}, which is not in its folder: the weights of "
+                    "a model lie beside their index."
                 )
 
 

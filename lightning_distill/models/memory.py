@@ -37,8 +37,8 @@ def check_memory(config: Any) -> None:
         if least > memory():
             listed = ", ".join(f"{name}={value:,}" for name, value in known.items())
             raise ValueError(
-                f"This model would have at least {least:,} weights ({listed}), and this machine has "
-                f"{memory():,} bytes of memory."
+                f"This model would have at least {least:,} weights ({listed}), and this machine "
+                f"has {memory():,} bytes of memory."
             )
 
 

@@ -1,6 +1,7 @@
 """Write a student so that it loads where this package is not installed."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
 from ..models.peft_parts import active_settings, is_adapted
 from ..models.submodules import unwrapped
+from ..sealed import seal_folder, SUMS
 from ..tasks import task_of
 
 # Within a student's folder.
@@ -64,6 +66,10 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
         save_model(model, str(folder / "model.safetensors"))
     for processor in DataFacts(data).processors(task_of(data).processors):
         processor.save_pretrained(folder)
+    seal_folder(folder)
+    for path in folder.glob("*.safetensors"):
+        # safetensors lets nobody else read what it writes.
+        shutil.copymode(folder / SUMS, path)
 
 
 def processors_in(folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from ..callbacks import StepProfile
 from ..models.compilation import compile_in_place
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
+from ..sealed import check_sealed, read_sealed, write_sealed
 from ..training.distill import fit
 from ..training.module import DistillationModule
 from .budget import Validations
@@ -79,10 +80,9 @@ def train(
         KeyboardInterrupt: if the user stopped the training; the last checkpoint is kept.
     """
     done = directory / "result.json"
-    last = directory / "checkpoints" / "last.ckpt"
     resuming = bool(cfg.resume)
-    if resuming and done.is_file():
-        result = Result(**json.loads(done.read_text()))
+    result = _result(done, directory) if resuming else None
+    if result is not None:
         # Adapters are sized by a batch, and the checkpoint holds them.
         module.prepare(next(iter(data.train_dataloader())), check=False)
         load_checkpoint(module, directory / result.checkpoint)
@@ -105,7 +105,8 @@ def train(
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
     start = time.perf_counter()
-    fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
+    last = newest_whole(directory / "checkpoints") if resuming else None
+    fit(trainer, module, datamodule=data, ckpt_path=last)
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
@@ -182,12 +183,54 @@ def _prepend(path: Path, before: list[dict[str, str]]) -> None:
 def _write(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: it says that the stage has ended.
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(asdict(result), indent=2))
-    aside.replace(path)
+    write_sealed(path, json.dumps(asdict(result), indent=2).encode())
+
+
+def _result(path: Path, directory: Path) -> Result | None:
+    """What a stage has left, if it has ended and both that and its weights are whole."""
+    if not path.is_file():
+        return None
+    try:
+        result = Result(**json.loads(read_sealed(path)))
+        check_sealed(directory / result.checkpoint)
+        return result
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        say("Resuming", f"{error} The stage goes on from its newest checkpoint that is whole.")
+        return None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that is what was written; `None` if there is none at all.
+
+    Raises:
+        ValueError: if there are some, and none of them is whole.
+    """
+    found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    # It holds the state of all that is beside it.
+    found.sort(key=lambda path: path.name != "last.ckpt")
+    for path in found:
+        try:
+            check_sealed(path)
+        except ValueError as error:
+            log.warning("%s", error)
+            continue
+        if path != found[0]:
+            say("Resuming", f"from {path.name}, the newest checkpoint that is whole")
+        return path
+    if found:
+        raise ValueError(
+            f"No checkpoint in {folder} is what was written: {', '.join(p.name for p in found)}. "
+            "Put a copy that is whole there, or start a new run."
+        )
+    return None
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:
-    """Put a checkpoint's weights into `module`, which must have exactly these."""
+    """Put a checkpoint's weights into `module`, which must have exactly these.
+
+    Raises:
+        ChangedFileError: if the file is not what was written.
+    """
+    check_sealed(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])

@@ -20,6 +20,7 @@ from ..metrics.traits import needs_teacher
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
+from ..sealed import ChangedFileError, check_folder, seal_folder
 from ..tasks import Task
 from ..teachers import pretrained
 from ..training.module import DistillationModule
@@ -100,7 +101,7 @@ def trained_teacher(
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
-    if (kept / "recipe.json").is_file():
+    if _is_whole(kept):
         say("Teacher", f"found in {kept}")
         kind = auto_class_of(task_in(cfg), kept)
         return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
@@ -177,6 +178,20 @@ def _check_writable(kept: Path) -> None:
         ) from error
 
 
+def _is_whole(kept: Path) -> bool:
+    """Whether a teacher is kept there, and is what was written."""
+    if not (kept / "recipe.json").is_file():
+        return False
+    try:
+        if check_folder(kept):
+            return True
+        reason = f"{kept} has no sums of its files."
+    except ChangedFileError as error:
+        reason = str(error)
+    say("Teacher", f"{reason} It is trained again.")
+    return False
+
+
 @rank_zero_only
 def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +200,7 @@ def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     model.save_pretrained(aside)
     if tokenizer is not None:
         tokenizer.save_pretrained(aside)
-    (aside / "recipe.json").write_text(recipe)
+    (aside / "recipe.json").write_text(recipe, encoding="utf-8")
+    seal_folder(aside)
     shutil.rmtree(kept, ignore_errors=True)
     aside.rename(kept)
