@@ -3,11 +3,13 @@
 Nothing here imports torch before a job runs, so that `--help` and completion stay quick.
 """
 
+import itertools
 import logging
 import os
 import re
 import sys
 import traceback
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from importlib.resources import files
@@ -17,6 +19,8 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from .composed import newest_unfinished
 
 log = logging.getLogger("lightning_distill")
 
@@ -29,15 +33,48 @@ class MemberFailed(RuntimeError):
     """One run of a sweep has failed, and said why."""
 
 
-def run_dir(resume: str | None, job: str) -> str:
-    """One directory per run, the same in each of its processes."""
+def resumed_dir(resume: str | None, job: str, *, _root_: DictConfig) -> str | None:
+    """The directory of the run that goes on; `None` where a new one begins."""
+    if resume != "auto":
+        return resume
+    if (shared := _shared_id()) is not None:
+        # They would look at different moments.
+        raise ValueError(
+            f"resume=auto looks for a run in one process, and {shared} are several: name the run, "
+            "as in resume=DIR."
+        )
+    found = newest_unfinished(Path("runs") / job, _root_)
+    return None if found is None else str(found)
+
+
+def run_dir(resumed: str | None, job: str) -> str:
+    """One directory per run, the same in each of its processes, and of no other run."""
     # A directory that is no run gets nothing written into it, nor is it made.
-    if resume and (Path(resume) / "config.yaml").is_file():
-        return str(resume)
-    return f"runs/{job}/{_run_id()}"
+    if resumed and (Path(resumed).expanduser() / "config.yaml").is_file():
+        return str(Path(resumed).expanduser())
+    shared = _shared_id()
+    return _of_its_own(f"runs/{job}") if shared is None else f"runs/{job}/{shared}"
 
 
-def _run_id() -> str:
+def sweep_dir() -> str:
+    """One directory per sweep."""
+    return _of_its_own("runs/sweep")
+
+
+def _of_its_own(parent: str) -> str:
+    """Make a directory with the time as its name."""
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    # Two that begin in one moment never share one.
+    for number in itertools.count():
+        path = Path(parent) / (f"{name}-{number}" if number else name)
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return str(path)
+    raise AssertionError("it counts without end")
+
+
+def _shared_id() -> str | None:
+    """What processes of one run that were started apart have in common."""
     if own := os.environ.get("LIGHTNING_DISTILL_RUN_ID"):
         return own
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -48,7 +85,7 @@ def _run_id() -> str:
         # Each srun of one allocation is a run of its own.
         step = os.environ.get("SLURM_STEP_ID")
         return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}")
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    return None
 
 
 def _label_kind(task: Any) -> str:
@@ -65,6 +102,8 @@ def _learning_rate(student: str) -> float:
 
 # `replace`, because tests and notebooks may import this module more than once.
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("resumed_dir", resumed_dir, replace=True)
+OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
 OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
@@ -107,7 +146,9 @@ def _run(cfg: DictConfig) -> Any:
 
         return run(cfg)
     except KeyboardInterrupt:
-        print("\nStopped. Go on with: " + f"lightning-distill resume={cfg.output_dir}")
+        from .run.typed import typed
+
+        print(f"\nStopped. Go on with: lightning-distill {typed('resume', cfg.output_dir)}")
         sys.exit(130)
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":

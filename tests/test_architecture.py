@@ -33,12 +33,13 @@ ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
+ROOMS["composed"] = set()
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run"}
+ROOMS["main"] = {"jobs", "run", "composed"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
-CORE = sorted({*ROOMS} - {"run", "jobs", "main"})
+CORE = sorted({*ROOMS} - {"run", "jobs", "main", "composed"})
 
 
 def classes(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from .sealed_checkpoints import seal_checkpoints
+from .stop_signals import StopSignals
 
 
 class LastCheckpoint(Checkpoint):
@@ -16,6 +17,10 @@ class LastCheckpoint(Checkpoint):
     steps if that is wanted; never between two batches of one optimizer step, whose gradients a
     checkpoint does not hold, and never before a validation that is due. A run that is killed while
     it is written keeps the one before; a file that was changed since is never gone on from.
+
+    Ctrl-C and SIGTERM write one too, at the end of the step, and end the training then with a
+    `KeyboardInterrupt`; a second one ends it at once. Where a validation or the end of the epoch is
+    next, that is done first.
 
     Args:
         dirpath: the folder; the trainer's `default_root_dir` by default.
@@ -40,6 +45,8 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self._due = False
         self._saved_step = 0
+        self._signals = StopSignals()
+        self._stop = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let checkpoints be written whole."""
@@ -47,7 +54,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count the steps."""
-        self._due, self._saved_step = False, trainer.global_step
+        self._due, self._saved_step, self._stop = False, trainer.global_step, False
+        self._signals.catch()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, idx: int
@@ -56,6 +64,9 @@ class LastCheckpoint(Checkpoint):
         every = self.every_n_train_steps
         if every is not None and trainer.global_step - self._saved_step >= every:
             self._due = True
+        ends = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if (ends or trainer.is_last_batch) and self._signals.agreed(trainer):
+            self._due = self._stop = True
         if self._due and _ends_a_step(trainer) and not _validation_follows(trainer):
             self._save(trainer)
 
@@ -71,10 +82,25 @@ class LastCheckpoint(Checkpoint):
         """Write."""
         self._save(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Catch no signals any more."""
+        self._signals.release()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Catch no signals any more."""
+        self._signals.release()
+
     def _save(self, trainer: L.Trainer) -> None:
         folder = Path(self.dirpath or trainer.default_root_dir)
+        for logger in trainer.loggers:
+            # A run that goes on from here does not log again what came before.
+            logger.save()
         trainer.save_checkpoint(folder / f"{self.filename}.ckpt", weights_only=False)
         self._due, self._saved_step = False, trainer.global_step
+        if self._stop:
+            raise KeyboardInterrupt
 
 
 def _ends_a_step(trainer: L.Trainer) -> bool:

@@ -1,6 +1,7 @@
 """The same training for two models: as many steps, and as many validations."""
 
 import math
+import time
 from typing import Any
 
 import lightning as L
@@ -24,6 +25,37 @@ class Validations(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.count = state_dict["count"]
+
+
+class Clock(Callback):
+    """Counts the seconds of a training, also over the cuts of one that is resumed."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        now = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self._before + now
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin, with the trial of the first batch."""
+        if stage == "fit":
+            self._since = time.perf_counter()
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End."""
+        self._before, self._since = self.seconds, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds, for a checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._before = state_dict["seconds"]
 
 
 class EvenlySpaced(Callback):

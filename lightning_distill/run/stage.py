@@ -1,9 +1,7 @@
 """Train one model to its best, and measure it."""
 
-import csv
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +21,8 @@ from ..report import Profile
 from ..sealed import check_sealed, read_sealed, write_sealed
 from ..training.distill import fit
 from ..training.module import DistillationModule
-from .budget import Validations
+from .budget import Clock, Validations
+from .logged_rows import join, put_aside
 from .trainer import build_trainer
 
 log = logging.getLogger("lightning_distill")
@@ -88,8 +87,8 @@ def train(
         load_checkpoint(module, directory / result.checkpoint)
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    # The logger begins its file anew.
-    logged_before = _rows(directory / "metrics.csv") if resuming else []
+    if resuming:
+        put_aside(directory / "metrics.csv")
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -100,16 +99,15 @@ def train(
     trainer = build_trainer(cfg, directory, **trainer_changes)
     validations = Validations()
     # A checkpoint holds the state of those that come before it.
-    trainer.callbacks[:0] = [validations, *more_callbacks]  # type: ignore[attr-defined]
+    clock = Clock()
+    trainer.callbacks[:0] = [validations, clock, *more_callbacks]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
-    start = time.perf_counter()
     last = newest_whole(directory / "checkpoints") if resuming else None
     fit(trainer, module, datamodule=data, ckpt_path=last)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
     if profile is not None:
         _keep_profile(cfg, module, profile, directory)
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
@@ -136,9 +134,9 @@ def train(
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
-    _prepend(directory / "metrics.csv", logged_before)
+    join(directory / "metrics.csv")
     result = Result(
-        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
+        metrics, steps, epochs, clock.seconds, str(best.relative_to(directory)), validations.count
     )
     _write(done, result)
     return result
@@ -154,29 +152,6 @@ def _keep_profile(
         length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
         cacheable=module.taught_by is not None and module.taught_by.is_live,
     ).save(directory)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@rank_zero_only
-def _prepend(path: Path, before: list[dict[str, str]]) -> None:
-    """Put rows of the part of a run that went before in front of those that follow it."""
-    after = _rows(path)
-    if not before or not after:
-        return
-    first = min(int(row["step"]) for row in after)
-    rows = [row for row in before if int(row["step"]) < first] + after
-    found = {name for row in rows for name in row} - {"epoch", "step"}
-    names = ["epoch", "step", *sorted(found)]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @rank_zero_only

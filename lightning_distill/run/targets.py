@@ -58,6 +58,8 @@ KEY = "allow_targets"
 # What the user has added to this process's run, and the run's folder where it came from elsewhere.
 _added: list[str] = []
 _foreign: list[Path] = []
+# Where the command was typed; a run that goes on may work in another folder.
+_typed: list[Path] = []
 
 
 def allow(names: Any, foreign: Path | None = None) -> None:
@@ -75,6 +77,7 @@ def allow(names: Any, foreign: Path | None = None) -> None:
         raise ValueError(f"`{KEY}` must be a list of names, as in {KEY}=[timm], got {names!r}.")
     _added[:] = [str(name) for name in names]
     _foreign[:] = [] if foreign is None else [foreign.resolve()]
+    _typed[:] = [Path.cwd().resolve()]
 
 
 def _is_name(name: Any) -> bool:
@@ -156,7 +159,7 @@ def _check_origin(target: str) -> None:
             f"{target} is in the folder of the run that goes on, and may have come with it. If you "
             f"know what it does, add it: {KEY}=[{top}]."
         )
-    taken = [name for name in (f"{top}.py", top) if Path(name).exists()]
+    taken = [name for name in (f"{top}.py", top) if (_here() / name).exists()]
     if taken:
         raise ValueError(
             f"{target} is looked for in the installed package {top}, which has the name of "
@@ -164,7 +167,7 @@ def _check_origin(target: str) -> None:
         )
     if importlib.util.find_spec(top) is None:
         raise ValueError(
-            f"{target} cannot be found: there is no {top}.py in {Path.cwd()}, nor a package {top}."
+            f"{target} cannot be found: there is no {top}.py in {_here()}, nor a package {top}."
         )
     raise ValueError(f"{target} may not be named by a configuration. {_ways(target)}")
 
@@ -179,13 +182,16 @@ def _is_users(top: str) -> bool:
         return False
     # A package lies in its folder, a module in a file; what is built in lies nowhere.
     places = list(spec.submodule_search_locations or ([spec.origin] if spec.has_location else []))
-    here = Path.cwd().resolve()
-    return bool(places) and all(Path(place).resolve().parent == here for place in places)
+    return bool(places) and all(Path(place).resolve().parent == _here() for place in places)
 
 
 def _is_foreign() -> bool:
     """Whether the command is typed in the folder of a run that goes on, or within it."""
-    return any(Path.cwd().resolve().is_relative_to(folder) for folder in _foreign)
+    return any(_here().is_relative_to(folder) for folder in _foreign)
+
+
+def _here() -> Path:
+    return _typed[0] if _typed else Path.cwd().resolve()
 
 
 def _is_allowed(found: Any, target: str) -> bool:

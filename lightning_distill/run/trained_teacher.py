@@ -6,9 +6,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -28,6 +29,7 @@ from .call import call, known
 from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
+from .run_lock import locked
 from .stage import say, train
 from .task import auto_class_of, task_in
 from .trainer import optimization, process_count
@@ -102,11 +104,46 @@ def trained_teacher(
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
     if _is_whole(kept):
-        say("Teacher", f"found in {kept}")
-        kind = auto_class_of(task_in(cfg), kept)
-        return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
+        return _found(kept, cfg, dtype, quantization)
     _check_writable(kept)
-    teacher = call(DictConfig(model), known(data), "teacher.model")
+    with locked(kept.with_suffix(".lock"), partial(_say_busy, kept)) as waited:
+        # Meanwhile another run may have made it.
+        if waited and _is_whole(kept):
+            return _found(kept, cfg, dtype, quantization)
+        teacher = call(DictConfig(model), known(data), "teacher.model")
+        _check(teacher, data)
+        if rehearse is not None:
+            # Whoever learns from a teacher freezes it.
+            rehearse(copy.deepcopy(teacher))
+        say("Teacher", f"training once, then kept in {kept}")
+        steps = _Steps(max_epochs, learning_rate, label_smoothing, batch_size)
+        teacher = _trained(teacher, cfg, data, steps)
+        _keep(teacher, facts.tokenizer, kept, text)
+    # As if it were loaded from there, for who asks where it is.
+    teacher.name_or_path = str(kept)  # type: ignore[assignment]
+    return quantized(teacher.eval().to(answering), quantization)
+
+
+class _Steps(NamedTuple):
+    """How a teacher is trained."""
+
+    max_epochs: int
+    learning_rate: float
+    label_smoothing: float
+    batch_size: int
+
+
+def _found(kept: Path, cfg: DictConfig, dtype: str | None, quantization: str | None) -> nn.Module:
+    say("Teacher", f"found in {kept}")
+    kind = auto_class_of(task_in(cfg), kept)
+    return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
+
+
+def _say_busy(kept: Path, process: str) -> None:
+    say("Teacher", f"process {process} is training it, to be kept in {kept}: waiting until it ends")
+
+
+def _check(teacher: nn.Module, data: Any) -> None:
     if not hasattr(teacher, "save_pretrained"):
         raise ValueError(
             f"teacher=trained keeps what it has trained, and a {type(teacher).__name__} has no "
@@ -115,36 +152,34 @@ def trained_teacher(
             "teacher._target_."
         )
     check_lengths(data, teacher=teacher)
-    if rehearse is not None:
-        # Whoever learns from a teacher freezes it.
-        rehearse(copy.deepcopy(teacher))
-    say("Teacher", f"training once, then kept in {kept}")
+
+
+def _trained(teacher: nn.Module, cfg: DictConfig, data: Any, how: _Steps) -> nn.Module:
+    """The teacher with the weights of its best epoch, learnt from all labels of the data."""
     stage = cfg.copy()
     with open_dict(stage):
-        stage.optimizer.lr = learning_rate
+        stage.optimizer.lr = how.learning_rate
     metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
     task = task_in(cfg)
-    objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+    label_term = (task or Task()).label_term(teacher, how.label_smoothing)
+    objective = Objective({"hard_label": label_term})
     stage = watching(stage, metrics, objective)
     module = DistillationModule(teacher, None, objective, metrics, task=task, **optimization(stage))
+    facts = DataFacts(data)
     # What shapes the student's steps is no part of the teacher's recipe.
-    whole = {
-        "labelled_rows": None,
-        "drop_unlabelled": True,
-        "batch_size": batch_size,
-        "tokens_per_batch": None,
-        "augmentation": None,
-        "views": None,
-    }
-    rows = facts.replaced(**whole)
+    rows = facts.replaced(
+        labelled_rows=None,
+        drop_unlabelled=True,
+        batch_size=how.batch_size,
+        tokens_per_batch=None,
+        augmentation=None,
+        views=None,
+    )
     directory = Path(str(cfg.output_dir)) / "teacher"
     # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
     steps = cfg.trainer.max_steps if facts.is_streaming else -1
-    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-    _keep(module.student, facts.tokenizer, kept, text)
-    # As if it were loaded from there, for who asks where it is.
-    module.student.name_or_path = str(kept)  # type: ignore[assignment]
-    return quantized(module.student.eval().to(answering), quantization)
+    train(stage, module, rows, directory, max_epochs=how.max_epochs, max_steps=steps)
+    return module.student
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

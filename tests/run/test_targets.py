@@ -168,6 +168,7 @@ def test_modules_that_came_with_a_run_are_not_the_users(folder):
 
 def test_modules_elsewhere_on_the_path_are_added_by_a_key(folder, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    allow([])
     with pytest.raises(ValueError, match=r"add it: allow_targets=\[own_parts\]"):
         find("own_parts.Student")
     assert "own_parts" not in sys.modules
