@@ -6,12 +6,14 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.figure
 from processes import forked, free_port
 from tiny import bert
 
@@ -124,7 +126,7 @@ def on_two_ranks(
 def commands(jobs, folder, environment, seconds) -> Ended:
     """Several of them at once; each is told its rank if there are more than one."""
     with tempfile.TemporaryDirectory() as scratch:
-        processes = []
+        processes, readers = [], []
         for rank, (arguments, fault) in enumerate(jobs):
             own = dict(environment or {})
             if len(jobs) > 1:
@@ -132,6 +134,7 @@ def commands(jobs, folder, environment, seconds) -> Ended:
             files = [os.path.join(scratch, f"{name}{rank}") for name in ("out", "err")]
             at = str(folder or workplace())
             processes.append(forked(_type, list(arguments), fault, at, own, files))
+            readers += [_Reader(file) for file in files]
         begun = time.monotonic()
         for process in processes:
             process.start()
@@ -143,27 +146,47 @@ def commands(jobs, folder, environment, seconds) -> Ended:
             if process.exitcode is None:
                 process.kill()
                 process.join()
-        ranks = range(len(jobs))
-        out, err = (
-            "".join(
-                Path(scratch, f"{name}{rank}").read_text(errors="replace")
-                for rank in ranks
-                if Path(scratch, f"{name}{rank}").exists()
-            )
-            for name in ("out", "err")
-        )
+        told = [reader.read() for reader in readers]
+    out, err = "".join(told[::2]), "".join(told[1::2])
     worst = None if None in codes else max(codes, key=abs)
     return Ended(worst, out, err, took)
 
 
+class _Reader(threading.Thread):
+    """Reads what a process writes into a pipe, which no full disk disturbs."""
+
+    def __init__(self, path: str):
+        super().__init__(daemon=True)
+        os.mkfifo(path)
+        self.path, self.told = path, b""
+        self.start()
+
+    def run(self) -> None:
+        with open(self.path, "rb") as pipe:
+            while part := pipe.read1():
+                self.told += part
+
+    def read(self) -> str:
+        # If nobody ever wrote, it waits for one.
+        os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
+        self.join(5)
+        return self.told.decode(errors="replace")
+
+
+def _undrawn(self, path, *_, **__) -> None:
+    Path(path).touch()
+
+
 def _type(arguments, fault, folder, environment, files):
     for descriptor, file in zip((1, 2), files, strict=True):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(file, os.O_WRONLY), descriptor)
     os.chdir(folder)
     os.environ.pop("HYDRA_FULL_ERROR", None)
     os.environ.setdefault("LIGHTNING_DISTILL_CACHE", os.path.join(folder, "cache"))
     os.environ |= {"OMP_NUM_THREADS": "1", **environment}
     sys.argv = ["lightning-distill", *arguments]
+    # Nobody looks at the curves, which take longer than all the rest.
+    matplotlib.figure.Figure.savefig = _undrawn
     # As a command that a shell starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

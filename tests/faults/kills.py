@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
 from faults.case import Case
 from faults.job import command, JOB, on_two_ranks, STEPS, TINY
 from faults.moments import after, at_hook, some
@@ -22,7 +23,7 @@ def cut(folder: Path, arguments: tuple[str, ...], *faults, ranks: int = 1) -> No
     """Run, cut off by each of the faults in turn, and to the end."""
     whole, run = uncut(arguments, ranks), folder / "run"
     kept = {"LIGHTNING_DISTILL_CACHE": str(folder / "cache")}
-    struck = 0
+    struck, missed = 0, False
     for fault in (*faults, None):
         typed = gone_on(arguments, run)
         if ranks == 2:
@@ -35,7 +36,10 @@ def cut(folder: Path, arguments: tuple[str, ...], *faults, ranks: int = 1) -> No
         else:
             struck += 1
             assert ended.code is not None, "it still ran after it was killed"
+            missed = missed or ended.code == 0
     check_equal(run, whole)
+    if missed:
+        pytest.skip("the run had ended before that moment")
 
 
 def cases() -> list[Case]:

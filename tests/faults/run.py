@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", help="all, if none is named")
     parser.add_argument("--again", action="store_true", help="what was tried before, too")
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--quick", action="store_true", help="those of the ordinary tests only")
     parser.add_argument("--records", type=Path, default=Path("runs/faults"))
     parser.add_argument("--table", type=Path, default=HERE / "README.md")
     given = parser.parse_args()
@@ -47,11 +48,12 @@ def main() -> None:
     for kind in given.kinds or KINDS:
         cases = importlib.import_module(f"faults.{kind}").cases()
         record = given.records / f"{kind}.jsonl"
-        if given.again and not given.only:
+        if given.again and not (given.only or given.quick):
             record.unlink(missing_ok=True)
         known = read(record)
         for number, case in enumerate(cases, 1):
-            if given.only not in case.name or (case.name in known and not given.again):
+            left_out = given.only not in case.name or (given.quick and not case.quick)
+            if left_out or (case.name in known and not given.again):
                 continue
             folder = Path(tempfile.mkdtemp(prefix="faults-case-"))
             outcome = tried(case, folder)
