@@ -14,7 +14,7 @@ from faults.job import command, TINY, workplace
 from faults.runs import check_equal, check_words, uncut
 
 TITLE = "A file that was changed: flipped bits, cut, zeros, garbage, swapped"
-FLIPS = {"last.ckpt": 350, "best": 250, "student": 200, "result.json": 100, "settings": 100}
+FLIPS = {"last.ckpt": 500, "best": 280, "student": 80, "result.json": 100, "settings": 40}
 CUTS, ZEROS, GARBAGE, SWAPS = 20, 5, 20, 5
 
 

@@ -1,8 +1,10 @@
 """A run of the real command that is small enough to be tried many hundred times."""
 
+import atexit
 import functools
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -59,10 +61,17 @@ def write_rows(path: Path, found: Sequence[tuple[str, str]]) -> None:
     path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in found))
 
 
+def fresh_folder() -> Path:
+    """A folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @functools.cache
 def workplace() -> Path:
     """A folder with rows and a teacher, in which commands are typed."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    folder = fresh_folder()
     for seed, (name, count) in enumerate((("train", 8 * STEPS), ("dev", 8), ("test", 8))):
         write_rows(folder / f"{name}.tsv", rows(count, seed))
     tokenizer = train_word_pieces([text for text, _ in rows(8 * STEPS, 0)], 200, 32)

@@ -10,6 +10,7 @@ again only with --again.
 import argparse
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -44,6 +45,8 @@ def main() -> None:
 
     more = ["lightning_distill.jobs", "lightning_distill.main", "faults.moments"]
     multiprocessing.set_forkserver_preload(_preloaded(more))
+    # What the product says is looked at by the cases.
+    logging.getLogger("lightning_distill").setLevel(logging.CRITICAL)
     given.records.mkdir(parents=True, exist_ok=True)
     for kind in given.kinds or KINDS:
         cases = importlib.import_module(f"faults.{kind}").cases()

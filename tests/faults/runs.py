@@ -4,13 +4,12 @@ import csv
 import functools
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from faults.job import command, JOB, on_two_ranks
+from faults.job import command, fresh_folder, JOB, on_two_ranks
 
 # What a clock measured, and where it lies.
 OF_THE_CLOCK = ("seconds", "Clock", "dirpath", "best_model_path", "last_model_path", "hparams")
@@ -27,7 +26,7 @@ def at(folder: Path) -> str:
 @functools.cache
 def uncut(arguments: tuple[str, ...] = tuple(JOB), ranks: int = 1) -> Path:
     """The folder of a run that nothing happened to."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-")) / "uncut"
+    folder = fresh_folder() / "uncut"
     run = on_two_ranks if ranks == 2 else command
     kept = {"LIGHTNING_DISTILL_CACHE": str(folder.parent / "cache")}
     given = {"faults": {}} if ranks == 2 else {}
