@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from faults.job import command, fresh_folder, JOB, on_two_ranks
+from torch import nn
+
+from lightning_distill.run.stage import load_checkpoint
 
 # What a clock measured, and where it lies.
 OF_THE_CLOCK = ("seconds", "Clock", "dirpath", "best_model_path", "last_model_path", "hparams")
@@ -114,3 +117,21 @@ def gone_on(arguments: Sequence[str], folder: Path) -> list[str]:
     if (folder / "config.yaml").is_file():
         return [f"resume={folder}"]
     return [*arguments, at(folder)]
+
+
+class _Kept(nn.Module):
+    """Keeps the weights that it is given."""
+
+    def load_state_dict(self, state, *_, **__):
+        self.state = dict(state)
+
+
+def weights_in(path: Path) -> dict[str, torch.Tensor]:
+    """What the product reads in a checkpoint.
+
+    Raises:
+        ValueError: if it refuses it.
+    """
+    kept = _Kept()
+    load_checkpoint(kept, path)
+    return kept.state
