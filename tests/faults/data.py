@@ -16,7 +16,6 @@ REFUSED = {
     "nothing": "",
     "only a header": HEAD,
     "only line ends": "\n\n\n",
-    "no label column": "text\n" + "fine\n" * 9,
     "no text column": "label\n" + "good\n" * 9,
     "a row with more fields": HEAD + "".join(GOOD) + "so\tso\tgood\n",
     "a row with fewer fields": HEAD + "".join(GOOD) + "fine\n",
@@ -25,6 +24,7 @@ REFUSED = {
     "a label of one class only": HEAD + "fine\tgood\n" * 9,
 }
 MAY_BE_COUNTED = {
+    "no label column": "text\n" + "fine\n" * 9,
     "one row": HEAD + GOOD[0],
     "two rows": HEAD + "".join(GOOD[:2]),
     "an empty text": HEAD + "".join(GOOD) + "\tgood\n",
@@ -62,7 +62,7 @@ def cases() -> list[Case]:
         content = HEAD.encode() + "".join(GOOD).encode() + content
         found.append(Case(f"refused: {name}", partial(_trained, content=content, may_pass=False)))
     for split in ("validation", "test"):
-        for name in ("nothing", "only a header", "no label column"):
+        for name in ("nothing", "only a header", "no text column"):
             attempt = partial(_other_split, split=split, content=REFUSED[name])
             found.append(Case(f"refused: {name} in {split}", attempt))
         attempt = partial(_other_split, split=split, content=HEAD + "fine\tunheard of\n" * 3)
