@@ -71,8 +71,12 @@ def main() -> None:
         names = {case.name for case in cases}
         left = [row for name, row in known.items() if name in names]
         record.write_text("".join(json.dumps(row) + "\n" for row in left))
-    found = {kind: list(read(given.records / f"{kind}.jsonl").values()) for kind in KINDS}
-    write_table(given.table, found, _machine())
+        write_table(given.table, recorded(given.records), _machine())
+
+
+def recorded(records: Path) -> dict[str, list[dict]]:
+    """What was tried of each kind."""
+    return {kind: list(read(records / f"{kind}.jsonl").values()) for kind in KINDS}
 
 
 def read(record: Path) -> dict[str, dict]:
