@@ -1,4 +1,4 @@
-"""Stop a run whose loss is not finite."""
+"""Stop a run whose loss or gradient is not finite."""
 
 from typing import Any
 
@@ -13,9 +13,12 @@ NEVER = 2**62
 
 
 class FiniteLoss(L.Callback):
-    """Raises when a loss is NaN or infinite, on every process, and lets no checkpoint hold it.
+    """Raises when a loss or its gradient is NaN or infinite, and lets no checkpoint hold it.
 
-    On the CPU that is before its backward pass, so that the weights stay those of the step before.
+    That is so on every process. On the CPU it is before the step, so that the weights stay those of
+    the step before. With float16 and a scaler of the loss, which leaves such steps out by itself,
+    gradients are not looked at.
+
     Other devices run behind the program, and asking for the loss would let them wait: there every
     loss leaves its mark in a number on the device, which is read one batch later, while the next
     is computed; that step has been taken then. It is read too before a checkpoint is written, and
@@ -57,16 +60,37 @@ class FiniteLoss(L.Callback):
             if not torch.isfinite(loss):
                 raise ValueError(self._words_of_this_batch(trainer, loss))
             return
-        if self._first_bad is None:
-            self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=loss.device)
-        # No branch that needs the value: nothing here waits for the device.
-        bad = torch.where(torch.isfinite(loss.detach()), NEVER, number)
-        self._first_bad = torch.minimum(self._first_bad, bad)
+        self._mark(loss.detach(), number)
         if self._reading is not None:
             self._look(trainer, *self._reading)
             self._reading = None
         if number % every == 0:
             self._reading = _copied(self._first_bad)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Look at the gradient of the step, or mark it: a finite loss may have one that is not."""
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        found = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        gradients = [g for g in found if g is not None and g.layout is torch.strided]
+        if not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        number = self._batches - 1
+        if not self._is_at_hand(norm) or number % (self.every_n_steps or 1):
+            self._mark(norm, number)
+        elif not torch.isfinite(norm):
+            raise ValueError(self._words_of_gradient(trainer, pl_module))
+
+    def _mark(self, value: Tensor, number: int) -> None:
+        """Remember the batch of the first value that is not finite."""
+        if self._first_bad is None:
+            self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=value.device)
+        # No branch that needs the value: nothing here waits for the device.
+        bad = torch.where(torch.isfinite(value), NEVER, number)
+        self._first_bad = torch.minimum(self._first_bad, bad)
 
     def _is_at_hand(self, loss: Tensor) -> bool:
         """Whether looking at the loss waits for nothing."""
@@ -107,8 +131,8 @@ class FiniteLoss(L.Callback):
         since = self._batches - 1 - number
         where = "of this process" if trainer.world_size == 1 else "of one of the processes"
         raise ValueError(
-            f"The loss was NaN or infinite in batch {number} {where}, counted from 0 since the "
-            f"training began or went on; it was found {since} batches later (epoch "
+            f"The loss or its gradient was NaN or infinite in batch {number} {where}, counted from "
+            f"0 since the training began or went on; it was found {since} batches later (epoch "
             f"{trainer.current_epoch}, batch {self._batch}, step {trainer.global_step}), and the "
             "weights may not be finite any more. The checkpoints that are written hold earlier "
             f"weights. {self._advice(trainer)}"
@@ -120,6 +144,22 @@ class FiniteLoss(L.Callback):
             f"The loss is {loss.item()} at step {trainer.global_step} (epoch "
             f"{trainer.current_epoch}, batch {self._batch}{rows}); the weights are those of the "
             f"step before. {self._advice(trainer)}"
+        )
+
+    def _words_of_gradient(self, trainer: L.Trainer, module: L.LightningModule) -> str:
+        bad = [
+            name
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+        ]
+        # Each may be finite, and their norm too large for its type.
+        of = f"of {bad[0]}" if bad else "as a whole"
+        more = f" and {len(bad) - 1} more" if bad[1:] else ""
+        rows = f", rows {self._rows.tolist()[:8]}" if isinstance(self._rows, Tensor) else ""
+        return (
+            f"The gradient {of}{more} is NaN or infinite at step {trainer.global_step} (epoch "
+            f"{trainer.current_epoch}, batch {self._batch}{rows}), though the loss is finite; the "
+            f"weights are those of the step before. {self._advice(trainer)}"
         )
 
     def _advice(self, trainer: L.Trainer) -> str:

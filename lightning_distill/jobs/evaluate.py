@@ -16,6 +16,7 @@ from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
 from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
+from ..run.data_of_run import take_data
 from ..run.directory import newest_run
 from ..run.metrics import build_metrics, without_agreement
 from ..run.objective import build_label_objective
@@ -30,11 +31,14 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     """Test a model on `cfg.data`; returns its monitored metric.
 
     Args:
-        cfg: the run's configuration; its data and metrics are used.
+        cfg: the job's configuration; its data and metrics are used.
         path: a folder that `save_pretrained` wrote, or a run's directory; the newest run if
-            `None`.
+            `None`. Of a run the data, task and metrics are taken too, unless data was typed.
     """
     given = str(newest_run()) if path is None else path
+    if Path(given).is_dir():
+        # The run's data may be read from another folder.
+        given = str(Path(given).absolute())
     folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
     if (Path(given) / "config.yaml").is_file() and not (Path(given) / "report.json").is_file():
         raise ValueError(why_not_ended(Path(given)))
@@ -42,6 +46,7 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
         check_hugging_face(Path(folder))
     with open_dict(cfg):
         cfg.student, cfg.teacher = {"path": str(folder)}, None
+    take_data(cfg, Path(given))
     without_agreement(cfg)
     data = build_data(cfg, loaders=("test_dataloader",))
     auto_class = auto_class_of(task_in(cfg), folder)

@@ -89,7 +89,7 @@ def write_settled(directory: Path, values: Mapping[str, Any]) -> None:
     if not path.is_file():
         # A job that was called in Python, without a run's directory.
         return
-    before, record = path.read_text(encoding="utf-8"), _record(directory)
+    before, record = path.read_text(encoding="utf-8"), record_of(directory)
     saved = OmegaConf.create(before)
     for name, value in values.items():
         OmegaConf.update(saved, name, value, force_add=True)
@@ -112,7 +112,7 @@ def go_on(directory: Path, auto: bool) -> DictConfig:
     """
     cfg: Any = read_config(directory / CONFIG)
     text = (directory / CONFIG).read_text(encoding="utf-8")
-    record = _record(directory)
+    record = record_of(directory)
     if record and text not in (record["config"], record.get("before")):
         _refuse_edited(directory, text, record["config"])
     more = {} if auto else _more(cfg)
@@ -126,19 +126,20 @@ def go_on(directory: Path, auto: bool) -> DictConfig:
         )
     else:
         say("Resume", f"{directory} goes on")
-    _go_to(record.get("folder"))
+    go_to(record.get("folder"))
     return cfg
 
 
 def _typed(run: Path) -> dict[str, Any] | None:
     try:
-        return _record(run).get("typed")
+        return record_of(run).get("typed")
     except ValueError:
         # It is of no configuration that anybody knows.
         return None
 
 
-def _record(run: Path) -> dict[str, Any]:
+def record_of(run: Path) -> dict[str, Any]:
+    """What a run has kept of its beginning; nothing if it is older than that."""
     # A run that is older than this file goes on as it was.
     path = run / RECORD
     if not path.is_file():
@@ -222,7 +223,7 @@ def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], be
     _rewrite(directory, record, before, OmegaConf.to_yaml(cfg))
 
 
-def _go_to(folder: str | None) -> None:
+def go_to(folder: str | None) -> None:
     """Paths of the configuration are meant from where it began.
 
     Classes of the user's own are found from where the command is typed: the folder that a run names

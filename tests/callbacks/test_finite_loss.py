@@ -95,3 +95,67 @@ def test_on_a_gpu_it_is_found_in_the_next_batch(tmp_path):
         trainer(tmp_path, accelerator="gpu", devices=1, callbacks=[FiniteLoss()]).fit(
             module(), loader(data(3))
         )
+
+
+class Broken(torch.autograd.Function):
+    """A finite value with a gradient that is not."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * torch.inf
+
+
+class BreaksAt(nn.Linear):
+    def __init__(self, batch):
+        super().__init__(4, 3)
+        self.batch, self.seen = batch, 0
+
+    def forward(self, inputs):
+        out = super().forward(inputs)
+        self.seen += self.training and torch.is_grad_enabled()
+        return Broken.apply(out) if self.training and self.seen > self.batch else out
+
+
+def broken(batch):
+    torch.manual_seed(0)
+    objective = Objective({"soft_target": Term(SoftTarget(), LOGITS)})
+    return DistillationModule(BreaksAt(batch), nn.Linear(4, 3), objective)
+
+
+def clean(count=14):
+    return [(torch.randn(4, 4), torch.zeros(4, dtype=torch.long)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("batch", [0, 5, 13])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path, batch, accumulate):
+    made = broken(batch)
+    last = LastCheckpoint(tmp_path, every_n_train_steps=1)
+    fit = trainer(
+        tmp_path,
+        callbacks=[FiniteLoss(), last],
+        accumulate_grad_batches=accumulate,
+        enable_checkpointing=True,
+    )
+    with pytest.raises(ValueError, match=r"gradient of student.weight and 1 more is NaN or inf"):
+        fit.fit(made, loader(clean()))
+    assert all(p.isfinite().all() for p in made.student.parameters())
+    for path in tmp_path.glob("*.ckpt"):
+        kept = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in kept.values())
+
+
+@pytest.mark.parametrize("every", [None, 5, 100])
+def test_beside_a_gpu_no_checkpoint_holds_such_a_step_and_the_last_one_is_looked_at(
+    tmp_path, every
+):
+    made = broken(13)
+    last = LastCheckpoint(tmp_path)
+    fit = trainer(tmp_path, callbacks=[BehindTheProgram(every), last], enable_checkpointing=True)
+    with pytest.raises(ValueError, match="loss or its gradient was NaN or infinite in batch 13"):
+        fit.fit(made, loader(clean()))
+    assert not list(tmp_path.glob("*.ckpt"))

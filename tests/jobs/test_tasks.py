@@ -246,6 +246,9 @@ def test_a_student_cut_from_the_teacher_has_the_labels_of_the_data(run, tmp_path
     again = run("job=evaluate", f"job.path={found}", *data)
     accuracy = json.loads((again / "evaluation.json").read_text())["accuracy"]
     assert accuracy == pytest.approx(report(found)["student"]["metrics"]["accuracy"])
+    # A run brings its data along.
+    alone = run("job=evaluate", f"job.path={found}")
+    assert json.loads((alone / "evaluation.json").read_text())["accuracy"] == accuracy
     # It begins with the teacher's head, in the data's order.
     head = load_file(made / "student" / "model.safetensors")["classifier.weight"]
     assert torch.allclose(weights(found)["classifier.weight"], head[[1, 0]], atol=1e-3)
