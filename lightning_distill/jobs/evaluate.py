@@ -18,6 +18,7 @@ from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.data_of_run import take_data
 from ..run.directory import newest_run
+from ..run.labels import check_measurable
 from ..run.metrics import build_metrics, without_agreement
 from ..run.objective import build_label_objective
 from ..run.resuming import why_not_ended
@@ -49,6 +50,7 @@ def evaluate(cfg: DictConfig, path: str | None = None) -> float:
     take_data(cfg, Path(given))
     without_agreement(cfg)
     data = build_data(cfg, loaders=("test_dataloader",))
+    check_measurable(data, "job=evaluate")
     auto_class = auto_class_of(task_in(cfg), folder)
     model, info = load(str(folder), auto_class, dtype=torch.float32)
     set_pad_token(model, pad_token_id(data))

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..run.data import build_data, check_lengths
-from ..run.labels import check_labels, on_labels
+from ..run.labels import check_labels, check_measurable, on_labels
 from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
@@ -28,6 +28,7 @@ def finetune(cfg: DictConfig) -> float:
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
     data = build_data(cfg)
+    check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)

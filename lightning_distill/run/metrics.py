@@ -95,6 +95,8 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
         ValueError: for metrics of another task, and for a monitor that is measured by none.
     """
     follow_task(cfg)
+    if DataFacts(data).unlabelled:
+        without_labels(cfg)
     metrics = {}
     names = DataFacts(data).label_names
     for name, node in group(cfg, "metrics").items():
@@ -133,6 +135,21 @@ def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objectiv
     cfg.monitor = f"val/{next(iter(metrics), 'loss')}"
     cfg.mode = best_mode(metrics.get(cfg.monitor.removeprefix("val/")), "min")
     return cfg
+
+
+def without_labels(cfg: DictConfig) -> None:
+    """Leave only what compares with a teacher, the agreement at least, where no row has a label."""
+    nodes = group(cfg, "metrics")
+    kept = {
+        str(name): node
+        for name, node in nodes.items()
+        if (target := _target(node)) is not None and needs_teacher(find_target(target))
+    }
+    left_out = [str(name) for name, node in nodes.items() if node is not None and name not in kept]
+    if left_out:
+        log.info("Metrics: no row has a label, so %s is not measured", ", ".join(left_out))
+    with open_dict(cfg):
+        cfg.metrics = kept or {"agreement": _packaged("agreement")}
 
 
 def without_agreement(cfg: DictConfig) -> None:

@@ -12,6 +12,7 @@ from ..models.label_order import label_order
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
+from .labels import take_classes
 from .targets import find_target
 from .tokenizers import check_tokenizer
 
@@ -37,6 +38,7 @@ def build_teacher(
     names, known_names = Teacher.of(teacher).label_names, DataFacts(data).label_names
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
+    take_classes(cfg, data, names)
     check_tokenizer(cfg, data, teacher, "teacher")
     return teacher
 

@@ -446,6 +446,40 @@ def test_without_labels_there_is_no_student_alone(run, tmp_path, capsys):
     assert f"- student alone: {sentence}" in (folder / "report.md").read_text()
 
 
+def test_without_any_label_the_agreement_with_the_teacher_is_measured(run, tmp_path, capsys):
+    path = saved(tmp_path / "t", 1, ["bad", "good"], [text(i) for i in range(48)])
+    lines = "".join(json.dumps({"text": text(i)}) + "\n" for i in range(48))
+    (tmp_path / "train.jsonl").write_text(lines)
+    teacher = ["teacher=pretrained", f"teacher.path={path}"]
+    data = ["data=text_files", "data.train=train.jsonl", "data.test=train.jsonl"]
+    folder = run(*data, *teacher, *SMALL_STUDENT)
+    said = capsys.readouterr().out
+    assert "no row of the data has a label (data.label=label)" in said
+    assert "Metrics: no row has a label, so accuracy is not measured" in said
+    found = report(folder)
+    assert found["metric"] == "agreement" and set(found["student"]["metrics"]) == {"agreement"}
+    assert 0 < found["student"]["metrics"]["agreement"] <= 1
+    assert found["baseline"] is None and found["drop"] is None
+    assert found["teacher"]["parameters"] > 0 and found["teacher"]["metrics"] == {}
+    assert "accuracy" not in (folder / "report.md").read_text()
+    assert "val/agreement" in (folder / "metrics.csv").read_text()
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["label2id"] == {"bad": 0, "good": 1}
+    # Its answers can be kept and read as well.
+    cache = run(*data, *teacher, *SMALL_STUDENT, "job=cache", "data.label=null")
+    again = run(*data, "teacher=cached", f"teacher.folder={cache / 'answers'}", *SMALL_STUDENT)
+    assert report(again)["student"]["metrics"] == found["student"]["metrics"]
+    for arguments, words in (
+        (["job=finetune", *SMALL_STUDENT], "No row of the data has a label, and job=finetune can"),
+        (["job=evaluate", f"job.path={folder}"], "No row of the data has a label, and job=evalu"),
+        ([*SMALL_TEACHER], "No training row has a label, so no teacher can be trained"),
+        (["~teacher", "criteria=[hard_label]", *SMALL_STUDENT], "No training row has a label, and"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*data, *arguments)
+        assert words in capsys.readouterr().err
+
+
 def test_a_training_without_a_step_is_an_error(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lightning_distill.run.stage.fit", lambda *_, **__: None)
     with pytest.raises(SystemExit):
