@@ -18,6 +18,9 @@ WITH_VALUE = {
     *("--config-dir", "-cd", "--cfg", "-c", "--experimental-rerun"),
 }
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+# By the name of a job that may be given a run: the groups of which it takes any settings.
+MODELS = ("data", "teacher", "student", "criteria", "metrics")
+TAKEN = {"evaluate": ("data", "metrics"), "cache": MODELS, "inspect": MODELS}
 HOME = re.compile(r"(\+*[\w.@/]+=)(~(?:/[^,\[\]{}()'\"]*)?)")
 
 
@@ -59,7 +62,23 @@ def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
             flags.append(word)
         else:
             overrides.append(word)
-    return [*flags, *(_at_home(word) for word in overrides)]
+    return [*flags, *_of_a_run([_at_home(word) for word in overrides])]
+
+
+def _of_a_run(overrides: list[str]) -> list[str]:
+    """Settings of the groups that a job takes of a run, which Hydra cannot know yet.
+
+    They are added to the groups by default; whoever reads the run refuses those that it lacks.
+    """
+    typed = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    taken = TAKEN.get(typed.get("job", ""), ())
+    if "experiment" in typed or not (typed.get("job") == "evaluate" or "job.run" in typed):
+        return overrides
+    groups = [group for group in taken if group not in typed]
+    return [
+        f"++{word}" if word.partition(".")[0] in groups and "." in word.partition("=")[0] else word
+        for word in overrides
+    ]
 
 
 def _at_home(override: str) -> str:

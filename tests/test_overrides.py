@@ -60,3 +60,22 @@ def test_home_is_home_in_every_key(key, monkeypatch):
     (word,) = readable_by_hydra([f"{key}=~/x y"])
     assert OverridesParser.create().parse_override(word).value() == str(Path("/home/a=b/x y"))
     assert readable_by_hydra([f"{key}=~x"]) == [f"{key}=~x"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("job=evaluate data.test=x.csv trainer.a=1", "job=evaluate ++data.test=x.csv trainer.a=1"),
+        ("data.test=a,b job=inspect job.run=r", "++data.test=a,b job=inspect job.run=r"),
+        (
+            "job=cache job.run=r student.x=1 +data.y=1",
+            "job=cache job.run=r ++student.x=1 +data.y=1",
+        ),
+        ("job=evaluate data=hub data.path=x", None),
+        ("job=evaluate experiment=lm data.path=x", None),
+        ("job=cache data.test=x.csv", None),
+        ("data.test=x.csv job=finetune", None),
+    ],
+)
+def test_settings_of_a_run_that_a_job_is_given_are_left_to_who_reads_it(typed, read):
+    assert readable_by_hydra(typed.split()) == (read or typed).split()

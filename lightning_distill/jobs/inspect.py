@@ -23,11 +23,12 @@ from ..run.objective import build_label_objective
 from ..training.module import DistillationModule
 
 
-def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
+def inspect(cfg: DictConfig, run: str | None = None, depth: int | None = 6) -> dict[str, Any]:
     """Run both models on one batch and show every module's path and output shape.
 
     Args:
         cfg: the run's configuration.
+        run: the directory of a run, of which `cfg` was made.
         depth: leave out modules nested deeper than this.
 
     Returns:

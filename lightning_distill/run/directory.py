@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..cache.lock import FolderLock
 from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .newest_run import runs_in
+from .of_run import follow_run, run_named_by
 from .processes import warn_of_processes
 from .read_config import check_expansion
 from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
@@ -44,12 +46,13 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
     if cfg.resume and not (directory / CONFIG).is_file():
-        near = ", ".join(str(p) for p in _runs(Path("runs"))[-3:]) or "none"
+        near = ", ".join(str(p) for p in runs_in(Path("runs"))[-3:]) or "none"
         raise FileNotFoundError(
             f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
             f"not. Newest runs here: {near}."
         )
-    trust(added, directory if cfg.resume else None)
+    named = None if cfg.resume else run_named_by(cfg)
+    trust(added, directory if cfg.resume else named)
     trust_remote_code(trusted)
     with _locked(directory):
         if cfg.resume:
@@ -57,6 +60,8 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
             cfg.resume = str(directory)
             with open_dict(cfg):
                 cfg.allow_targets, cfg.trust_remote_code = added or [], trusted
+        elif named is not None:
+            follow_run(cfg, named)
         # The run may have been moved since.
         cfg.output_dir = str(directory)
         check_expansion(cfg)
@@ -109,26 +114,6 @@ def settle(cfg: DictConfig, values: Mapping[str, Any], write: bool = True) -> No
         OmegaConf.update(cfg, name, value, force_add=True)
     if values and write:
         write_settled(Path(str(cfg.output_dir)), values)
-
-
-def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:
-    """The directory of the newest run that holds a file or folder of this name.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    found = [path for path in _runs(root) if (path / holding).exists()]
-    if not found:
-        raise FileNotFoundError(
-            f"There is no finished run in {root.absolute()}: run `lightning-distill` first, "
-            "or name a folder (job.path=... or job.run=...)."
-        )
-    return found[-1]
-
-
-def _runs(root: Path) -> list[Path]:
-    found = [p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"]
-    return sorted(found, key=lambda p: p.stat().st_mtime)
 
 
 def _quiet() -> None:

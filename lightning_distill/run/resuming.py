@@ -223,7 +223,7 @@ def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], be
     _rewrite(directory, record, before, OmegaConf.to_yaml(cfg))
 
 
-def go_to(folder: str | None) -> None:
+def go_to(folder: str | None, title: str = "Resume") -> None:
     """Paths of the configuration are meant from where it began.
 
     Classes of the user's own are found from where the command is typed: the folder that a run names
@@ -233,10 +233,10 @@ def go_to(folder: str | None) -> None:
     if folder is None or folder == here:
         return
     if not Path(folder).is_dir():
-        say("Resume", f"the run began in {folder}, which is gone; paths hold from {here} now")
+        say(title, f"the run began in {folder}, which is gone; paths hold from {here} now")
         return
     say(
-        "Resume",
+        title,
         f"paths hold from {folder}, where the run began; files with own classes, from {here}",
     )
     os.chdir(folder)

@@ -30,6 +30,7 @@ from .data import check_lengths
 from .metrics import build_metrics, watching
 from .one_at_a_time import one_at_a_time
 from .stage import say, train
+from .targets import find_target
 from .task import auto_class_of, task_in
 from .trainer import optimization, process_count
 
@@ -168,6 +169,10 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     # Not resolved: the student's learning rate and the run's folder are no part of a recipe.
     everything: Any = OmegaConf.to_container(cfg)
     groups: dict[str, Any] = {name: everything.get(name) or {} for name in names}
+    # Those that compare with a teacher are off in jobs that have none but this one.
+    groups["metrics"] = {
+        name: node for name, node in groups["metrics"].items() if node and not _compares(node)
+    }
     where = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")
     shown = ("log_every_n_steps", "enable_model_summary", "max_epochs", "max_steps")
     for name, left_out in (
@@ -177,6 +182,10 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     ):
         groups[name] = {k: v for k, v in groups[name].items() if k not in left_out}
     return groups
+
+
+def _compares(node: dict[str, Any]) -> bool:
+    return needs_teacher(find_target(str(node.get("_target_"))))
 
 
 @rank_zero_only

@@ -1,13 +1,16 @@
 """Terms that ask for what a cache does not have are refused before the first step."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from ..cache import AnswerStore
 from ..cache.answer import Encoding
+from ..models.forward import kept_heads
 from ..models.source import Source
 from .answers import names_of
+from .encodings import encoding_of
 
 
 def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
@@ -51,6 +54,48 @@ def check_encodings(
                     + f". Keep what it reads, with {advice}logits={wanted} "
                     f"{advice}temperature={at:.4g}, or choose a criterion for what is there."
                 )
+
+
+def check_effects(
+    sources: Sequence[Source], given: Mapping[str, Any], where: str, advice: str
+) -> None:
+    """Refuse settings of what is kept that change nothing, for nothing of that kind is kept.
+
+    Args:
+        sources: of the teacher, all that are kept.
+        given: arguments of [`encoding_of`][]; defaults pass.
+        where: what keeps them, for an error.
+        advice: what stands before the name of a setting.
+    """
+    defaults = {n: p.default for n, p in inspect.signature(encoding_of).parameters.items()}
+    changed = [n for n, default in defaults.items() if given.get(n, default) != default]
+    logits = [s for s in sources if s.kind in ("output", "sparse") and s.name == "logits"]
+    others = [s for s in sources if s.kind != "head" and s not in logits]
+    heads = kept_heads(list(sources))
+    kind = given.get("logits", "full")
+    # What reads each setting of logits.
+    readers = {"k": ("top_k",), "draws": ("sampled",), "temperature": ("top_k", "sampled")}
+    readers["dtype"] = ("full", "top_k")
+    for name in changed:
+        setting = f"{advice}{name}={given[name]}"
+        if name == "hidden_dtype":
+            if not others:
+                raise ValueError(
+                    f"{setting} changes nothing: {where} keeps logits alone, whose type is "
+                    f"{advice}dtype. Leave it out."
+                )
+        elif heads and not logits:
+            raise ValueError(
+                f"{setting} changes nothing: the criteria read {', '.join(map(str, others))}, of "
+                f"which logits follow, so {where} keeps no logits. Leave it out, or choose a "
+                "criterion that reads fewer logits, as in criteria=[fused_linear_top_k] with "
+                f"{advice}logits=top_k."
+            )
+        elif kind not in readers.get(name, (kind,)):
+            raise ValueError(
+                f"{setting} changes nothing with {advice}logits={kind}: set {advice}logits="
+                f"{' or '.join(readers[name])}, or leave it out."
+            )
 
 
 def check_mask(source: Source, name: str, term: Any) -> None:
