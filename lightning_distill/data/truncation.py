@@ -27,7 +27,7 @@ def cut_rows(encoded: Any, texts: Sequence[Sequence[str]], tokenizer: Any, most:
     found = np.array([len(ids) >= most for ids in encoded["input_ids"]])
     full = np.flatnonzero(found)
     if len(full):
-        again = tokenizer(*([part[i] for i in full] for part in texts), verbose=False)
+        again = tokenizer(*([part[i] for i in full.tolist()] for part in texts), verbose=False)
         found[full] = [len(ids) > most for ids in again["input_ids"]]
     return found
 

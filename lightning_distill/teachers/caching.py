@@ -68,7 +68,11 @@ class CachingTeacher(Teacher):
     ):
         super().__init__(teacher)
         self.folder = Path(folder)
-        self.options = {"logits": logits, "dtype": dtype, "hidden_dtype": hidden_dtype}
+        self.options: dict[str, Any] = {
+            "logits": logits,
+            "dtype": dtype,
+            "hidden_dtype": hidden_dtype,
+        }
         self.options |= {"k": k, "draws": draws, "temperature": float(temperature)}
         self.encoding = encoding_of(**self.options)
         self.preprocessing, self.views = preprocessing, views

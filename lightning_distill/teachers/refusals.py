@@ -59,7 +59,7 @@ def check_encodings(
 def check_effects(
     sources: Sequence[Source], given: Mapping[str, Any], where: str, advice: str
 ) -> None:
-    """Refuse settings of what is kept that change nothing, for nothing of that kind is kept.
+    """Refuse settings by which fewer logits are kept where none are.
 
     Args:
         sources: of the teacher, all that are kept.
@@ -67,34 +67,17 @@ def check_effects(
         where: what keeps them, for an error.
         advice: what stands before the name of a setting.
     """
-    defaults = {n: p.default for n, p in inspect.signature(encoding_of).parameters.items()}
-    changed = [n for n, default in defaults.items() if given.get(n, default) != default]
-    logits = [s for s in sources if s.kind in ("output", "sparse") and s.name == "logits"]
-    others = [s for s in sources if s.kind != "head" and s not in logits]
-    heads = kept_heads(list(sources))
-    kind = given.get("logits", "full")
-    # What reads each setting of logits.
-    readers = {"k": ("top_k",), "draws": ("sampled",), "temperature": ("top_k", "sampled")}
-    readers["dtype"] = ("full", "top_k")
-    for name in changed:
-        setting = f"{advice}{name}={given[name]}"
-        if name == "hidden_dtype":
-            if not others:
-                raise ValueError(
-                    f"{setting} changes nothing: {where} keeps logits alone, whose type is "
-                    f"{advice}dtype. Leave it out."
-                )
-        elif heads and not logits:
+    if not kept_heads(sources):
+        return
+    read = [str(source) for source in sources if source.kind != "head"]
+    defaults = inspect.signature(encoding_of).parameters
+    for name in ("logits", "k", "draws", "temperature"):
+        if given.get(name, defaults[name].default) != defaults[name].default:
             raise ValueError(
-                f"{setting} changes nothing: the criteria read {', '.join(map(str, others))}, of "
-                f"which logits follow, so {where} keeps no logits. Leave it out, or choose a "
-                "criterion that reads fewer logits, as in criteria=[fused_linear_top_k] with "
-                f"{advice}logits=top_k."
-            )
-        elif kind not in readers.get(name, (kind,)):
-            raise ValueError(
-                f"{setting} changes nothing with {advice}logits={kind}: set {advice}logits="
-                f"{' or '.join(readers[name])}, or leave it out."
+                f"{advice}{name}={given[name]} changes nothing: the criteria read "
+                f"{', '.join(read)}, of which logits follow, so {where} keeps no logits. Leave it "
+                "out, or choose a criterion that reads fewer logits, as in "
+                f"criteria=[fused_linear_top_k] with {advice}logits=top_k."
             )
 
 

@@ -203,8 +203,8 @@ class LabelReader:
         return found
 
 
-def class_label(split: datasets.Dataset, column: str) -> datasets.ClassLabel | None:
+def class_label(split: datasets.Dataset, column: str | None) -> datasets.ClassLabel | None:
     """The names of a column's numbers, or of the numbers in its lists, if it has any."""
-    feature = split.features.get(column)
+    feature = None if column is None else split.features.get(column)
     feature = getattr(feature, "feature", feature)
     return feature if isinstance(feature, datasets.ClassLabel) else None

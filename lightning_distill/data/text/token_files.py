@@ -171,7 +171,7 @@ class TokenFiles(TextDataModule):
     def _dataset(self, rows: Sequence[Sentence]) -> datasets.Dataset:
         columns: dict[str, Any] = {self.text: [words for words, _ in rows]}
         if any(tags is not None for _, tags in rows):
-            columns[self.label] = [tags for _, tags in rows]
+            columns[str(self.label)] = [tags for _, tags in rows]
         return datasets.Dataset.from_dict(columns)
 
     # Tokens.
