@@ -563,7 +563,7 @@ BAD = [
     (["criteria.soft_target.inputs.student=student.logit"], "logit"),
     (["data.train=mine.py"], "must end in .csv, .tsv"),
     (["data.text=txt"], "no column 'txt' (text); it has text, label. Did you mean text=text"),
-    (["data.label=lable", "data.labelled_rows=4"], "Did you mean label=label"),
+    (["data.label=lable", "data.labelled_rows=4"], "Set data.label=label"),
     (["data.task=ranking"], "`task` must be one of"),
     (["data.batch_size=0"], "`batch_size` must be at least 1, got 0"),
     (["data.max_length=2"], "`max_length` must be at least 3, got 2"),

@@ -43,11 +43,11 @@ def distill(cfg: DictConfig) -> float:
         without_agreement(cfg)
     data = build_data(cfg)
     without_common_tokens(cfg, data)
+    metrics = build_metrics(cfg, data)
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)
     check_vocabularies(data, objective)
     check_labels(data, objective)
-    metrics = build_metrics(cfg, data)
     teacher = None
     if cfg.teacher is not None:
         teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))

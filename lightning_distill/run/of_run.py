@@ -56,9 +56,9 @@ def run_named_by(cfg: DictConfig) -> Path | None:
         )
     if run is None:
         _check_data_is_named(path)
-    with open_dict(cfg):
-        if path.exists():
-            cfg.job[option] = os.path.abspath(path)
+    else:
+        # The job is done in the folder where the run began.
+        cfg.job[option] = os.path.abspath(path)
     return run
 
 
