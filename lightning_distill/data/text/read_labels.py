@@ -12,7 +12,6 @@ from ...tasks.labels import in_order, label_or_none, plain
 
 log = logging.getLogger("lightning_distill")
 
-
 # What a column of labels is often called.
 LIKELY = (
     *("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag"),
