@@ -67,7 +67,7 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
         check_expansion(cfg)
         check_values(cfg)
         check_targets(cfg)
-        check_remote_code(cfg, trusted)
+        check_remote_code(cfg, trusted, of_file=named is not None)
         warn_of_processes(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         if not cfg.resume:

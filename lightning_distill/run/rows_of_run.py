@@ -35,6 +35,6 @@ def first_test_batch(cfg: DictConfig, run: Path) -> Any:
                     cfg.data[option] = None
         check_expansion(cfg)
         check_targets(cfg)
-        check_remote_code(cfg, bool(typed(cfg, REMOTE_CODE)))
+        check_remote_code(cfg, bool(typed(cfg, REMOTE_CODE)), of_file=True)
         data = build_data(cfg, loaders=("test_dataloader",))
         return next(iter(data.test_dataloader()))

@@ -21,18 +21,19 @@ def typed(cfg: DictConfig, key: str) -> Any:
     return cfg.get(key) if keys is None or key in keys else None
 
 
-def check_remote_code(cfg: DictConfig, trusted: bool) -> None:
+def check_remote_code(cfg: DictConfig, trusted: bool, of_file: bool = False) -> None:
     """Refuse a configuration that asks to run code that comes with a model, if only a file does.
 
     Args:
         cfg: the run's configuration.
         trusted: whether the user has typed `trust_remote_code=true`.
+        of_file: whether some of it was read from the file of a run.
 
     Raises:
         ValueError: naming the key, and what to type.
     """
     keys = _typed_keys()
-    if trusted or (keys is None and not cfg.resume):
+    if trusted or (keys is None and not cfg.resume and not of_file):
         return
     known = () if cfg.resume else keys or ()
     for name in _asking(OmegaConf.to_container(cfg, resolve=True), ""):

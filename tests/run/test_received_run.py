@@ -9,14 +9,23 @@ import transformers
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+import lightning_distill.main  # noqa: F401 - the resolvers of a configuration
 from lightning_distill.data.load_tokenizer import load_tokenizer
 from lightning_distill.jobs import run
 from lightning_distill.models import remote_code
 from lightning_distill.models.hugging_face import load
 from lightning_distill.run import targets
-from lightning_distill.run.directory import prepare_run
+from lightning_distill.run.directory import open_run
+from lightning_distill.run.rows_of_run import first_test_batch
 from lightning_distill.students import pretrained
 from lightning_distill.teachers import pretrained as teacher
+
+
+def prepare_run(cfg):
+    """The configuration that a job is given."""
+    with open_run(cfg) as made:
+        return made
+
 
 MARKING = "import pathlib\npathlib.Path({!r}).touch()\n"
 
@@ -59,6 +68,40 @@ def test_a_configuration_that_names_more_is_refused_whatever_it_allows(received,
     with pytest.raises(ValueError, match=r"may not be named.*|is no job"):
         run(OmegaConf.create({"resume": folder}))
     assert not (tmp_path / "mark").exists()
+
+
+def job_of(job, option, folder, *more):
+    with initialize_config_module("lightning_distill.conf", version_base="1.3"):
+        return compose("main", [f"job={job}", f"job.{option}={folder}", "output_dir=out", *more])
+
+
+@pytest.mark.parametrize(
+    ("job", "option", "key"),
+    [
+        ("evaluate", "path", "data"),
+        ("evaluate", "path", "task"),
+        ("cache", "run", "teacher"),
+        ("inspect", "run", "z"),
+    ],
+)
+def test_a_job_that_is_given_a_run_makes_no_more_of_it(received, tmp_path, job, option, key):
+    folder = received(**{key: HOSTILE}, allow_targets=["pathlib"], trust_remote_code=True)
+    with pytest.raises(ValueError, match="may not be named"):
+        run(job_of(job, option, folder))
+    asks = received(data={"x": {"trust_remote_code": True}})
+    with pytest.raises(ValueError, match="trust_remote_code=true; what a file says"):
+        run(job_of(job, option, asks))
+    bomb = {f"v{i}": f"${{.v{i - 1}}}" * 9 for i in range(1, 12)}
+    with pytest.raises(ValueError, match="refers to others"):
+        run(job_of(job, option, received(data={"v0": "x" * 9, **bomb})))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_what_an_export_reads_of_a_run_makes_no_more_of_it(received, tmp_path):
+    folder = received(data=HOSTILE, allow_targets=["pathlib"])
+    with pytest.raises(ValueError, match="may not be named"):
+        first_test_batch(job_of("export", "run", folder), tmp_path / "received")
+    assert not (tmp_path / "mark").exists() and os.getcwd() == str(tmp_path)
 
 
 def test_what_is_typed_counts(received):
