@@ -187,6 +187,8 @@ def test_without_packing_a_row_is_the_beginning_of_a_document(bpe):
         assert "position_ids" not in row
     long = sum(len(ids) > 16 for ids, _ in plain(TEXTS, bpe))
     assert data.counts()["train documents cut by max_length"] == long > 1
+    of_test = sum(len(ids) > 16 for ids, _ in plain(TEXTS[3:6], bpe))
+    assert data.counts()["test documents cut by max_length"] == of_test
     batch = next(iter(data.rows_dataloader([("train", [2, 3], None)])))
     short = len(plain(TEXTS, bpe)[2][0])
     assert batch["input_ids"][0, short:].tolist() == [bpe.pad_token_id] * (16 - short)
