@@ -12,6 +12,9 @@ from ...tasks.labels import in_order, label_or_none
 
 log = logging.getLogger("lightning_distill")
 
+# So many classes may have a row each, as in a first try.
+FEW = 20
+
 
 class LabelReader:
     """Reads the column of labels.
@@ -112,7 +115,20 @@ class LabelReader:
         # Validation rows that were cut from these may hold all rows of a rare class.
         if not found or validation_is_cut:
             found |= self._distinct("validation", columns["validation"])
+        self._check_classes(found, sum(value is not None for value in columns["train"]))
         return in_order(found)
+
+    def _check_classes(self, found: set[Any], rows: int) -> None:
+        """Refuse what hardly are classes: texts to be written, or numbers."""
+        if len(found) <= FEW or len(found) <= rows / 2:
+            return
+        example = str(next(iter(in_order(found))))
+        raise ValueError(
+            f"The column {self.column!r} has {len(found)} different values in {rows} labelled "
+            f"rows, such as {example[:60]!r}: these are hardly classes. Is data.label the right "
+            "column? Numbers are learnt with data.task=regression. If they are classes, name them: "
+            "data.label_names=[...]."
+        )
 
     def _distinct(self, split: str, values: list[Any]) -> set[Any]:
         found: set[Any] = set()

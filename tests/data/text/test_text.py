@@ -99,6 +99,19 @@ def test_labels_that_are_no_classes_are_refused(labels, words):
     refused(labels, words)
 
 
+@pytest.mark.parametrize(("rows", "kinds", "taken"), [(60, 60, False), (60, 31, False),
+                                                       (60, 30, True), (20, 20, True),
+                                                       (400, 150, True)])  # fmt: skip
+def test_texts_to_be_written_are_not_taken_for_classes_without_a_word(rows, kinds, taken):
+    labels = [f"a sentence {i % kinds}" for i in range(rows)]
+    names = sorted(set(labels))
+    assert ready(labels, label_names=names).num_labels == kinds
+    if taken:
+        assert ready(labels).num_labels == kinds
+    else:
+        refused(labels, rf"has {kinds} different values in {rows} labelled rows.*hardly classes")
+
+
 def test_several_labels_per_row():
     data = ready([["x", "y"], ["y"], [], None], task="multi_label")
     assert data.label_names == ["x", "y"]
