@@ -67,12 +67,12 @@ class FiniteLoss(L.Callback):
             if not torch.isfinite(loss):
                 raise ValueError(self._words_of_this_batch(trainer, pl_module, loss))
             return
-        self._mark(loss.detach(), number)
+        first_bad = self._mark(loss.detach(), number)
         if self._reading is not None:
             self._look(trainer, pl_module, *self._reading)
             self._reading = None
         if number % every == 0:
-            self._reading = _copied(self._first_bad)
+            self._reading = _copied(first_bad)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -91,13 +91,14 @@ class FiniteLoss(L.Callback):
         elif not torch.isfinite(norm):
             raise ValueError(self._words_of_gradient(trainer, pl_module))
 
-    def _mark(self, value: Tensor, number: int) -> None:
+    def _mark(self, value: Tensor, number: int) -> Tensor:
         """Remember the batch of the first value that is not finite."""
         if self._first_bad is None:
             self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=value.device)
         # No branch that needs the value: nothing here waits for the device.
         bad = torch.where(torch.isfinite(value), NEVER, number)
         self._first_bad = torch.minimum(self._first_bad, bad)
+        return self._first_bad
 
     def _is_at_hand(self, loss: Tensor) -> bool:
         """Whether looking at the loss waits for nothing."""

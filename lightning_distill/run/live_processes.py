@@ -56,8 +56,9 @@ class LiveProcesses(Callback):
         if self.seconds is None or trainer.world_size == 1 or not _lasts(trainer.strategy):
             return
         if _heartbeat is None:
-            rank, size, strategy = trainer.global_rank, trainer.world_size, trainer.strategy
-            host = strategy.cluster_environment.main_address  # type: ignore[union-attr]
+            rank, size = trainer.global_rank, trainer.world_size
+            strategy: Any = trainer.strategy
+            host = strategy.cluster_environment.main_address
             made = self._made(rank, size, (host, 0)) if rank == 0 else None
             port = strategy.broadcast(None if made is None else made.address[1])
             _heartbeat = made or self._made(rank, size, (host, port))
