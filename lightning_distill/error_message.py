@@ -20,16 +20,20 @@ def report(error: Exception, directory: Path, name: str = "error.txt") -> None:
     """
     # First of all: what follows may fail, as on a full disk.
     show(f"lightning-distill: error: {message_of(error)}")
-    path = directory / name
-    where = f"Python's traceback is in {path}; HYDRA_FULL_ERROR=1 prints it."
+    where = leave("".join(traceback.format_exception(error)), directory / name)
+    show(f"({where})")
+
+
+def leave(text: str, path: Path) -> str:
+    """Add a traceback to a file, if that can be written; returns where to find it."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Of several processes the first knows the cause, and the others what followed from it.
         with path.open("a", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
+            file.write(text)
     except OSError:
-        where = "HYDRA_FULL_ERROR=1 prints Python's traceback."
-    show(f"({where})")
+        return "HYDRA_FULL_ERROR=1 prints Python's traceback."
+    return f"Python's traceback is in {path}; HYDRA_FULL_ERROR=1 prints it."
 
 
 def show(text: str) -> None:

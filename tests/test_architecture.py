@@ -32,11 +32,10 @@ ROOMS["data"] = ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks", "sealed"}
-ROOMS["overrides"] = set()
+ROOMS["overrides"] = ROOMS["error_message"] = set()
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["error_message"] = set()
 ROOMS["main"] = {"jobs", "run", "error_message", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}

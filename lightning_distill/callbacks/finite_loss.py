@@ -1,12 +1,13 @@
 """Stop a run whose loss or gradient is not finite."""
 
+from collections import deque
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from ..models.batch import row_numbers
+from .culprits import culprit, rows_of
 
 # What the flag holds as long as every loss was finite.
 NEVER = 2**62
@@ -32,7 +33,8 @@ class FiniteLoss(L.Callback):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
         self.every_n_steps = every_n_steps
-        self._rows: Any = None
+        # With their numbers within the fit: where a mark is read later, the one before is needed.
+        self._recent: deque[tuple[int, Any]] = deque(maxlen=2)
         # The number, within the fit, of the first batch whose loss was not finite.
         self._first_bad: Tensor | None = None
         self._batches = 0
@@ -41,12 +43,17 @@ class FiniteLoss(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin anew."""
         self._first_bad, self._batches, self._reading = None, 0, None
+        self._recent.clear()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep no batch."""
+        self._recent.clear()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which rows the step is about."""
-        self._rows = row_numbers(batch)
+        """Remember what the step is about."""
+        self._recent.append((self._batches, batch))
         self._batch = batch_idx
 
     def on_before_backward(
@@ -58,14 +65,14 @@ class FiniteLoss(L.Callback):
         every = self.every_n_steps or 1
         if self._is_at_hand(loss) and number % every == 0:
             if not torch.isfinite(loss):
-                raise ValueError(self._words_of_this_batch(trainer, loss))
+                raise ValueError(self._words_of_this_batch(trainer, pl_module, loss))
             return
-        self._mark(loss.detach(), number)
+        first_bad = self._mark(loss.detach(), number)
         if self._reading is not None:
-            self._look(trainer, *self._reading)
+            self._look(trainer, pl_module, *self._reading)
             self._reading = None
         if number % every == 0:
-            self._reading = _copied(self._first_bad)
+            self._reading = _copied(first_bad)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -84,13 +91,14 @@ class FiniteLoss(L.Callback):
         elif not torch.isfinite(norm):
             raise ValueError(self._words_of_gradient(trainer, pl_module))
 
-    def _mark(self, value: Tensor, number: int) -> None:
+    def _mark(self, value: Tensor, number: int) -> Tensor:
         """Remember the batch of the first value that is not finite."""
         if self._first_bad is None:
             self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=value.device)
         # No branch that needs the value: nothing here waits for the device.
         bad = torch.where(torch.isfinite(value), NEVER, number)
         self._first_bad = torch.minimum(self._first_bad, bad)
+        return self._first_bad
 
     def _is_at_hand(self, loss: Tensor) -> bool:
         """Whether looking at the loss waits for nothing."""
@@ -98,21 +106,21 @@ class FiniteLoss(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look once more, for all processes together, before anything is written."""
-        self._look_everywhere(trainer)
+        self._look_everywhere(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look before time is spent on weights that are lost."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._look_everywhere(trainer)
+            self._look_everywhere(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Let nothing be written that is known to be lost."""
         if trainer.state.fn == "fit":
-            self._look_everywhere(trainer)
+            self._look_everywhere(trainer, pl_module)
 
-    def _look_everywhere(self, trainer: L.Trainer) -> None:
+    def _look_everywhere(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         flag = self._first_bad
         if trainer.world_size > 1:
             device = trainer.strategy.root_device
@@ -120,30 +128,38 @@ class FiniteLoss(L.Callback):
             # The smallest, as the largest of its negative: every strategy knows that.
             flag = -trainer.strategy.reduce(-own.clone(), reduce_op="max")  # type: ignore[operator]
         if flag is not None:
-            self._look(trainer, flag, None)
+            self._look(trainer, module, flag, None)
 
-    def _look(self, trainer: L.Trainer, flag: Tensor, copied: Any) -> None:
+    def _look(
+        self, trainer: L.Trainer, module: L.LightningModule, flag: Tensor, copied: Any
+    ) -> None:
         if copied is not None:
             copied.synchronize()
         number = int(flag)
         if number == NEVER:
             return
         since = self._batches - 1 - number
-        where = "of this process" if trainer.world_size == 1 else "of one of the processes"
+        own = self._first_bad is not None and int(self._first_bad) == number
+        where = "of this process" if own else "of one of the processes"
+        batch = next((b for n, b in self._recent if own and n == number), None)
+        rows, of = ("", "") if batch is None else (rows_of(batch), culprit(module, batch, True))
         raise ValueError(
-            f"The loss or its gradient was NaN or infinite in batch {number} {where}, counted from "
-            f"0 since the training began or went on; it was found {since} batches later (epoch "
-            f"{trainer.current_epoch}, batch {self._batch}, step {trainer.global_step}), and the "
-            "weights may not be finite any more. The checkpoints that are written hold earlier "
-            f"weights. {self._advice(trainer)}"
+            f"The loss or its gradient was NaN or infinite in batch {number} {where}{rows}, "
+            f"counted from 0 since the training began or went on; it was found {since} batches "
+            f"later (epoch {trainer.current_epoch}, batch {self._batch}, step "
+            f"{trainer.global_step}), and the weights may not be finite any more. The "
+            f"checkpoints that are written hold earlier weights. {of}{self._advice(trainer)}"
         )
 
-    def _words_of_this_batch(self, trainer: L.Trainer, loss: Tensor) -> str:
-        rows = f", rows {self._rows.tolist()[:8]}" if isinstance(self._rows, Tensor) else ""
+    def _words_of_this_batch(
+        self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor
+    ) -> str:
+        batch = self._recent[-1][1]
+        rows, of = rows_of(batch), culprit(module, batch)
         return (
             f"The loss is {loss.item()} at step {trainer.global_step} (epoch "
             f"{trainer.current_epoch}, batch {self._batch}{rows}); the weights are those of the "
-            f"step before. {self._advice(trainer)}"
+            f"step before. {of}{self._advice(trainer)}"
         )
 
     def _words_of_gradient(self, trainer: L.Trainer, module: L.LightningModule) -> str:
@@ -155,7 +171,7 @@ class FiniteLoss(L.Callback):
         # Each may be finite, and their norm too large for its type.
         of = f"of {bad[0]}" if bad else "as a whole"
         more = f" and {len(bad) - 1} more" if bad[1:] else ""
-        rows = f", rows {self._rows.tolist()[:8]}" if isinstance(self._rows, Tensor) else ""
+        rows = rows_of(self._recent[-1][1])
         return (
             f"The gradient {of}{more} is NaN or infinite at step {trainer.global_step} (epoch "
             f"{trainer.current_epoch}, batch {self._batch}{rows}), though the loss is finite; the "

@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.directory import open_run
+from ..run.live_processes import explained_by_others
 from ..run.targets import find_job
 from .cache import cache
 from .distill import distill
@@ -26,7 +27,7 @@ __all__ = [
 
 def run(cfg: DictConfig) -> Any:
     """Run the job that the configuration names; returns its monitored metric, if it has one."""
-    with open_run(cfg) as cfg:
+    with open_run(cfg) as cfg, explained_by_others():
         options: Any = OmegaConf.to_container(cfg.job, resolve=True)
         if not isinstance(options, dict) or "_target_" not in options:
             raise ValueError("`job` must name a function by `_target_`, as in job=distill.")

@@ -11,6 +11,7 @@ from omegaconf.errors import InterpolationResolutionError
 # Arguments of `check_number`. What a class of the configuration checks by itself is not here.
 NUMBERS: dict[str, dict[str, Any]] = {
     "seed": {"whole": True, "least": 0, "most": 2**32 - 1, "required": True},
+    "hang_seconds": {"above": 0},
     "trainer.max_steps": {"whole": True, "least": 1, "unlimited": True},
     "trainer.accumulate_grad_batches": {"whole": True, "least": 1},
     "trainer.log_every_n_steps": {"whole": True, "least": 1},
