@@ -3,20 +3,29 @@
 Nothing here imports torch before a job runs, so that `--help` and completion stay quick.
 """
 
-import logging
 import os
-import re
 import sys
-import traceback
+
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
+    # `python -m` puts the folder where it is typed in front of all libraries.
+    del sys.path[0]
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from difflib import get_close_matches
-from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from .error_message import message_of, message_of_hydra, report, show
+from .overrides import quoted, readable_by_hydra
 
 log = logging.getLogger("lightning_distill")
 
@@ -25,30 +34,72 @@ log = logging.getLogger("lightning_distill")
 FULL_ERROR, BY_MAIN = "HYDRA_FULL_ERROR", "LIGHTNING_DISTILL_SET_FULL_ERROR"
 
 
+# What the members of a sweep that failed have said.
+FAILED: list[str] = []
+
+
 class MemberFailed(RuntimeError):
     """One run of a sweep has failed, and said why."""
 
 
-def run_dir(resume: str | None, job: str) -> str:
-    """One directory per run, the same in each of its processes."""
+def run_dir(resume: str | None, job: str, *, _root_: Any) -> str:
+    """One directory per run, the same in each of its processes; a new one is made here."""
     # A directory that is no run gets nothing written into it, nor is it made.
     if resume and (Path(resume) / "config.yaml").is_file():
         return str(resume)
-    return f"runs/{job}/{_run_id()}"
+    # As Hydra keeps what it resolved once, and takes it along where it copies a configuration.
+    kept = OmegaConf.get_cache(_root_)["run_dir"]
+    if (resume, job) not in kept:
+        kept[resume, job] = _find_or_make(resume, job, _root_)
+    return kept[resume, job]
 
 
-def _run_id() -> str:
+def _find_or_make(resume: str | None, job: str, root: Any) -> str:
+    folder = Path("runs") / job
+    if resume == "auto" and not _only_shows():
+        from .run.resuming import as_typed, same_run
+
+        found = same_run(as_typed(root), folder)
+        if found is not None:
+            return str(found)
+    name, shared = _run_id()
+    return str(folder / name) if shared or _only_shows() else _made(folder, name)
+
+
+def sweep_dir() -> str:
+    """One directory per sweep, made here."""
+    return _made(Path("runs") / "sweep", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def _made(folder: Path, name: str) -> str:
+    """A folder that nobody else has: of two that come at once, one takes another name."""
+    for number in count(1):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return str(path)
+    raise AssertionError
+
+
+def _only_shows() -> bool:
+    return bool({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"} & {*sys.argv})
+
+
+def _run_id() -> tuple[str, bool]:
+    """A name, and whether several processes have it, each of which was started by itself."""
     if own := os.environ.get("LIGHTNING_DISTILL_RUN_ID"):
-        return own
+        return own, True
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # torchrun starts every rank by itself; without --rdzv-id all its runs are called "none".
         run = os.environ["TORCHELASTIC_RUN_ID"]
-        return f"torchrun-{os.getppid() if run == 'none' else run}"
+        return f"torchrun-{os.getppid() if run == 'none' else run}", True
     if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         # Each srun of one allocation is a run of its own.
         step = os.environ.get("SLURM_STEP_ID")
-        return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}")
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+        return f"slurm-{os.environ['SLURM_JOB_ID']}" + ("" if step is None else f".{step}"), True
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3], False
 
 
 def _label_kind(task: Any) -> str:
@@ -58,14 +109,17 @@ def _label_kind(task: Any) -> str:
     return made_task(task).label_kind
 
 
-def _learning_rate(student: str) -> float:
-    # What is trained from nothing bears larger steps than what was trained before.
-    return 2e-3 if student in ("from_config", "causal_lm") else 5e-5
+def _label_weight(*, _root_: Any) -> float:
+    # Read by a job only, as above.
+    from .run.label_weight import label_weight
+
+    return label_weight(OmegaConf.select(_root_, "criteria"))
 
 
 # `replace`, because tests and notebooks may import this module more than once.
-OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
+OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("label_weight", _label_weight, replace=True)
 OmegaConf.register_new_resolver(
     "fused", lambda precision: not str(precision).endswith("mixed"), replace=True
 )
@@ -87,35 +141,73 @@ def _app(cfg: DictConfig) -> Any:
 
 
 def _run(cfg: DictConfig) -> Any:
-    # Classes next to where the command is typed can be named by `_target_`.
-    sys.path.insert(0, os.getcwd())
+    _find_own_modules()
     # Threads of torch that wait for each other by spinning make a step twenty times as slow as
     # soon as anything else runs on their cores; torch reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         _refuse_a_search_without_sweep()
+        _refuse_resume_in_a_sweep(cfg)
         _refuse_sweeps_over_processes(cfg)
     except ValueError as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        _report(error, Path(str(cfg.output_dir)))
+        report(error, Path(str(cfg.output_dir)))
         # No other member would fare better.
         sys.exit(1)
+    directory = Path(str(cfg.output_dir)).absolute()
+    was_run = (directory / "config.yaml").is_file()
     try:
         from .jobs import run
 
-        return run(cfg)
+        with _sigterm_as_ctrl_c():
+            return run(cfg)
     except KeyboardInterrupt:
-        print("\nStopped. Go on with: " + f"lightning-distill resume={cfg.output_dir}")
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            print(f"\nStopped. Go on with: lightning-distill {quoted('resume', directory)}")
         sys.exit(130)
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        _report(error, Path(str(cfg.output_dir)))
+        # What is wrong with going on is not what became of the run.
+        report(error, directory, "resume_error.txt" if cfg.resume and was_run else "error.txt")
         if _is_sweep():
             # An exception, unlike an exit, lets Hydra run the other members.
-            raise MemberFailed(f"{cfg.output_dir}: {_message(error)}") from error
+            FAILED.append(f"{cfg.output_dir}: {message_of(error)}")
+            raise MemberFailed(FAILED[-1]) from error
         sys.exit(1)
+
+
+def _find_own_modules() -> None:
+    """Let `_target_` name files next to where the command is typed, behind all libraries.
+
+    In front, as `python -m` has them, a file datasets.py would take the place of a library.
+    """
+    own = os.getcwd()
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != own] + [own]
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_resume_in_a_sweep(cfg: DictConfig) -> None:
+    if cfg.get("resume") and _is_sweep():
+        raise ValueError(
+            f"resume={cfg.resume} goes on with one run, and a sweep (-m) has many: resume the "
+            "members that have not ended one by one, as in resume=runs/sweep/TIME/0."
+        )
 
 
 def _is_sweep() -> bool:
@@ -159,34 +251,6 @@ def _is_one(devices: Any, accelerator: Any) -> bool:
     return given == "1" if "," not in given else len(given.strip(",").split(",")) == 1
 
 
-def _report(error: Exception, directory: Path) -> None:
-    message = _message(error)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "error.txt").write_text(traceback.format_exc())
-    print(f"lightning-distill: error: {message}", file=sys.stderr)
-    print(
-        f"(Python's traceback is in {directory / 'error.txt'}; HYDRA_FULL_ERROR=1 prints it.)",
-        file=sys.stderr,
-    )
-
-
-def _message(error: BaseException) -> str:
-    """What the innermost cause says, and where in the configuration it arose."""
-    from hydra.errors import InstantiationException
-
-    where = ""
-    while isinstance(error, InstantiationException):
-        text = str(error)
-        if "full_key:" in text:
-            where = text.rpartition("full_key:")[2].strip()
-        if error.__cause__ is None:
-            break
-        error = error.__cause__
-    name = "" if isinstance(error, ValueError | FileNotFoundError) else f"{type(error).__name__}: "
-    text = str(error).strip() or type(error).__name__
-    return f"{name}{text}" + (f" (in {where})" if where and where not in text else "")
-
-
 def _set_full_error() -> None:
     os.environ[FULL_ERROR] = os.environ[BY_MAIN] = "1"
 
@@ -199,51 +263,25 @@ def _unset_full_error() -> bool:
     return by_main
 
 
-# What to type where a group was set to null, which Hydra does not know.
-INSTEAD_OF_NULL = {
-    "criteria": "criteria=[hard_label]",
-    "metrics": "metrics=[accuracy]",
-    "callbacks": "callbacks=[]",
-    "logger": "logger=[]",
-}
-
-
-def _message_of_hydra(error: Exception) -> str:
-    """What is wrong with what was typed, on one line, and what to type instead."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".partition("Config search path")[0].split())
-    if "Config group override must be a string or a list" in text:
-        typed = [a.lstrip("+").partition("=") for a in sys.argv[1:]]
-        ways = [
-            f"{INSTEAD_OF_NULL.get(group, f'~{group}')} instead of {group}=null"
-            for group, _, value in typed
-            if value == "null"
-        ]
-        return f"A group of the configuration cannot be null: write {', '.join(ways)}."
-    unknown = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
-    if unknown and (ours := files("lightning_distill.conf") / unknown[1]).is_dir():
-        group, name = unknown.groups()
-        known = [p.name[:-5] for p in ours.iterdir()]
-        near = get_close_matches(name, known, n=3)
-        listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."
-        return f"There is no {name!r} in the group {group!r}. {listed}"
-    return text
-
-
 def main() -> None:
     """Entry point of the command."""
+    # Processes that a job starts get the same words again.
+    sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":
         return _app()
     _set_full_error()
+    FAILED.clear()
     try:
         return _app()
     except MemberFailed as error:
-        # Said when it failed, which may be many runs ago.
-        print(f"lightning-distill: a run of the sweep has failed: {error}", file=sys.stderr)
+        # Said when they failed, which may be many runs ago; in processes of a launcher, the first.
+        for failed in FAILED or [str(error)]:
+            print(f"lightning-distill: a run of the sweep has failed: {failed}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         # Nothing has begun, so that there is no directory to leave the traceback in.
-        print(f"lightning-distill: error: {_message_of_hydra(error)}", file=sys.stderr)
-        print("(HYDRA_FULL_ERROR=1 prints Python's traceback.)", file=sys.stderr)
+        show(f"lightning-distill: error: {message_of_hydra(error)}")
+        show("(HYDRA_FULL_ERROR=1 prints Python's traceback.)")
         sys.exit(1)
     finally:
         _unset_full_error()

@@ -18,24 +18,28 @@ from lightning_distill.moved import NEW_PATHS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 # What each room may import of the others, from the bottom up; imports go one way.
-ROOMS: dict[str, set[str]] = {"criteria": set(), "models": set(), "schedules": set()}
-ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["cache"] = ROOMS["metrics"] = {"models"}
+ROOMS: dict[str, set[str]] = {"criteria": set(), "sealed": set(), "schedules": set()}
+ROOMS["models"] = {"sealed"}
+ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["metrics"] = {"models"}
+ROOMS["cache"] = {"models", "sealed"}
 ROOMS["weights"] = {"temperatures"}
 ROOMS["objective"] = {"models", "criteria", "schedules"}
 ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 # Metrics ask the task which rows or tokens count, and in which type they get labels.
 ROOMS["metrics"] = {"models", "tasks"}
-ROOMS["students"] = ROOMS["data"] = ROOMS["callbacks"] = {"models", "objective", "tasks"}
+ROOMS["students"] = {"models", "objective", "tasks"}
+ROOMS["data"] = ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
-ROOMS["training"] |= {"tasks"}
+ROOMS["training"] |= {"tasks", "sealed"}
+ROOMS["overrides"] = ROOMS["error_message"] = set()
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run"}
+ROOMS["main"] = {"jobs", "run", "error_message", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
-CORE = sorted({*ROOMS} - {"run", "jobs", "main"})
+CORE = sorted({*ROOMS} - {"run", "jobs", "main", "error_message"})
 
 
 def classes(path: Path) -> list[str]:
@@ -213,3 +217,39 @@ def test_an_old_path_says_the_new_one(old):
         importlib.import_module(f"lightning_distill.{old}")
     for new in re.findall(r"lightning_distill\.[\w.]+\w", str(info.value))[1:]:
         assert importlib.util.find_spec(new) is not None
+
+
+def test_one_place_makes_what_a_configuration_names():
+    """Where it is looked at; no other file asks Hydra for a class, or to make one."""
+    asking = [p for p in ALL if reaches(p, "hydra.utils", "hydra._internal")]
+    assert [str(p.relative_to(PACKAGE)) for p in asking] == ["run/targets.py"]
+
+
+def test_no_pickle_is_loaded():
+    """Reading one runs whatever it says; torch reads weights alone where it is told to."""
+    for path in ALL:
+        assert not reaches(path, "pickle", "dill", "joblib", "shelve", "marshal"), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, said = (
+                ast.unparse(node.func),
+                {k.arg: ast.unparse(k.value) for k in node.keywords},
+            )
+            assert said.get("allow_pickle", "False") == "False", path
+            if name == "torch.load":
+                assert said.get("weights_only") == "True", path
+            elif not name.endswith("save_checkpoint"):
+                assert said.get("weights_only", "True") == "True", path
+
+
+def test_whatever_loads_of_transformers_is_told_whether_code_may_be_run():
+    """Left unsaid, transformers would ask at a terminal, and run the code on y."""
+    for path in ALL:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name, said = ast.unparse(node.func), {k.arg for k in node.keywords}
+            if name.endswith(".from_pretrained") and "PeftConfig" not in name:
+                # `None` is what a caller passes on.
+                assert {"trust_remote_code", None} & said, (path, name)

@@ -60,11 +60,13 @@ def folder(tmp_path, monkeypatch) -> Path:
         stars = torch.randint(0, 5, (rows,), generator=generator)
         np.savez(tmp_path / f"{split}.npz", ids=ids.numpy(), stars=stars.numpy())
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     own = str(tmp_path / "lightning_distill" / "criteria")
     monkeypatch.setattr(criteria, "__path__", [*criteria.__path__, own])
     module = importlib.import_module("lightning_distill.criteria.charbonnier")
     for name in ("charbonnier", "Charbonnier"):
         monkeypatch.setattr(criteria, name, getattr(module, name), raising=False)
+    monkeypatch.setattr(criteria, "__all__", [*criteria.__all__, "Charbonnier"])
     yield tmp_path
     for name in [n for n in sys.modules if n.split(".")[0] == "mine" or "charbonnier" in n]:
         del sys.modules[name]

@@ -23,7 +23,7 @@ CONTROL = "criteria.soft_target.criterion._target_=shuffled.ShuffledSoftTarget"
 REGULARISED = ["student.hidden_dropout_prob=0.3", "student.attention_probs_dropout_prob=0.3"]
 ARMS = {
     "default": [],
-    "control": [CONTROL, "baseline=false"],
+    "control": [CONTROL, "allow_targets=[shuffled]", "baseline=false"],
     "all labels": ["criteria=[hard_label]", "data.labelled_rows=null"],
     "regularised": ["criteria=[hard_label]", "data.drop_unlabelled=true", "optimizer.lr=1e-3"],
 }

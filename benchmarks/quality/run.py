@@ -4,10 +4,11 @@
     python benchmarks/quality/run.py digits
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/quality/run.py sst2
 
-Every arm is the label loss and one criterion, as `criteria=[hard_label,NAME]` composes them, with
-nothing tuned. Arms of one seed share the labelled rows, the student's start and the number of
-steps; `no KD` has the label loss alone, on the labelled rows. The teacher is trained once on all
-labels and its answers are kept. `digits` are the 8x8 images that scikit-learn carries.
+Every arm is the label loss and one criterion, as `criteria=[hard_label,NAME]` composes them with
+`criteria.hard_label.weight=0.1`, and nothing tuned. Arms of one seed share the labelled rows, the
+student's start and the number of steps; `no KD` has the label loss alone, on the labelled rows. The
+teacher is trained once on all labels and its answers are kept. `digits` are the 8x8 images that
+scikit-learn carries.
 """
 
 import argparse
@@ -187,6 +188,7 @@ def answers(trained, x):
 
 def objective_of(name, rows):
     overrides = [f"criteria=[hard_label{',' + name if name else ''}]", "task=classification"]
+    overrides.append("criteria.hard_label.weight=0.1")
     with initialize_config_module("lightning_distill.conf", version_base="1.3"):
         cfg = compose("main", [*overrides, "output_dir=out", f"num_rows={rows}"]).criteria
     nodes = OmegaConf.to_container(cfg, resolve=True)

@@ -11,6 +11,10 @@ from typing import Any
 LOCK = "writing.lock"
 
 
+class FolderInUse(ValueError):
+    """Another process writes into a folder."""
+
+
 class FolderLock:
     """A file that names the process which writes into a folder.
 
@@ -19,25 +23,41 @@ class FolderLock:
 
     Args:
         folder: that is written into.
+        name: of the file in it.
+        instead: what else its user can do than wait, for whoever finds it locked.
+        owner: of the lock, where one run has several processes.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / LOCK
+    def __init__(
+        self,
+        folder: Path,
+        name: str = LOCK,
+        instead: str = "name another folder (job.folder=DIR, teacher.folder=DIR)",
+        owner: str | None = None,
+    ):
+        self.path = folder / name
+        self.instead, self.owner = instead, owner
         self._own: dict[str, Any] | None = None
 
     def acquire(self) -> None:
         """Lock the folder.
 
         Raises:
-            ValueError: if another process writes into it.
+            FolderInUse: if another process writes into it.
         """
-        own = {**_process(os.getpid()), "key": secrets.token_hex(8)}
+        own = {**_process(os.getpid()), "key": secrets.token_hex(8), "owner": self.owner}
         for _ in range(3):
             if self._create(own):
                 self._own = own
                 return
             self._remove_stale()
-        raise ValueError(self._held_by(self._read()))
+        raise FolderInUse(self._held_by(self._read()))
+
+    def held_by_another(self) -> str | None:
+        """Who holds the lock, if it is a living process of another owner."""
+        held = self._read()
+        theirs = held is not None and held.get("owner") != self.owner and _may_live(held)
+        return self._held_by(held) if theirs else None
 
     def release(self) -> None:
         """Unlock the folder; nothing happens where another process has taken it over."""
@@ -47,9 +67,9 @@ class FolderLock:
 
     def _create(self, own: dict[str, Any]) -> bool:
         # Written whole under a name of its own: a lock that can be seen can be read.
-        aside = self.path.with_name(f".{LOCK}.{own['key']}")
+        aside = self.path.with_name(f".{self.path.name}.{own['key']}")
         try:
-            aside.write_text(json.dumps(own))
+            aside.write_text(json.dumps(own), encoding="utf-8")
             os.link(aside, self.path)
         except FileExistsError:
             return False
@@ -59,7 +79,7 @@ class FolderLock:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.path.read_text())
+            found = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None
@@ -68,16 +88,18 @@ class FolderLock:
         """Remove the lock of a process that is not there any more, or is this one.
 
         Raises:
-            ValueError: if it may be there.
+            FolderInUse: if it may be there.
         """
         held = self._read()
         if held is not None and _may_live(held):
-            raise ValueError(self._held_by(held))
+            raise FolderInUse(self._held_by(held))
         # Away under another name first: a lock that another process made meanwhile is put back.
-        away = self.path.with_name(f".{LOCK}.{secrets.token_hex(8)}")
+        away = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         with suppress(FileNotFoundError):
             os.rename(self.path, away)
-            if held is not None and json.loads(away.read_text()).get("key") != held.get("key"):
+            if held is not None and json.loads(away.read_text(encoding="utf-8")).get(
+                "key"
+            ) != held.get("key"):
                 with suppress(FileExistsError):
                     os.link(away, self.path)
             away.unlink()
@@ -86,8 +108,8 @@ class FolderLock:
         who = held or {}
         return (
             f"Process {who.get('pid')} on {who.get('host')} writes into {self.path.parent} now. "
-            "Wait until it ends, or name another folder (job.folder=DIR, teacher.folder=DIR). If "
-            f"there is no such process any more, remove {self.path}."
+            f"Wait until it ends, or {self.instead}. If there is no such process any more, remove "
+            f"{self.path}."
         )
 
 
@@ -116,7 +138,7 @@ def _may_live(held: dict[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """When a process began, in the system's ticks; `None` where the system does not say."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     return stat.rpartition(")")[2].split()[19]

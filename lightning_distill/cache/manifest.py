@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..models.files import file_in
 from .answer import Answer, signature
 from .row_index import write_index
 from .signed_json import read_json, write_json
@@ -58,7 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is no cache, or none that was finished.
         DamagedCacheError: if it is not what was written.
-        ValueError: if it is of another version of the format.
+        ValueError: if it is of another version of the format, or names files of other folders.
     """
     if not (folder / MANIFEST).is_file():
         begun = any(folder.glob("shard-*.safetensors"))
@@ -78,6 +79,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{manifest.get('version')!r}; this program reads {FORMAT!r} version {VERSION}. "
             "Make the cache again, in a folder of its own: lightning-distill job=cache."
         )
+    for facts in [*manifest["shards"], manifest["index"], manifest.get("heads")]:
+        if facts is not None:
+            file_in(folder, facts["file"], MANIFEST)
     return manifest
 
 

@@ -4,9 +4,7 @@ import hashlib
 import json
 import mmap
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
+
+from ..sealed import write_whole
 
 # Names in the format, and how numpy and torch hold them; numpy lacks the short floats.
 TYPES: dict[str, tuple[Any, torch.dtype]] = {
@@ -38,38 +38,6 @@ class DamagedCacheError(ValueError):
     """A file of a cache is not what was written."""
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a killed process leaves no half of it under its name."""
-    # A name of its own: ranks on several machines may have the same process number.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
-        raise OSError(
-            error.errno,
-            f"{path} could not be written ({error.strerror}). What was written before is kept: "
-            "make room, or the folder writable, and give the same command again",
-        ) from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_shard(path: Path, columns: Mapping[str, Tensor], of: str | None = None) -> dict[str, Any]:
     """Write columns; returns what a manifest keeps of the file, to know it again.
 
@@ -87,7 +55,7 @@ def write_shard(path: Path, columns: Mapping[str, Tensor], of: str | None = None
         end = _header_length(content)
         places, data = json.loads(content[8:end]), content[end:]
         content = _header(places, _labels(path.name, of, places, data)) + data
-    write_file(path, content)
+    write_whole(path, content)
     return _facts(path.name, content)
 
 

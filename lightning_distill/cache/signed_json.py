@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .shard import AGAIN, DamagedCacheError, write_file
+from ..sealed import write_whole
+from .shard import AGAIN, DamagedCacheError
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -14,7 +15,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     # As it will be read: a key that is a number would be a word, and sorted otherwise.
     content = json.loads(json.dumps(content))
     signed = {**content, "checksum": _checksum(content)}
-    write_file(path, json.dumps(signed, indent=1, sort_keys=True).encode())
+    write_whole(path, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""Lightning callbacks of this library."""
+"""Lightning callbacks of this library, and its logger."""
 
 from .best_checkpoint import BestCheckpoint
+from .csv_logger import CSVLogger
 from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
+from .graceful_stop import GracefulStop
 from .last_checkpoint import LastCheckpoint
+from .sealed_checkpoints import SealedCheckpointIO
 from .step_profile import StepProfile, StepTimes
 
 __all__ = [
     "BestCheckpoint",
+    "CSVLogger",
     "ExactResuming",
     "FiniteLoss",
+    "GracefulStop",
     "LastCheckpoint",
+    "SealedCheckpointIO",
     "StepProfile",
     "StepTimes",
 ]

@@ -22,6 +22,8 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was kept, with the folder that is now."""
         super().load_state_dict(_replaced(state_dict, HERE, str(self.dirpath)))
+        # Lightning writes it, and leaves it out here.
+        self.current_score = state_dict.get("current_score")
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:

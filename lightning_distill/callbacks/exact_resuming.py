@@ -8,6 +8,7 @@ import torch
 
 from .one_shot import is_one_shot
 from .random_state import random_state, set_random_state
+from .sealed_checkpoints import seal_checkpoints
 
 log = logging.getLogger("lightning_distill")
 
@@ -38,6 +39,10 @@ class ExactResuming(L.Callback):
         # Of the moment at which the iterator over the training data of this epoch was made.
         self._at_iterator: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let checkpoints be written whole, and read only as they were written."""
+        seal_checkpoints(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the iterator over the data; go to the place of the checkpoint on resuming."""
@@ -100,12 +105,19 @@ class ExactResuming(L.Callback):
                 count["completed"] = count["processed"]
         over = epochs["current"]["completed"] == epochs["current"]["ready"]
         batches = 0 if over else loop["epoch_loop.batch_progress"]["current"]["ready"]
+        progress = loop["epoch_loop.batch_progress"]
+        last, total = progress["is_last_batch"], progress["total"]
+        validated = total["completed"] == total["processed"]
+        if batches and validated and not last and batches % trainer.accumulate_grad_batches == 0:
+            # Lightning counts this step, for loggers, only where the checkpoint is one that was
+            # written before a validation.
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
         kept = checkpoint.get(KEY)
         own = None if kept is None else _of_this_process(kept["processes"], trainer)
         self._loaded = {
             "epoch": epochs["current"]["completed"],
             "batches": batches,
-            "last": loop["epoch_loop.batch_progress"]["is_last_batch"],
+            "last": last,
             "loaders": loop["state_dict"].get("combined_loader") or [],
             "logged": {} if kept is None else kept["logged"],
             "should_stop": kept is not None and kept["should_stop"],

@@ -1,11 +1,12 @@
 """The checkpoint from which a run goes on."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+
+from .sealed_checkpoints import seal_checkpoints
 
 
 class LastCheckpoint(Checkpoint):
@@ -14,7 +15,7 @@ class LastCheckpoint(Checkpoint):
     It is written at the end of every epoch, after every validation within one, and every so many
     steps if that is wanted; never between two batches of one optimizer step, whose gradients a
     checkpoint does not hold, and never before a validation that is due. A run that is killed while
-    it is written keeps the one before.
+    it is written keeps the one before; a file that was changed since is never gone on from.
 
     Args:
         dirpath: the folder; the trainer's `default_root_dir` by default.
@@ -37,12 +38,17 @@ class LastCheckpoint(Checkpoint):
             )
         self.dirpath, self.filename = dirpath, filename
         self.every_n_train_steps = every_n_train_steps
-        self._due = False
+        # To be written as soon as a step has ended.
+        self.due = False
         self._saved_step = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let checkpoints be written whole."""
+        seal_checkpoints(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count the steps."""
-        self._due, self._saved_step = False, trainer.global_step
+        self.due, self._saved_step = False, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, idx: int
@@ -50,16 +56,16 @@ class LastCheckpoint(Checkpoint):
         """Write if it is time, unless a validation or the end of the epoch is next."""
         every = self.every_n_train_steps
         if every is not None and trainer.global_step - self._saved_step >= every:
-            self._due = True
-        if self._due and _ends_a_step(trainer) and not _validation_follows(trainer):
+            self.due = True
+        if self.due and ends_a_step(trainer) and not _validation_follows(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write within an epoch; at its end, when that is over."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._due = True
-        if _ends_a_step(trainer):
+        self.due = True
+        if ends_a_step(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,15 +74,11 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         folder = Path(self.dirpath or trainer.default_root_dir)
-        path = folder / f"{self.filename}.ckpt"
-        aside = path.with_suffix(".part")
-        trainer.save_checkpoint(aside, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(aside, path)
-        self._due, self._saved_step = False, trainer.global_step
+        trainer.save_checkpoint(folder / f"{self.filename}.ckpt", weights_only=False)
+        self.due, self._saved_step = False, trainer.global_step
 
 
-def _ends_a_step(trainer: L.Trainer) -> bool:
+def ends_a_step(trainer: L.Trainer) -> bool:
     """Whether the last batch was the last of an optimizer step, and not the last of an epoch."""
     done = trainer.fit_loop.batch_idx + 1
     return done % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch

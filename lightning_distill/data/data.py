@@ -225,6 +225,11 @@ class DataFacts:
         return self.counts.get("labelled train rows")
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether it is known that no row of any split has a label."""
+        return bool(self._said("unlabelled", False))
+
+    @property
     def is_streaming(self) -> bool:
         """Whether training rows are read anew in each epoch, and have no numbers."""
         return bool(self._said("streaming", False))

@@ -14,14 +14,27 @@ import pyarrow
 from .cache_folder import cache_folder
 from .ragged import Ragged
 from .tokenizer_fingerprint import tokenizer_fingerprint
+from .truncation import cut_rows
 
 log = logging.getLogger("lightning_distill")
 
 # Fewer rows are tokenised in a fraction of a second.
 LEAST = 1000
+# The column that says which rows are cut, beside those of the tokenizer.
+CUT = "is cut"
 
 
-def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> dict[str, Ragged]:
+class Tokens(dict[str, Ragged]):
+    """Columns of tokens by name.
+
+    Attributes:
+        cut: which rows are cut, shape (rows,).
+    """
+
+    cut: np.ndarray = np.zeros(0, dtype=bool)
+
+
+def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> Tokens:
     """What the tokenizer makes of texts, or of pairs of them: `input_ids` and what comes with it.
 
     From 1,000 rows on the result is kept in the folder `tokens` of [`cache_folder`][] under a hash
@@ -36,7 +49,9 @@ def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) ->
     """
 
     def tokens(batch: Mapping[str, list[str]]) -> dict[str, list[list[int]]]:
-        found = dict(tokenizer(*batch.values(), truncation=True, max_length=max_length).items())
+        encoded = tokenizer(*batch.values(), truncation=True, max_length=max_length)
+        cut = cut_rows(encoded, list(batch.values()), tokenizer, max_length)
+        found = dict(encoded.items())
         for i, row in enumerate(found["input_ids"]):
             if not row:
                 # An empty text, and no special tokens: attention to nothing would be NaN.
@@ -44,12 +59,14 @@ def tokenise(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) ->
                     found[name][i] = [0]
                 found["input_ids"][i] = [tokenizer.pad_token_id]
                 found["attention_mask"][i] = [1]
-        return found
+        return {**found, CUT: [[int(one)] for one in cut]}
 
     least = LEAST if getattr(tokenizer, "is_fast", False) else math.inf
     columns: dict[str, list[Any]] = {f"text {i}": list(part) for i, part in enumerate(texts)}
     name = texts_fingerprint(texts, tokenizer, max_length)
-    return kept_tokens(columns, tokens, name, keep=len(texts[0]) >= least)
+    made = Tokens(kept_tokens(columns, tokens, name, keep=len(texts[0]) >= least))
+    made.cut = made.pop(CUT).values > 0
+    return made
 
 
 def kept_tokens(
@@ -107,7 +124,9 @@ def texts_fingerprint(
     """SHA-256, in hex, of texts, of a tokenizer and of how it is used."""
     digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
     libraries = [version(name) for name in ("tokenizers", "transformers")]
-    digest.update(f"{max_length} {len(texts)} {libraries}\n".encode())
+    # The column of cut rows is not in files that were kept without it.
+    cut = "" if max_length is None else CUT
+    digest.update(f"{max_length} {len(texts)} {libraries}{cut}\n".encode())
     for part in texts:
         for text in part:
             encoded = text.encode(errors="surrogatepass")

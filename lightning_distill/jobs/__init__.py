@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from ..run.directory import prepare_run
+from ..run.directory import open_run
+from ..run.live_processes import explained_by_others
+from ..run.targets import find_job
 from .cache import cache
 from .distill import distill
 from .evaluate import evaluate
@@ -26,8 +27,8 @@ __all__ = [
 
 def run(cfg: DictConfig) -> Any:
     """Run the job that the configuration names; returns its monitored metric, if it has one."""
-    cfg = prepare_run(cfg)
-    options: Any = OmegaConf.to_container(cfg.job, resolve=True)
-    if not isinstance(options, dict) or "_target_" not in options:
-        raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
-    return get_method(options.pop("_target_"))(cfg, **options)
+    with open_run(cfg) as cfg, explained_by_others():
+        options: Any = OmegaConf.to_container(cfg.job, resolve=True)
+        if not isinstance(options, dict) or "_target_" not in options:
+            raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
+        return find_job(options.pop("_target_"))(cfg, **options)

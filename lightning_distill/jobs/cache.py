@@ -26,12 +26,13 @@ from ..run.trainer import build_trainer
 from ..run.verifying import verify
 from ..teachers import CachingTeacher, Teacher
 from ..teachers.encodings import encoding_of
-from ..teachers.refusals import check_encodings
+from ..teachers.refusals import check_effects, check_encodings
 from ..training.module import DistillationModule
 
 
 def cache(
     cfg: DictConfig,
+    run: str | None = None,
     folder: str | None = None,
     mode: str | None = None,
     logits: str = "full",
@@ -54,6 +55,7 @@ def cache(
 
     Args:
         cfg: the run's configuration.
+        run: the directory of a run, of which `cfg` was made.
         folder: where the answers are kept; `answers` in the run's directory by default, and for
             `verify` that of the newest run.
         mode: `write` (the default) or `verify`.
@@ -96,6 +98,7 @@ def cache(
     assert module.teacher is not None
     teacher = CachingTeacher(module.teacher, where, *options)
     check_encodings(dict(module.objective.terms.items()), teacher.encoding, "this job", "job.")
+    check_effects(sources, teacher.options, "this job", "job.")
     batches = every_row(data, batch_size)
     versions = {name: version(name) for name in ("lightning-distill", "torch", "transformers")}
     plan = plan_recording(

@@ -16,6 +16,7 @@ from ..run.budget import same_budget
 from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, labelled_rows, on_labels
+from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, watching, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective, build_objective
@@ -27,6 +28,7 @@ from ..run.task import task_in
 from ..run.trainer import build_module, optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
+from ..training.weak_teacher import WeakTeacher
 
 
 def distill(cfg: DictConfig) -> float:
@@ -53,6 +55,7 @@ def distill(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
+    settle_training(cfg, student)
     alone = bool(cfg.baseline and objective.sources("teacher"))
     # Why there is no student alone, for the user who expects one.
     facts = {}
@@ -68,7 +71,7 @@ def distill(cfg: DictConfig) -> float:
     untrained = copy.deepcopy(student)
     module = build_module(cfg, student, teacher, objective, metrics)
     say("Student", f"learning from {', '.join(objective.terms)}")
-    result = train(cfg, module, data, directory)
+    result = train(cfg, module, data, directory, [WeakTeacher(data)])
     save_student(module.student, data, directory / "student")
     for title, reason in facts.items():
         say(title.capitalize(), reason)
@@ -93,6 +96,8 @@ def _rehearse_with(
     """Try the whole distillation with a teacher that has learnt nothing yet."""
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student)
+    cfg = cfg.copy()
+    settle_training(cfg, student, write=False)
     rehearse(cfg, data, student, teacher, build_objective(cfg), metrics)
 
 

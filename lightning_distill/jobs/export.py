@@ -1,6 +1,7 @@
 """Write a run's student for use elsewhere, and prove that it loads."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,20 +15,31 @@ import transformers
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from ..models.batch import batch_size, first_rows
 from ..models.configuration import configured, configured_text
-from ..run.directory import newest_run
+from ..models.files import check_model_files
+from ..models.inputs import model_inputs
+from ..models.remote_code import remote_code_is_trusted
+from ..run.newest_run import newest_run
+from ..run.of_run import directory_of
+from ..run.rows_of_run import first_test_batch
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
 from ..run.stage import say
+from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
 
+log = logging.getLogger("lightning_distill")
+
+# On so many rows the exported model is compared.
+ROWS = 8
 # Runs in a fresh process that knows nothing of this package.
 _RELOAD = """
 import json, sys
 import torch, transformers
 from safetensors.torch import load_file
-folder, inputs, name, *processors = sys.argv[1:]
+folder, inputs, trusted, name, *processors = sys.argv[1:]
 for processor in processors:
-    getattr(transformers, processor).from_pretrained(folder)
+    getattr(transformers, processor).from_pretrained(folder, trust_remote_code=trusted == "True")
 model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
 stored = load_file(inputs)
 expected = stored.pop("expected")
@@ -44,10 +56,11 @@ def export(
     """Write weights (safetensors), configuration and processors into one folder; returns it.
 
     The folder is loaded again in a fresh process, and its logits, or whatever else the model
-    returns first, are compared with ours.
+    returns first, are compared with ours: on test rows of the run, or on made-up ones where its
+    data are not there.
 
     Args:
-        cfg: unused but for the output directory of this job.
+        cfg: the job's configuration.
         run: a run's directory; the newest one if `None`.
         checkpoint: of that run; its best one if `None`, its last one if it has no best.
         to: the folder to write; `export` within the run if `None`.
@@ -60,27 +73,37 @@ def export(
     path = Path(checkpoint) if checkpoint else _best(source)
     state = _student_weights(path)
     check_hugging_face(source / "student")
-    config = transformers.AutoConfig.from_pretrained(source / "student")
-    name = (config.architectures or ["none"])[0]
-    if not hasattr(transformers, name):
+    trusted = remote_code_is_trusted()
+    check_folder(source / "student", weights=False)
+    check_model_files(source / "student")
+    config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=trusted)
+    name = str((config.architectures or ["none"])[0])
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise ValueError(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
-    model = _with_weights(getattr(transformers, name)(config), state, source / "student" / ADAPTER)
+    model = _with_weights(found(config), state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
     model.save_pretrained(folder)
     processors = processors_in(source / "student")
     for processor in processors:
         cls = getattr(transformers, processor)
-        cls.from_pretrained(source / "student").save_pretrained(folder)
-    difference = _difference_in_a_fresh_process(model, folder, [name, *processors])
+        made = cls.from_pretrained(source / "student", trust_remote_code=trusted)
+        made.save_pretrained(folder)
+    seal_folder(folder)
+    inputs, on = _proof(cfg, model, source)
+    names = [str(trusted), name, *processors]
+    difference = _difference_in_a_fresh_process(model, folder, inputs, names)
     if difference > 1e-5:
         raise ValueError(
             f"The model in {folder} loads, but its logits differ by {difference:.3g} from the "
             f"checkpoint's. The folder is left for you to look at."
         )
-    say("Exported", f"{folder} from {path.name}; reloaded logits differ by {difference:.1e}")
+    say(
+        "Exported", f"{folder} from {path.name}; reloaded logits differ by {difference:.1e} on {on}"
+    )
     return str(folder)
 
 
@@ -96,6 +119,7 @@ def _best(run: Path) -> Path:
 def _student_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
+    check_sealed(path)
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return {
         # torch.compile puts this part into the names.
@@ -142,10 +166,32 @@ def example_inputs(model: Any) -> dict[str, torch.Tensor]:
     )
 
 
-def _difference_in_a_fresh_process(model: Any, folder: Path, names: Sequence[str]) -> float:
-    inputs = example_inputs(model)
+def _proof(cfg: DictConfig, model: Any, run: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """What the model is given before and after it was written, and what that is."""
+    if directory_of(run) is None:
+        return example_inputs(model), "a made-up row"
+    try:
+        batch = first_rows(first_test_batch(cfg, run), ROWS)
+        found = model_inputs(batch, model)
+        tensors = {n: v.contiguous() for n, v in found.items() if isinstance(v, torch.Tensor)}
+        with torch.no_grad():
+            model(**tensors)
+        return tensors, f"{batch_size(batch)} test rows of the run"
+    except Exception as error:
+        # Data may be gone or need other packages by now, which does not matter to a model.
+        log.info("Exported: the test rows of the run cannot be read (%s)", _line(error))
+        return example_inputs(model), "a made-up row"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _difference_in_a_fresh_process(
+    model: Any, folder: Path, inputs: dict[str, torch.Tensor], names: Sequence[str]
+) -> float:
     with torch.no_grad():
-        inputs["expected"] = model(**inputs)[0].float()
+        inputs = {**inputs, "expected": model(**inputs)[0].float().contiguous()}
     with tempfile.TemporaryDirectory() as scratch:
         stored = Path(scratch) / "inputs.safetensors"
         save_file(inputs, stored)
@@ -153,6 +199,7 @@ def _difference_in_a_fresh_process(model: Any, folder: Path, names: Sequence[str
             [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), *names],
             capture_output=True,
             text=True,
+            stdin=subprocess.DEVNULL,
             cwd=scratch,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )

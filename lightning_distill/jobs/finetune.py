@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..run.check_values import is_cut_from_teacher
 from ..run.data import build_data, check_lengths
-from ..run.labels import check_labels, on_labels
+from ..run.labels import check_labels, check_measurable, on_labels
+from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective
@@ -27,16 +27,15 @@ def finetune(cfg: DictConfig) -> float:
     """
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
-    if not is_cut_from_teacher(cfg.student):
-        # Without a teacher its tokenizer must not be chosen either.
-        cfg.teacher = None
     data = build_data(cfg)
+    check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
     objective = build_label_objective(cfg, student)
     check_labels(data, objective)
     check_lengths(data, student=student, teacher=teacher)
+    settle_training(cfg, student)
     rows = on_labels(data)
     rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
     save_student(student, data, directory / "student", with_weights=False)

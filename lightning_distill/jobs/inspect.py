@@ -23,11 +23,12 @@ from ..run.objective import build_label_objective
 from ..training.module import DistillationModule
 
 
-def inspect(cfg: DictConfig, depth: int | None = 6) -> dict[str, Any]:
+def inspect(cfg: DictConfig, run: str | None = None, depth: int | None = 6) -> dict[str, Any]:
     """Run both models on one batch and show every module's path and output shape.
 
     Args:
         cfg: the run's configuration.
+        run: the directory of a run, of which `cfg` was made.
         depth: leave out modules nested deeper than this.
 
     Returns:
@@ -111,4 +112,4 @@ def _show(found: dict[str, Any], depth: int | None, directory: Path) -> None:
         )
     else:
         console.print("No list of equal layers was found in both models; choose paths yourself.")
-    (directory / "layers.json").write_text(json.dumps(found, indent=2))
+    (directory / "layers.json").write_text(json.dumps(found, indent=2), encoding="utf-8")

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn, Tensor
 
-from .batch import entry, teacher_entries
+from .batch import entry, row_numbers, teacher_entries
 from .configuration import longest_input
 from .submodules import innermost
 
@@ -49,15 +49,24 @@ def _answer(model: Any, method: str) -> Any:
         return None
 
 
-def check_largest_id(largest: int, model: nn.Module, role: str, where: str) -> None:
+def check_largest_id(largest: int, model: nn.Module, role: str, where: str, rows: str = "") -> None:
     """Refuse a token id that the model's embedding does not have."""
     size = vocabulary_size(model)
     if size is not None and largest >= size:
         raise ValueError(
-            f"The {role} knows {size} token ids, but the {where} holds id {largest}: its "
+            f"The {role} knows {size} token ids, but the {where} holds id {largest}{rows}: its "
             "tokenizer is another one. Give each model its own tokenizer "
             "(data.tokenizer for the student, data.teacher_tokenizer for the teacher)."
         )
+
+
+def _rows_beyond(ids: Tensor, model: nn.Module, batch: Any) -> str:
+    """The rows with ids that the embedding does not have, if rows have numbers."""
+    size, numbers = vocabulary_size(model), row_numbers(batch)
+    if size is None or numbers is None or numbers.shape != ids.shape[:1]:
+        return ""
+    rows = numbers[(ids >= size).reshape(len(ids), -1).any(dim=1)]
+    return f" in rows {rows.tolist()[:8]} of input_ids" if len(rows) else ""
 
 
 def check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
@@ -69,7 +78,7 @@ def check_vocabulary(batch: Any, model: nn.Module | None, role: str) -> None:
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         return
     if ids.numel():
-        check_largest_id(int(ids.max()), model, role, "batch")
+        check_largest_id(int(ids.max()), model, role, "batch", _rows_beyond(ids, model, batch))
     longest = longest_input(model)
     if longest is not None and ids.dim() and ids.shape[-1] > longest:
         raise ValueError(

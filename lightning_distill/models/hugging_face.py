@@ -10,6 +10,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from ..sealed import check_folder
+from .files import check_model_files
+from .memory import check_memory, check_sizes
+from .remote_code import remote_code_is_trusted
+
+TRUST = " Such code is run where trust_remote_code=true is typed; do so if you trust it."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -43,9 +49,14 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
     path = str(path)
     cls = find_auto_class(auto_class)
     check_path(path)
-    options = {k: v for k, v in options.items() if v is not None}
+    given = {k: v for k, v in options.items() if v is not None}
+    options = {"trust_remote_code": remote_code_is_trusted(), **given}
+    if Path(path).is_dir():
+        check_model_files(Path(path))
+        check_folder(Path(path))
     try:
         with quiet():
+            _check_size(path, cls, options)
             # Without this flag transformers raises, but says only in its log which sizes differ.
             model, info = cls.from_pretrained(
                 path, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -55,10 +66,9 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
             f"No model could be loaded from {path!r}: {str(error).splitlines()[0]} "
             "Name a folder that holds config.json and weights, or a model on the Hugging Face hub."
         ) from error
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, SafetensorError, RecursionError) as error:
         first = str(error).splitlines()[0]
-        trust = " Only teacher=pretrained with trust_remote_code=true runs such code."
-        trust = trust if "custom code" in first else ""
+        trust = TRUST if "custom code" in first else ""
         raise ValueError(f"{path!r} cannot be loaded as {cls.__name__}: {first}{trust}") from error
     wrong = sorted(info["mismatched_keys"])
     if wrong:
@@ -69,6 +79,20 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
             "Save model and configuration together, with save_pretrained."
         )
     return model, info
+
+
+def _check_size(path: str, cls: Any, options: Mapping[str, Any]) -> None:
+    said, _ = transformers.PreTrainedConfig.get_config_dict(path)
+    check_sizes(said)
+    if options["trust_remote_code"]:
+        # Its own code says what its fields mean.
+        return
+
+    def make() -> Any:
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return cls.from_config(config, trust_remote_code=False)
+
+    check_memory(said, make, options.get("dtype", torch.float32).itemsize)
 
 
 def find_auto_class(name: str | None) -> Any:

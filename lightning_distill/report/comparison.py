@@ -63,12 +63,17 @@ class Comparison:
         return row.metrics[self.metric]
 
     @property
+    def _measures_teacher(self) -> bool:
+        return self.teacher is not None and self.metric in self.teacher.metrics
+
+    @property
     def gap_closed(self) -> float | None:
         """Share of the gap between baseline and teacher that the student closes.
 
-        `None` without both of them, or if the teacher is not better than the baseline.
+        `None` without both of them, or if the teacher is not better than the baseline, or is not
+        measured by this metric, as by its agreement with itself.
         """
-        if self.teacher is None or self.baseline is None:
+        if self.teacher is None or self.baseline is None or not self._measures_teacher:
             return None
         sign = 1 if self.higher_is_better else -1
         gap = sign * (self.value(self.teacher) - self.value(self.baseline))
@@ -78,7 +83,7 @@ class Comparison:
     @property
     def drop(self) -> float | None:
         """How far the student is below the teacher; negative if it is above."""
-        if self.teacher is None:
+        if self.teacher is None or not self._measures_teacher:
             return None
         sign = 1 if self.higher_is_better else -1
         drop = sign * (self.value(self.teacher) - self.value(self.student))
@@ -104,7 +109,7 @@ class Comparison:
                 lines.append(f"Distillation made no difference to {name} in this run.")
             if self.gap_closed is not None:
                 lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
-            elif self.teacher is not None:
+            elif self._measures_teacher:
                 lines.append("The teacher is no better than the student alone: no gap to close.")
         if self.drop is not None and self.max_drop is not None:
             unit = "of the teacher's value" if self.relative else "absolute"
@@ -163,9 +168,12 @@ class Comparison:
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
         lines += ["", *self.verdict(), "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
-        (directory / "report.md").write_text("\n".join(lines) + "\n")
+        (directory / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (directory / "report.json").write_text(
-            json.dumps({**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2)
+            json.dumps(
+                {**asdict(self), "gap_closed": self.gap_closed, "drop": self.drop}, indent=2
+            ),
+            encoding="utf-8",
         )
 
 

@@ -13,7 +13,7 @@ Series = dict[str, list[tuple[float, float]]]
 def read_metrics(path: Path) -> Series:
     """The columns of a `metrics.csv` as lists of (step, value); cells without a value left out."""
     series: Series = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if name not in ("step", "epoch") and value:

@@ -167,7 +167,7 @@ class Profile:
         directory.mkdir(parents=True, exist_ok=True)
         shares = {phase: self.times.share(phase) for phase in PHASES}
         found = {**asdict(self), "shares": shares, "advice": self.advice()}
-        (directory / "profile.json").write_text(json.dumps(found, indent=2))
+        (directory / "profile.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
         if self.times.steps:
             draw_profile(self.times, directory / "profile.png")
 
@@ -177,7 +177,7 @@ class Profile:
         path = directory / "profile.json"
         if not path.is_file():
             return None
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         found = {name: found[name] for name in cls.__dataclass_fields__}
         return cls(**{**found, "times": StepTimes(**found["times"])})
 
@@ -189,7 +189,7 @@ class Profile:
             lines += ["| " + " | ".join(cells) + " |" for cells in self._cells()]
             lines += ["", "![where the time went](profile.png)", ""]
         lines += [f"- {sentence}" for sentence in self.sentences()]
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 
 

@@ -182,8 +182,11 @@ def _add(samples: list[Sample], directory: Path) -> None:
         with report.open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     if facts.is_file():
-        found = {**json.loads(facts.read_text()), "samples": [asdict(s) for s in samples]}
-        facts.write_text(json.dumps(found, indent=2))
+        found = {
+            **json.loads(facts.read_text(encoding="utf-8")),
+            "samples": [asdict(s) for s in samples],
+        }
+        facts.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
 def _fenced(text: str) -> list[str]:

@@ -6,6 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+# No batch has a number that this divides.
+NEVER = 2**62
+
 
 class Validations(Callback):
     """Counts the validations of a training, also over the cuts of one that is resumed."""
@@ -39,6 +42,10 @@ class EvenlySpaced(Callback):
 
     def __init__(self, validations: int, steps: int):
         self.validations, self.steps = validations, steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing is due before a batch: a run that goes on would validate once more."""
+        trainer.val_check_batch = NEVER
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -79,10 +86,12 @@ def same_budget(steps: int, validations: int, same_rows: bool) -> dict[str, Any]
         same_rows: this model is trained on the very same batches, which a stream cannot count: its
             epochs end where the other's ended, and so do its validations.
     """
+    # The steps alone end it: no clock, and no callback that stops early.
+    ends = {"max_steps": steps, "min_steps": steps, "max_time": None}
     if same_rows:
-        return {"max_steps": steps}
+        return ends
     return {
-        "max_steps": steps,
+        **ends,
         "max_epochs": -1,
         "val_check_interval": 1,
         "check_val_every_n_epoch": None,

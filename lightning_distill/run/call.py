@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data.data import DataFacts
 from ..models.configuration import set_pad_token
 from ..tasks import task_named
+from .targets import instantiate
 from .task import auto_class_of
 
 

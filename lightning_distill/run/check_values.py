@@ -11,6 +11,7 @@ from omegaconf.errors import InterpolationResolutionError
 # Arguments of `check_number`. What a class of the configuration checks by itself is not here.
 NUMBERS: dict[str, dict[str, Any]] = {
     "seed": {"whole": True, "least": 0, "most": 2**32 - 1, "required": True},
+    "hang_seconds": {"above": 0},
     "trainer.max_steps": {"whole": True, "least": 1, "unlimited": True},
     "trainer.accumulate_grad_batches": {"whole": True, "least": 1},
     "trainer.log_every_n_steps": {"whole": True, "least": 1},
@@ -52,7 +53,8 @@ OPTIONAL_GROUPS = ("teacher", "criteria", "balance", "metrics", "scheduler", "ca
 def check_values(cfg: DictConfig) -> None:
     """Refuse at once what would fail only when a teacher is trained already.
 
-    A group that was left out, as in `~teacher`, is null afterwards.
+    A group that was left out, as in `~teacher`, is null afterwards, and so is a teacher that the
+    job does without.
 
     Raises:
         ValueError: naming the value, what it must be and what it is.
@@ -64,6 +66,9 @@ def check_values(cfg: DictConfig) -> None:
     for group, choice in GROUPS.items():
         if OmegaConf.select(cfg, group) is None:
             raise ValueError(f"`{group}` is left out; choose one, as in {group}={choice}.")
+    if _needs_no_teacher(cfg):
+        # Neither its tokenizer shall be chosen, nor shall a job that reads this run ask for it.
+        cfg.teacher = None
     _drop_settings_of_others(cfg)
     _check_interpolations(cfg)
     _check_required(cfg)
@@ -162,12 +167,18 @@ def is_cut_from_teacher(student: Any) -> bool:
     return student.get("path") is None and is_cut_from_teacher(student.get("of"))
 
 
+def _needs_no_teacher(cfg: DictConfig) -> bool:
+    """Whether the job learns from labels, with a model that is not made of a teacher."""
+    return _job(cfg) == "finetune" and not is_cut_from_teacher(cfg.student)
+
+
 def _unused(cfg: DictConfig) -> tuple[str, ...]:
     """Models of the configuration that the job does without."""
-    job = str(OmegaConf.select(cfg, "job._target_")).rpartition(".")[2]
-    if job in ("evaluate", "export"):
-        return ("student", "teacher")
-    return ("teacher",) if job == "finetune" and not is_cut_from_teacher(cfg.student) else ()
+    return ("student", "teacher") if _job(cfg) in ("evaluate", "export") else ()
+
+
+def _job(cfg: DictConfig) -> str:
+    return str(OmegaConf.select(cfg, "job._target_")).rpartition(".")[2]
 
 
 def _check_required(cfg: DictConfig) -> None:

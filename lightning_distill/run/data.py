@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -14,7 +13,9 @@ from ..models.configuration import longest_input
 from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
+from .targets import instantiate
 from .task import note_task
+from .tokenizers import folder_of_arguments
 from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
@@ -37,7 +38,8 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
         for path in paths:
             if path is not None:
                 check_path(path)
-        paths[1] = paths[1] or tokenizer_path(cfg)
+        paths[0] = paths[0] or folder_of_arguments(cfg, "student")
+        paths[1] = paths[1] or tokenizer_path(cfg) or folder_of_arguments(cfg, "teacher")
         if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
             cfg.data.tokenizer = paths[0] or paths[1]
         two = "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths)

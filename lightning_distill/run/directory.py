@@ -3,87 +3,117 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import transformers
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..cache.lock import FolderLock
+from ..models.remote_code import trust_remote_code
 from .check_values import check_values
+from .newest_run import runs_in
+from .of_run import follow_run, run_named_by
+from .processes import warn_of_processes
+from .read_config import check_expansion
+from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
+from .targets import check_targets, trust
+from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
-CONFIG = "config.yaml"
+log = logging.getLogger("lightning_distill")
 
 
-def prepare_run(cfg: DictConfig) -> DictConfig:
+@contextmanager
+def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
     """Set up logging and randomness, and write or read the run's configuration.
+
+    Meanwhile no other process can write into the run's directory.
 
     Raises:
         FileNotFoundError: if `resume` names a directory without a configuration.
+        ValueError: if it is given what a run that goes on cannot have, for a value that cannot be,
+            for what a configuration may not name, or if another process is at it.
     """
     _quiet()
-    if cfg.resume:
-        saved = Path(str(cfg.resume)) / CONFIG
-        if not saved.is_file():
-            near = ", ".join(str(p) for p in _runs(Path("runs"))[-3:]) or "none"
-            raise FileNotFoundError(
-                f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
-                f"not. Newest runs here: {near}."
-            )
-        _refuse_overrides()
-        cfg = OmegaConf.load(saved)  # type: ignore[assignment]
-        cfg.resume = str(saved.parent)
-        # The run may have been moved since.
-        cfg.output_dir = cfg.resume
-    directory = Path(str(cfg.output_dir)).absolute()
-    cfg.output_dir = str(directory)
-    check_values(cfg)
-    if OmegaConf.select(cfg, "optimizer.lr") is not None:
-        # Settled now: it depends on a choice that a resumed run no longer knows.
-        cfg.optimizer.lr = float(cfg.optimizer.lr)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    _write(cfg, directory)
-    return cfg
-
-
-def _refuse_overrides() -> None:
-    if not HydraConfig.initialized():
-        return
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-    if given:
-        raise ValueError(
-            f"`resume` goes on with the run's own configuration; leave out {' '.join(given)}, or "
-            "start a new run."
+    typed_config, auto = as_typed(cfg), cfg.resume == AUTO
+    # Of what is typed; a run's own file cannot say it.
+    added, trusted = typed(cfg, ALLOW), bool(typed(cfg, REMOTE_CODE))
+    if auto:
+        cfg.resume = find_auto(cfg)
+    directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
+    if cfg.resume and not (directory / CONFIG).is_file():
+        near = ", ".join(str(p) for p in runs_in(Path("runs"))[-3:]) or "none"
+        raise FileNotFoundError(
+            f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
+            f"not. Newest runs here: {near}."
         )
+    named = None if cfg.resume else run_named_by(cfg)
+    trust(added, directory if cfg.resume else named)
+    trust_remote_code(trusted)
+    with _locked(directory):
+        if cfg.resume:
+            cfg = go_on(directory, auto)
+            cfg.resume = str(directory)
+            with open_dict(cfg):
+                cfg.allow_targets, cfg.trust_remote_code = added or [], trusted
+        elif named is not None:
+            follow_run(cfg, named)
+        # The run may have been moved since.
+        cfg.output_dir = str(directory)
+        check_expansion(cfg)
+        check_values(cfg)
+        check_targets(cfg)
+        check_remote_code(cfg, trusted, of_file=named is not None)
+        warn_of_processes(cfg)
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        if not cfg.resume:
+            _begin(cfg, directory, typed_config)
+        yield cfg
 
 
 @rank_zero_only
-def _write(cfg: DictConfig, directory: Path) -> None:
+def _begin(cfg: DictConfig, directory: Path, composed: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    if not cfg.resume:
-        text = OmegaConf.to_yaml(cfg)
-        (directory / CONFIG).write_text(text)
+    # What a run before it has left here is none of its own.
+    (directory / "error.txt").unlink(missing_ok=True)
+    write_record(directory, composed, OmegaConf.to_yaml(cfg))
 
 
-def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:
-    """The directory of the newest run that holds a file or folder of this name.
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        # Its first process holds the lock.
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(directory, instead="start another run")
+    try:
+        lock.acquire()
+    except OSError as error:
+        # Some file systems have no links.
+        log.warning("%s cannot be locked (%s): run one process in it at a time.", directory, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
-    Raises:
-        FileNotFoundError: if there is none.
+
+def settle(cfg: DictConfig, values: Mapping[str, Any], write: bool = True) -> None:
+    """Set values that were found out, also in the configuration that a resumed run reads.
+
+    Args:
+        cfg: the run's configuration, changed in place.
+        values: by name, as in `optimizer.lr`.
+        write: false leaves the file as it is.
     """
-    found = [path for path in _runs(root) if (path / holding).exists()]
-    if not found:
-        raise FileNotFoundError(
-            f"There is no finished run in {root.absolute()}: run `lightning-distill` first, "
-            "or name a folder (job.path=... or job.run=...)."
-        )
-    return found[-1]
-
-
-def _runs(root: Path) -> list[Path]:
-    found = [p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"]
-    return sorted(found, key=lambda p: p.stat().st_mtime)
+    for name, value in values.items():
+        OmegaConf.update(cfg, name, value, force_add=True)
+    if values and write:
+        write_settled(Path(str(cfg.output_dir)), values)
 
 
 def _quiet() -> None:

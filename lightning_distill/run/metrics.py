@@ -6,7 +6,6 @@ from importlib.resources import files
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
@@ -15,6 +14,7 @@ from ..metrics.traits import best_mode, needs_teacher, reads_softmax
 from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
+from .targets import find_target
 from .task import task_in
 
 log = logging.getLogger("lightning_distill")
@@ -28,7 +28,7 @@ def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
     task, target = task_in(cfg) or Classification(), _target(node)
     if target is None:
         return
-    kind, cls = target.rpartition(".")[2], get_object(target)
+    kind, cls = target.rpartition(".")[2], find_target(target)
     advice = f"Choose what fits, as in metrics=[{task.metrics[0]}]." if task.metrics else ""
     if reads_softmax(cls) and not task.has_softmax:
         raise ValueError(
@@ -95,6 +95,8 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
         ValueError: for metrics of another task, and for a monitor that is measured by none.
     """
     follow_task(cfg)
+    if DataFacts(data).unlabelled:
+        without_labels(cfg)
     metrics = {}
     names = DataFacts(data).label_names
     for name, node in group(cfg, "metrics").items():
@@ -135,9 +137,24 @@ def watching(cfg: DictConfig, metrics: Mapping[str, Metric], objective: Objectiv
     return cfg
 
 
+def without_labels(cfg: DictConfig) -> None:
+    """Leave only what compares with a teacher, the agreement at least, where no row has a label."""
+    nodes = group(cfg, "metrics")
+    kept = {
+        str(name): node
+        for name, node in nodes.items()
+        if (target := _target(node)) is not None and needs_teacher(find_target(target))
+    }
+    left_out = [str(name) for name, node in nodes.items() if node is not None and name not in kept]
+    if left_out:
+        log.info("Metrics: no row has a label, so %s is not measured", ", ".join(left_out))
+    with open_dict(cfg):
+        cfg.metrics = kept or {"agreement": _packaged("agreement")}
+
+
 def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
     for name, node in group(cfg, "metrics").items():
         target = _target(node)
-        if target is not None and needs_teacher(get_object(target)):
+        if target is not None and needs_teacher(find_target(target)):
             cfg.metrics[name] = None

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -13,6 +12,9 @@ from ..models.label_order import label_order
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
+from .labels import take_classes
+from .targets import find_target
+from .tokenizers import check_tokenizer
 
 
 def build_teacher(
@@ -36,6 +38,8 @@ def build_teacher(
     names, known_names = Teacher.of(teacher).label_names, DataFacts(data).label_names
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
+    take_classes(cfg, data, names)
+    check_tokenizer(cfg, data, teacher, "teacher")
     return teacher
 
 
@@ -49,13 +53,14 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
     student = call(cfg.student, known(data, path, teacher=model), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
+    check_tokenizer(cfg, data, student, "student")
     return student
 
 
 def _arguments(node: Any) -> list[str]:
     """What the class or function that `node` names takes."""
     target = node.get("_target_") if OmegaConf.is_dict(node) else None
-    return [] if target is None else list(inspect.signature(get_object(str(target))).parameters)
+    return [] if target is None else list(inspect.signature(find_target(str(target))).parameters)
 
 
 def _is_made_of_teacher(node: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from ..objective.objective import Objective
 from ..tasks import check_softmax, Task
 from .call import group
+from .targets import instantiate
 from .task import task_in
 
 
@@ -31,11 +31,18 @@ def build_label_objective(cfg: DictConfig, model: nn.Module) -> Objective:
         cfg: the run's configuration.
         model: which will learn from them.
     """
-    terms = {
-        name: term
-        for name, term in _terms(cfg).items()
+    terms = _terms(cfg)
+    kept = {
+        name
+        for name, term in terms.items()
         if term.active and all(source.role != "teacher" for source in term.sources())
     }
+    if kept and kept != set(terms):
+        # What a label loss weighs depends on the terms beside it, and these are fewer now.
+        alone = cfg.copy()
+        alone.criteria = {name: node for name, node in cfg.criteria.items() if name in kept}
+        terms = _terms(alone)
+    terms = {name: term for name, term in terms.items() if name in kept}
     return Objective(terms or {"hard_label": (task_in(cfg) or Task()).label_term(model)})
 
 

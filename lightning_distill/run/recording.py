@@ -18,6 +18,7 @@ from rich.progress import (
 
 from ..cache import Plan
 from ..models.source import Source
+from ..overrides import quoted
 from ..teachers import CachingTeacher
 from ..teachers.keeper import KeepsTeachers
 from ..teachers.plan_of import plan_of
@@ -121,7 +122,7 @@ class Recording(KeepsTeachers, L.LightningModule):
         names = [f"{a.name} ({a.encoding.settings()['kind']})" for a in store.answers.values()]
         kept = ", ".join([*names, *(f"head:{path} (once)" for path in store.head_names)])
         say("Kept", f"{kept}: {decimal(store.bytes)}, {store.bytes / max(rows, 1):.0f} bytes a row")
-        train = f"teacher=cached teacher.folder={store.folder}"
+        train = f"teacher=cached {quoted('teacher.folder', store.folder)}"
         say("Written", f"{rows:,} rows in {seconds:.0f} s. Train: {train}")
 
     @rank_zero_only

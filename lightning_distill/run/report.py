@@ -47,7 +47,7 @@ def report(
         kept = {
             n: v
             for n, v in metrics.items()
-            if (n not in terms or n == name) and n != "agreement" and not n.startswith("teacher_")
+            if n == name or (n not in terms and n != "agreement" and not n.startswith("teacher_"))
         }
         return Row(
             title,
@@ -55,7 +55,8 @@ def report(
             float(model["size_mb"]),
             None if forward is None else latency_ms(forward, batch),
             kept,
-            metrics.get("agreement"),
+            # Where it decides, it is the metric.
+            None if name == "agreement" else metrics.get("agreement"),
         )
 
     teacher = None
@@ -66,10 +67,9 @@ def report(
             for n, v in result.metrics.items()
             if n.startswith("teacher_")
         }
-        if name in of_teacher:
-            # One that is not there is as large as it was, and takes no time.
-            forward = None if taught.model is None else module.teacher_forward
-            teacher = row("teacher", taught.about(), of_teacher, forward)
+        # One that is not there is as large as it was, and takes no time.
+        forward = None if taught.model is None else module.teacher_forward
+        teacher = row("teacher", taught.about(), of_teacher, forward)
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= set(baseline_module.objective.terms)

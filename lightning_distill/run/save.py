@@ -11,6 +11,7 @@ from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
 from ..models.peft_parts import active_settings, is_adapted
 from ..models.submodules import unwrapped
+from ..sealed import seal_folder
 from ..tasks import task_of
 
 # Within a student's folder.
@@ -64,6 +65,7 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
         save_model(model, str(folder / "model.safetensors"))
     for processor in DataFacts(data).processors(task_of(data).processors):
         processor.save_pretrained(folder)
+    seal_folder(folder)
 
 
 def processors_in(folder: Path) -> list[str]:

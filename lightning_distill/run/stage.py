@@ -1,9 +1,7 @@
 """Train one model to its best, and measure it."""
 
-import csv
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,16 +14,22 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..callbacks import StepProfile
+from ..callbacks import GracefulStop, LastCheckpoint, StepProfile
 from ..models.compilation import compile_in_place
+from ..models.files import file_in
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
+from ..sealed import check_sealed, read_sealed, write_sealed
 from ..training.distill import fit
 from ..training.module import DistillationModule
 from .budget import Validations
+from .longer_schedule import LongerSchedule
 from .trainer import build_trainer
+from .wall_time import WallTime
 
 log = logging.getLogger("lightning_distill")
+
+FINAL = "final.ckpt"
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Result:
         metrics: everything logged by the test, without the prefix `test/`.
         steps: optimizer steps taken in all.
         epochs: passes over the data, begun or finished.
-        seconds: wall time of training.
+        seconds: wall time of training, of a resumed run that of all its parts.
         checkpoint: path within the run of the weights that were tested.
         validations: how often it was measured on the validation rows, but for a trial.
     """
@@ -79,17 +83,16 @@ def train(
         KeyboardInterrupt: if the user stopped the training; the last checkpoint is kept.
     """
     done = directory / "result.json"
-    last = directory / "checkpoints" / "last.ckpt"
     resuming = bool(cfg.resume)
-    if resuming and done.is_file():
-        result = Result(**json.loads(done.read_text()))
+    result = _result(done, directory) if resuming else None
+    if result is not None:
         # Adapters are sized by a batch, and the checkpoint holds them.
         module.prepare(next(iter(data.train_dataloader())), check=False)
         load_checkpoint(module, directory / result.checkpoint)
         return result
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    # The logger begins its file anew.
-    logged_before = _rows(directory / "metrics.csv") if resuming else []
+    last = newest_whole(directory / "checkpoints") if resuming else None
+    _begin(directory, last, resuming)
     # A run that is older than these keys goes on as it was.
     if OmegaConf.select(cfg, "gradient_checkpointing"):
         checkpoint_gradients(module.student)
@@ -98,17 +101,16 @@ def train(
         if module.taught_by is not None and module.taught_by.model is not None:
             compile_in_place(module.taught_by.model)
     trainer = build_trainer(cfg, directory, **trainer_changes)
-    validations = Validations()
+    validations, wall_time = Validations(), WallTime()
+    stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
     # A checkpoint holds the state of those that come before it.
-    trainer.callbacks[:0] = [validations, *more_callbacks]  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]
-    start = time.perf_counter()
-    fit(trainer, module, datamodule=data, ckpt_path=last if resuming and last.is_file() else None)
+    fit(trainer, module, datamodule=data, ckpt_path=last)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
     if profile is not None:
         _keep_profile(cfg, module, profile, directory)
     steps, epochs = trainer.global_step, max(trainer.current_epoch, 1)
@@ -125,7 +127,7 @@ def train(
             best = directory / "checkpoints" / name if name else None
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
-        best = directory / "checkpoints" / "final.ckpt"
+        best = directory / "checkpoints" / FINAL
         trainer.save_checkpoint(best, weights_only=True)
     else:
         load_checkpoint(module, best)
@@ -135,10 +137,9 @@ def train(
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
-    _prepend(directory / "metrics.csv", logged_before)
-    result = Result(
-        metrics, steps, epochs, seconds, str(best.relative_to(directory)), validations.count
-    )
+    checkpoint_name = str(best.relative_to(directory))
+    seconds = wall_time.seconds
+    result = Result(metrics, steps, epochs, seconds, checkpoint_name, validations.count)
     _write(done, result)
     return result
 
@@ -155,39 +156,69 @@ def _keep_profile(
     ).save(directory)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @rank_zero_only
-def _prepend(path: Path, before: list[dict[str, str]]) -> None:
-    """Put rows of the part of a run that went before in front of those that follow it."""
-    after = _rows(path)
-    if not before or not after:
-        return
-    first = min(int(row["step"]) for row in after)
-    rows = [row for row in before if int(row["step"]) < first] + after
-    found = {name for row in rows for name in row} - {"epoch", "step"}
-    names = ["epoch", "step", *sorted(found)]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _begin(directory: Path, last: Path | None, resuming: bool) -> None:
+    """Say from where a stage goes on; what another run has left of its curves is no part of it."""
+    if not resuming:
+        (directory / "metrics.csv").unlink(missing_ok=True)
+    elif (directory / "metrics.csv").is_file() and last is None:
+        say("Resume", f"{directory} has no checkpoint: this stage begins at its first step again")
 
 
 @rank_zero_only
 def _write(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: it says that the stage has ended.
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(asdict(result), indent=2))
-    aside.replace(path)
+    write_sealed(path, json.dumps(asdict(result), indent=2).encode())
+
+
+def _result(path: Path, directory: Path) -> Result | None:
+    """What a stage has left, if it has ended and both that and its weights are whole."""
+    if not path.is_file():
+        return None
+    try:
+        result = Result(**json.loads(read_sealed(path)))
+        check_sealed(file_in(directory, result.checkpoint, path.name))
+        return result
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        say("Resume", f"{error} The stage goes on from its newest checkpoint that is whole.")
+        return None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that is what was written; `None` if there is none at all.
+
+    Raises:
+        ValueError: if there are some, and none of them is whole.
+    """
+    # `final.ckpt` holds weights alone.
+    found = [path for path in folder.glob("*.ckpt") if path.name != FINAL]
+    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    # It holds the state of all that is beside it.
+    found.sort(key=lambda path: path.name != "last.ckpt")
+    for path in found:
+        try:
+            check_sealed(path)
+        except ValueError as error:
+            log.warning("%s", error)
+            continue
+        if path != found[0]:
+            say("Resume", f"from {path.name}, the newest checkpoint that is whole")
+        return path
+    if found:
+        raise ValueError(
+            f"No checkpoint in {folder} is what was written: {', '.join(p.name for p in found)}. "
+            "Put a copy that is whole there, or start a new run."
+        )
+    return None
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:
-    """Put a checkpoint's weights into `module`, which must have exactly these."""
+    """Put a checkpoint's weights into `module`, which must have exactly these.
+
+    Raises:
+        ChangedFileError: if the file is not what was written.
+    """
+    check_sealed(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..tasks import Task, task_named, task_of_architecture, TASKS
 from .architecture import architecture_in
+from .targets import instantiate
 
 
 def task_in(cfg: DictConfig) -> Task | None:

@@ -20,6 +20,7 @@ from ..metrics.traits import needs_teacher
 from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
+from ..sealed import ChangedFileError, check_folder, seal_folder
 from ..tasks import Task
 from ..teachers import pretrained
 from ..training.module import DistillationModule
@@ -27,7 +28,9 @@ from .call import call, known
 from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
+from .one_at_a_time import one_at_a_time
 from .stage import say, train
+from .targets import find_target
 from .task import auto_class_of, task_in
 from .trainer import optimization, process_count
 
@@ -100,10 +103,8 @@ def trained_teacher(
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
-    if (kept / "recipe.json").is_file():
-        say("Teacher", f"found in {kept}")
-        kind = auto_class_of(task_in(cfg), kept)
-        return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
+    if (found := _found(cfg, kept, dtype, quantization)) is not None:
+        return found
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
     if not hasattr(teacher, "save_pretrained"):
@@ -117,33 +118,49 @@ def trained_teacher(
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.
         rehearse(copy.deepcopy(teacher))
-    say("Teacher", f"training once, then kept in {kept}")
-    stage = cfg.copy()
-    with open_dict(stage):
-        stage.optimizer.lr = learning_rate
-    metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
-    task = task_in(cfg)
-    objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
-    stage = watching(stage, metrics, objective)
-    module = DistillationModule(teacher, None, objective, metrics, task=task, **optimization(stage))
-    # What shapes the student's steps is no part of the teacher's recipe.
-    whole = {
-        "labelled_rows": None,
-        "drop_unlabelled": True,
-        "batch_size": batch_size,
-        "tokens_per_batch": None,
-        "augmentation": None,
-        "views": None,
-    }
-    rows = facts.replaced(**whole)
-    directory = Path(str(cfg.output_dir)) / "teacher"
-    # A stream does not say how long an epoch is; then the teacher has as many steps as the student.
-    steps = cfg.trainer.max_steps if facts.is_streaming else -1
-    train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-    _keep(module.student, facts.tokenizer, kept, text)
+    with one_at_a_time(kept, "Teacher", str(cfg.output_dir)):
+        # Another run may have made it while this one waited.
+        if (found := _found(cfg, kept, dtype, quantization)) is not None:
+            return found
+        say("Teacher", f"training once, then kept in {kept}")
+        stage = cfg.copy()
+        with open_dict(stage):
+            stage.optimizer.lr = learning_rate
+        metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
+        task = task_in(cfg)
+        objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+        stage = watching(stage, metrics, objective)
+        module = DistillationModule(
+            teacher, None, objective, metrics, task=task, **optimization(stage)
+        )
+        # What shapes the student's steps is no part of the teacher's recipe.
+        whole = {
+            "labelled_rows": None,
+            "drop_unlabelled": True,
+            "batch_size": batch_size,
+            "tokens_per_batch": None,
+            "augmentation": None,
+            "views": None,
+        }
+        rows = facts.replaced(**whole)
+        directory = Path(str(cfg.output_dir)) / "teacher"
+        # A stream does not say how long an epoch is: the teacher has as many steps as the student.
+        steps = cfg.trainer.max_steps if facts.is_streaming else -1
+        train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
+        _keep(module.student, facts.tokenizer, kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return quantized(module.student.eval().to(answering), quantization)
+
+
+def _found(
+    cfg: DictConfig, kept: Path, dtype: str | None, quantization: str | None
+) -> nn.Module | None:
+    if not _is_whole(kept):
+        return None
+    say("Teacher", f"found in {kept}")
+    kind = auto_class_of(task_in(cfg), kept)
+    return pretrained(str(kept), kind, dtype=dtype, quantization=quantization)
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
@@ -152,6 +169,10 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     # Not resolved: the student's learning rate and the run's folder are no part of a recipe.
     everything: Any = OmegaConf.to_container(cfg)
     groups: dict[str, Any] = {name: everything.get(name) or {} for name in names}
+    # Those that compare with a teacher are off in jobs that have none but this one.
+    groups["metrics"] = {
+        name: node for name, node in groups["metrics"].items() if node and not _compares(node)
+    }
     where = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir")
     shown = ("log_every_n_steps", "enable_model_summary", "max_epochs", "max_steps")
     for name, left_out in (
@@ -161,6 +182,10 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     ):
         groups[name] = {k: v for k, v in groups[name].items() if k not in left_out}
     return groups
+
+
+def _compares(node: dict[str, Any]) -> bool:
+    return needs_teacher(find_target(str(node.get("_target_"))))
 
 
 @rank_zero_only
@@ -177,6 +202,20 @@ def _check_writable(kept: Path) -> None:
         ) from error
 
 
+def _is_whole(kept: Path) -> bool:
+    """Whether a teacher is kept there, and is what was written."""
+    if not (kept / "recipe.json").is_file():
+        return False
+    try:
+        if check_folder(kept):
+            return True
+        reason = f"{kept} has no sums of its files."
+    except ChangedFileError as error:
+        reason = str(error)
+    say("Teacher", f"{reason} It is trained again.")
+    return False
+
+
 @rank_zero_only
 def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +224,7 @@ def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
     model.save_pretrained(aside)
     if tokenizer is not None:
         tokenizer.save_pretrained(aside)
-    (aside / "recipe.json").write_text(recipe)
+    (aside / "recipe.json").write_text(recipe, encoding="utf-8")
+    seal_folder(aside)
     shutil.rmtree(kept, ignore_errors=True)
     aside.rename(kept)

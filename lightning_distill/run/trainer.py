@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -19,6 +18,8 @@ from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from ..training.scheduling import Scheduling
 from .call import group
+from .live_processes import LiveProcesses
+from .targets import instantiate
 from .task import task_in
 
 
@@ -48,6 +49,7 @@ def build_module(
 def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:
     """A trainer that writes into `directory`, with the configured callbacks and loggers."""
     cfg = cfg.copy()
+    cause = Path(str(cfg.output_dir)) / ("resume_error.txt" if cfg.get("resume") else "error.txt")
     cfg.output_dir = str(directory)
     callbacks = [instantiate(node) for node in group(cfg, "callbacks").values() if node is not None]
     # What a run goes on from holds the states of all others, and so comes behind them.
@@ -59,10 +61,16 @@ def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
     }
     options = {"callbacks": callbacks, "logger": loggers, **implied, **changes}
-    return _instantiated(cfg, options)
+    trainer = _instantiated(cfg, options)
+    # A run that is older than this key waits as one that leaves it at its default.
+    trainer.callbacks.append(LiveProcesses(cfg.get("hang_seconds", 45), cause))  # type: ignore[attr-defined]
+    return trainer
 
 
 def _instantiated(cfg: DictConfig, options: dict[str, Any]) -> L.Trainer:
+    if cfg.trainer.get("max_epochs") is None:
+        # Nothing is trained: a student's epochs are settled before. Lightning would warn.
+        options = {"max_epochs": -1, **options}
     try:
         return instantiate(cfg.trainer, **options)
     except InstantiationException as error:

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from ..data.data import DataFacts
@@ -13,6 +12,7 @@ from ..models.vocabulary import compare_vocabularies, shared_vocabulary
 from ..objective.objective import Objective
 from ..objective.term import Term
 from ..tasks import Task, task_named, task_of
+from .targets import find_target
 
 log = logging.getLogger("lightning_distill")
 
@@ -26,7 +26,7 @@ def share_ids(cfg: DictConfig, student: str, teacher: str) -> bool:
         teacher: where the teacher's is.
     """
     target = cfg.data.get("_target_")
-    named = None if target is None else getattr(get_object(target), "task", None)
+    named = None if target is None else getattr(find_target(target), "task", None)
     # A class of a user's own may find out its task when it has read the data.
     if not isinstance(named, str | Task) or not task_named(named).predicts_ids:
         return False
@@ -81,7 +81,7 @@ def without_common_tokens(cfg: DictConfig, data: Any) -> None:
     dropped = []
     for name, node in (cfg.get("metrics") or {}).items():
         target = node.get("_target_") if OmegaConf.is_dict(node) else None
-        if target is not None and needs_teacher(get_object(target)):
+        if target is not None and needs_teacher(find_target(target)):
             dropped.append(str(name))
     for name in dropped:
         cfg.metrics[name] = None

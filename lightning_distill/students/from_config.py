@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..models.hugging_face import find_auto_class
+from ..models.memory import check_memory, check_sizes
 from ..tasks import Task, task_named
 
 
@@ -69,6 +70,7 @@ def from_config(
                 f"Nearest: {', '.join(near) or '-'}."
             )
     _check_sizes(default, config)
+    check_sizes({**config, "num_labels": num_labels, "vocab_size": vocab_size})
     _check_heads(default, config)
     try:
         made = transformers.AutoConfig.for_model(model_type, **config)
@@ -81,12 +83,15 @@ def from_config(
             setattr(made, name, number)
     task.write_labels(made, num_labels, label_names)
     cls = find_auto_class(auto_class or task.auto_class())
-    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    check_memory(made.to_dict(), lambda: cls.from_config(made, **options), 4)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; torch.manual_seed would also reset every GPU's generator.
         torch.default_generator.manual_seed(seed)
         try:
-            return cls.from_config(made, dtype=torch.float32, **options)
+            return cls.from_config(made, **options)
         except ValueError as error:
             # transformers goes on to list every model it has.
             raise ValueError(

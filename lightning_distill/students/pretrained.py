@@ -10,6 +10,7 @@ from torch import nn
 
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
+from ..models.remote_code import remote_code_is_trusted
 from ..tasks import Task, task_named
 
 log = logging.getLogger("lightning_distill")
@@ -41,9 +42,10 @@ def pretrained(
     """
     task = task_named(task)
     auto_class = auto_class or task.auto_class()
-    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    # No code that comes with a model is run, nor the user asked about it at a terminal.
-    model, info = load(path, auto_class, dtype=torch.float32, trust_remote_code=False, **options)
+    options: dict[str, Any] = {"trust_remote_code": remote_code_is_trusted()}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    model, info = load(path, auto_class, dtype=torch.float32, **options)
     new = set(info["missing_keys"])
     lost = sorted(name for name in new if _in_body(name, model))
     if lost:

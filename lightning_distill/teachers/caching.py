@@ -17,7 +17,7 @@ from .answers import names_of, raw_values
 from .encodings import encoding_of
 from .plan_of import plan_of
 from .recall import Outputs, recall_sources
-from .refusals import check_encodings, check_mask
+from .refusals import check_effects, check_encodings, check_mask
 from .teacher import Asker, Teacher
 
 # So many rows of an epoch are looked at, before it is said that none of them was seen before.
@@ -68,7 +68,13 @@ class CachingTeacher(Teacher):
     ):
         super().__init__(teacher)
         self.folder = Path(folder)
-        self.encoding = encoding_of(logits, dtype, hidden_dtype, k, draws, temperature)
+        self.options: dict[str, Any] = {
+            "logits": logits,
+            "dtype": dtype,
+            "hidden_dtype": hidden_dtype,
+        }
+        self.options |= {"k": k, "draws": draws, "temperature": float(temperature)}
+        self.encoding = encoding_of(**self.options)
         self.preprocessing, self.views = preprocessing, views
         self.writer = AnswerWriter(self.folder, int(shard_mb * 2**20), self.head)
         self.store: AnswerStore | None = None
@@ -93,6 +99,8 @@ class CachingTeacher(Teacher):
         """The model has all that any term may ask for; what is kept of it must be that too."""
         super().check(terms)
         check_encodings(terms, self.encoding, "this teacher", "teacher.")
+        read = {s for term in terms.values() for s in term.sources() if s.role == "teacher"}
+        check_effects(sorted(read, key=str), self.options, "this teacher", "teacher.")
         self._terms, self._masks_checked = terms, False
 
     def _answers(

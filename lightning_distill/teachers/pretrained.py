@@ -12,7 +12,7 @@ def pretrained(
     auto_class: str | None = None,
     dtype: str | None = None,
     attn_implementation: str | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool | None = None,
     quantization: str | None = None,
 ) -> nn.Module:
     """Load a trained model; every one of its weights must be there.
@@ -25,7 +25,8 @@ def pretrained(
             `AutoModelForSequenceClassification` by default.
         dtype: `float32` (the default), `bfloat16` or `float16`.
         attn_implementation: for example `eager`, which returns attention maps.
-        trust_remote_code: run code that comes with the model.
+        trust_remote_code: run code that comes with the model; by default only where the command
+            line says so for all models.
         quantization: `int8` makes it smaller and changes its answers, see [`quantized`][].
 
     Raises:

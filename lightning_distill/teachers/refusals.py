@@ -1,13 +1,16 @@
 """Terms that ask for what a cache does not have are refused before the first step."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from ..cache import AnswerStore
 from ..cache.answer import Encoding
+from ..models.forward import kept_heads
 from ..models.source import Source
 from .answers import names_of
+from .encodings import encoding_of
 
 
 def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
@@ -51,6 +54,31 @@ def check_encodings(
                     + f". Keep what it reads, with {advice}logits={wanted} "
                     f"{advice}temperature={at:.4g}, or choose a criterion for what is there."
                 )
+
+
+def check_effects(
+    sources: Sequence[Source], given: Mapping[str, Any], where: str, advice: str
+) -> None:
+    """Refuse settings by which fewer logits are kept where none are.
+
+    Args:
+        sources: of the teacher, all that are kept.
+        given: arguments of [`encoding_of`][]; defaults pass.
+        where: what keeps them, for an error.
+        advice: what stands before the name of a setting.
+    """
+    if not kept_heads(sources):
+        return
+    read = [str(source) for source in sources if source.kind != "head"]
+    defaults = inspect.signature(encoding_of).parameters
+    for name in ("logits", "k", "draws", "temperature"):
+        if given.get(name, defaults[name].default) != defaults[name].default:
+            raise ValueError(
+                f"{advice}{name}={given[name]} changes nothing: the criteria read "
+                f"{', '.join(read)}, of which logits follow, so {where} keeps no logits. Leave it "
+                "out, or choose a criterion that reads fewer logits, as in "
+                f"criteria=[fused_linear_top_k] with {advice}logits=top_k."
+            )
 
 
 def check_mask(source: Source, name: str, term: Any) -> None:

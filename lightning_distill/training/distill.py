@@ -4,6 +4,7 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from ..metrics.traits import best_mode
 from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..sealed import check_sealed
 from ..tasks import Task
 from .module import DistillationModule
 from .scheduling import Scheduling
+from .usual_training import usual_training
 
 log = logging.getLogger("lightning_distill")
 
@@ -54,9 +57,11 @@ def distill(
             labels, and soft targets at temperature 2. For two causal language models of
             transformers both at temperature 1, by [`FusedLinearDivergence`][], which makes no
             logits; `labels` holds the token that follows each position, or -100.
-        trainer: any Lightning trainer; by default three epochs on what hardware there is.
+        trainer: any Lightning trainer; by default 12 epochs for a student with fresh weights and 4
+            for one with trained weights, on what hardware there is.
         metrics: torchmetrics by name, computed on the validation rows as `val/NAME`.
-        optimizer: as for [`DistillationModule`][].
+        optimizer: as for [`DistillationModule`][]; by default AdamW, at 1e-3 for fresh weights,
+            5e-5 for trained ones and 2e-4 for adapters.
         scheduler: as for [`DistillationModule`][].
         monitor: what chooses the best weights; by default what a `ModelCheckpoint` of the trainer
             monitors, else `val/` and the first metric, else `val/loss`. Without validation rows the
@@ -79,11 +84,15 @@ def distill(
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
     objective = _objective(objective, student, teacher)
     metrics = _metrics(metrics)
+    usual = usual_training(student)
+    if optimizer is None:
+        optimizer = partial(torch.optim.AdamW, lr=usual.constant_rate)
+        log.info("AdamW at %g, because %s", usual.constant_rate, usual.reason)
     module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler, task)
     loaders = _loaders(data)
     with tempfile.TemporaryDirectory() as scratch:
         if trainer is None:
-            trainer = L.Trainer(max_epochs=3, logger=False, default_root_dir=scratch)
+            trainer = L.Trainer(max_epochs=usual.epochs, logger=False, default_root_dir=scratch)
         elif trainer.global_step > 0:
             raise ValueError(
                 f"This trainer has run already ({trainer.global_step} steps) and would stop where "
@@ -113,6 +122,7 @@ def distill(
             if trainer.interrupted:
                 log.warning("stopped by the user: the best weights so far are returned")
             if best is not None and best.best_model_path:
+                check_sealed(Path(best.best_model_path))
                 state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
                 module.load_state_dict(state["state_dict"])
             # Every rank reads the file before the first one to finish removes it.

@@ -1,8 +1,11 @@
 """From a batch to the tensors that an objective reads: both models run, each source is read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..models.capture import read
+from ..models.embeddings import check_vocabulary
 from ..models.forward import run_model
 from ..models.inputs import named
 from ..models.label_order import reordered
@@ -27,7 +30,7 @@ def read_values(
     """
     batch = named(batch, module.student)
     sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
-    with module.section("student"):
+    with module.section("student"), _explained(batch, module.student, "student"):
         student, values = run_model(
             module.student, module.student_forward, batch, sources["student"], heads
         )
@@ -36,7 +39,8 @@ def read_values(
         if module.taught_by is None:
             names = ", ".join(map(str, sources["teacher"]))
             raise ValueError(f"The objective reads {names}, but `teacher` is None.")
-        with module.section("teacher"):
+        model = module.taught_by.model
+        with module.section("teacher"), _explained(batch, model, "teacher"):
             teacher, found = _ask_teacher(module, batch, sources["teacher"], heads)
         values.update(found)
     values.update({source: read(source, batch, {}) for source in sources["batch"]})
@@ -52,3 +56,13 @@ def _ask_teacher(module: Any, batch: Any, sources: list[Source], heads: str) -> 
         ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
         values |= {source: read(source, outputs, {}) for source in ordered}
     return outputs, values
+
+
+@contextmanager
+def _explained(batch: Any, model: Any, role: str) -> Iterator[None]:
+    """Say which ids are at fault where an embedding's own error, as of later batches, does not."""
+    try:
+        yield
+    except IndexError:
+        check_vocabulary(batch, model, role)
+        raise

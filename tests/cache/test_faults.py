@@ -377,7 +377,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import kept
-import lightning_distill.cache.shard as shard
+import lightning_distill.sealed as sealed
 
 left, fail = int(sys.argv[3]), sys.argv[4]
 def counted(operation):
@@ -396,7 +396,7 @@ class System:
     def __getattr__(self, name):
         return getattr(os, name)
 
-shard.os = System()
+sealed.os = System()
 real = Path.open
 def opened(self, mode="r", *args, **options):
     if "w" not in mode:

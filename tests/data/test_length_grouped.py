@@ -231,3 +231,61 @@ def test_a_group_of_similar_rows_makes_two_steps_or_more(world):
     counts = [sampler._count(group) for group in sampler._groups()]
     assert len(counts) > 1 and min(counts) >= 2
     assert torch.cat(sampler._groups()).tolist() == sorted(lengths(3000))
+
+
+BATCH = 4
+# One row, fewer than a batch, a batch, one more, and many, with a last batch of each kind.
+SIZES = [1, 2, 3, 4, 5, 8, 9, 13, 24, 30, 31]
+
+
+def epochs_of(n, world, count, **options):
+    """Global batches of each epoch, as the ranks together see them."""
+    found = []
+    samplers = [
+        on_rank(LengthGroupedBatches(lengths(n), BATCH, **options), rank, world)
+        for rank in range(world)
+    ]
+    for epoch in range(count):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        steps = zip(*samplers, strict=True)
+        found.append([[row for part in step for row in part] for step in steps])
+    return found
+
+
+OPTIONS = [{"grouped": True}, {"grouped": False}, {"tokens_per_batch": 240}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("n", SIZES)
+def test_the_order_differs_from_epoch_to_epoch_whenever_it_can(n, world, options):
+    orders = {
+        tuple(frozenset(batch) for batch in epoch) for epoch in epochs_of(n, world, 12, **options)
+    }
+    steps = len(next(iter(orders)))
+    if steps == 1:
+        assert orders == {(frozenset(range(n)),)}
+    else:
+        assert len(orders) > 1
+    # Where there is room for it, other rows meet too, and the same epoch hardly comes again.
+    if steps > 2:
+        assert len({frozenset(order) for order in orders}) > 1
+        assert len(orders) >= 5
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("n", [n for n in SIZES if n > 1])
+def test_over_many_epochs_no_row_counts_more_than_another(n, world, options):
+    count = 300
+    weights = torch.zeros(count, n, dtype=torch.float64)
+    for epoch, batches in enumerate(epochs_of(n, world, count, **options)):
+        for batch in batches:
+            for row in batch:
+                # A step takes the mean over its rows.
+                weights[epoch, row] += 1 / len(batch)
+    means = weights.mean(dim=0)
+    # Five standard errors of a mean; all rows of a batch weigh the same where batches are full.
+    allowed = 5 * weights.std() / count**0.5 + 1e-9
+    assert float((means - weights.mean()).abs().max()) <= float(allowed)

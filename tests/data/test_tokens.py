@@ -75,6 +75,32 @@ def test_other_tokens_are_never_taken_for_these(folder, change):
     assert other.count == len(TEXTS)
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_which_rows_are_cut_is_kept_with_them(folder, is_fast, pairs):
+    texts = [["the fox", "the quick fox number", "the quick slow fox number"] * 400]
+    texts += [["fox"] * 1200] if pairs else []
+    own = tokenizer()
+    lengths = [len(ids) for ids in own(*texts)["input_ids"]]
+    wanted = sorted(set(lengths))[1]
+
+    class Plain:
+        """As a tokenizer that is written in Python: it does not say what it has cut."""
+
+        pad_token_id = own.pad_token_id
+
+        def __getattr__(self, name):
+            return getattr(own, name)
+
+        def __call__(self, *more, **options):
+            return dict(own(*more, **options))
+
+    for _ in range(2):
+        found = tokens.tokenise(texts, own if is_fast else Plain(), wanted)
+        assert found.cut.tolist() == [length > wanted for length in lengths]
+    assert 0 < found.cut.sum() < 1200
+
+
 def test_few_rows_leave_no_file(folder):
     assert plain(tokens.tokenise([TEXTS[:10]], tokenizer(), 6)) == expected(TEXTS[:10])
     assert not folder.exists()

@@ -1,5 +1,6 @@
 """Whole runs on other tasks and with other models than the default's."""
 
+import csv
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny import bert
 from transformers import AutoModelForSequenceClassification
@@ -244,6 +246,9 @@ def test_a_student_cut_from_the_teacher_has_the_labels_of_the_data(run, tmp_path
     again = run("job=evaluate", f"job.path={found}", *data)
     accuracy = json.loads((again / "evaluation.json").read_text())["accuracy"]
     assert accuracy == pytest.approx(report(found)["student"]["metrics"]["accuracy"])
+    # A run brings its data along.
+    alone = run("job=evaluate", f"job.path={found}")
+    assert json.loads((alone / "evaluation.json").read_text())["accuracy"] == accuracy
     # It begins with the teacher's head, in the data's order.
     head = load_file(made / "student" / "model.safetensors")["classifier.weight"]
     assert torch.allclose(weights(found)["classifier.weight"], head[[1, 0]], atol=1e-3)
@@ -278,8 +283,8 @@ def test_a_run_that_was_moved_goes_on_where_it_is(run, tmp_path):
 def test_a_resumed_run_takes_no_overrides(run, tmp_path, capsys):
     folder = run(*files(tmp_path, GOOD), *SMALL_STUDENT, *SMALL_TEACHER, "baseline=false")
     with pytest.raises(SystemExit):
-        resumed(run, folder, "trainer.max_epochs=9")
-    assert "leave out trainer.max_epochs=9, or start a new run" in capsys.readouterr().err
+        resumed(run, folder, "optimizer.lr=9")
+    assert "leave out optimizer.lr=9, or start a new run" in capsys.readouterr().err
 
 
 def test_another_recipe_is_another_teacher(run, tmp_path, capsys, monkeypatch):
@@ -441,6 +446,40 @@ def test_without_labels_there_is_no_student_alone(run, tmp_path, capsys):
     assert f"- student alone: {sentence}" in (folder / "report.md").read_text()
 
 
+def test_without_any_label_the_agreement_with_the_teacher_is_measured(run, tmp_path, capsys):
+    path = saved(tmp_path / "t", 1, ["bad", "good"], [text(i) for i in range(48)])
+    lines = "".join(json.dumps({"text": text(i)}) + "\n" for i in range(48))
+    (tmp_path / "train.jsonl").write_text(lines)
+    teacher = ["teacher=pretrained", f"teacher.path={path}"]
+    data = ["data=text_files", "data.train=train.jsonl", "data.test=train.jsonl"]
+    folder = run(*data, *teacher, *SMALL_STUDENT)
+    said = capsys.readouterr().out
+    assert "no row of the data has a label (data.label=label)" in said
+    assert "Metrics: no row has a label, so accuracy is not measured" in said
+    found = report(folder)
+    assert found["metric"] == "agreement" and set(found["student"]["metrics"]) == {"agreement"}
+    assert 0 < found["student"]["metrics"]["agreement"] <= 1
+    assert found["baseline"] is None and found["drop"] is None
+    assert found["teacher"]["parameters"] > 0 and found["teacher"]["metrics"] == {}
+    assert "accuracy" not in (folder / "report.md").read_text()
+    assert "val/agreement" in (folder / "metrics.csv").read_text()
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert config["label2id"] == {"bad": 0, "good": 1}
+    # Its answers can be kept and read as well.
+    cache = run(*data, *teacher, *SMALL_STUDENT, "job=cache", "data.label=null")
+    again = run(*data, "teacher=cached", f"teacher.folder={cache / 'answers'}", *SMALL_STUDENT)
+    assert report(again)["student"]["metrics"] == found["student"]["metrics"]
+    for arguments, words in (
+        (["job=finetune", *SMALL_STUDENT], "No row of the data has a label, and job=finetune can"),
+        (["job=evaluate", f"job.path={folder}"], "No row of the data has a label, and job=evalu"),
+        ([*SMALL_TEACHER], "No training row has a label, so no teacher can be trained"),
+        (["~teacher", "criteria=[hard_label]", *SMALL_STUDENT], "No training row has a label, and"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*data, *arguments)
+        assert words in capsys.readouterr().err
+
+
 def test_a_training_without_a_step_is_an_error(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lightning_distill.run.stage.fit", lambda *_, **__: None)
     with pytest.raises(SystemExit):
@@ -471,6 +510,12 @@ def test_a_student_of_ones_own_class_is_trained_and_not_exported(run, tmp_path, 
     )
     student = ["~student", "+student._target_=counting.Counting"]
     folder = run("job=finetune", *files(tmp_path, GOOD), *student, "optimizer.lr=1e-3")
+    # No teacher, which no job that reads the run could find, and a loss that is the loss.
+    settings = OmegaConf.load(folder / "config.yaml")
+    assert settings.teacher is None and settings.trainer.max_epochs == 2
+    with (folder / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert logged and all(row["train/loss"] == row["train/hard_label"] for row in logged)
     words = "holds the weights of a model that is none of transformers'"
     for job in ("job=export job.run", "job=evaluate job.path"):
         with pytest.raises(SystemExit):

@@ -129,3 +129,14 @@ def test_metrics_that_do_not_fit_side_by_side_are_lines(capsys, monkeypatch, col
     assert lines["forward_kl"].split()[1:] == ["2.1500", "0.1500"]
     assert lines["parameters"].split()[1:] == ["1,234,567"] * 3
     assert lines["gap closed"].split() == ["gap", "closed", "75%"]
+
+
+def test_a_teacher_is_not_measured_by_its_agreement_with_itself(tmp_path):
+    found = compared(0.9)
+    found.metric = "agreement"
+    found.student, found.baseline = (row(n, 0.9, None, "agreement") for n in ("student", "alone"))
+    assert found.teacher is not None and found.gap_closed is None and found.drop is None
+    assert not any("teacher" in line for line in found.verdict() if "help" not in line)
+    found.save(tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert any(line.startswith("| teacher | 1,234,567 |") for line in lines)

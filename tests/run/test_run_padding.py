@@ -9,6 +9,7 @@ from tiny import gpt2
 from transformers import GPT2ForSequenceClassification
 
 from lightning_distill.models.configuration import pad_token
+from lightning_distill.run import targets
 from lightning_distill.run.call import known
 from lightning_distill.run.models import build_student, build_teacher
 
@@ -44,7 +45,8 @@ def of_a_user(path):
     return GPT2ForSequenceClassification.from_pretrained(path)
 
 
-def test_teacher_and_students_are_told(folder):
+def test_teacher_and_students_are_told(folder, monkeypatch):
+    monkeypatch.setattr(targets, "_trust", targets.Trust((__name__,)))
     node = {"_target_": "lightning_distill.teachers.pretrained", "path": folder}
     teacher = build_teacher(config(teacher=node), data())
     node = {"_target_": "lightning_distill.students.pretrained", "path": folder}

@@ -53,6 +53,12 @@ def recipe(monkeypatch, tmp_path, *overrides, batch_size=32):
     return found["key"]
 
 
+@pytest.mark.parametrize("other", ["metrics.agreement=null", "metrics=[accuracy]"])
+def test_what_compares_with_a_teacher_makes_no_other(monkeypatch, tmp_path, other):
+    assert recipe(monkeypatch, tmp_path, other) == recipe(monkeypatch, tmp_path)
+    assert recipe(monkeypatch, tmp_path, "metrics=[accuracy,f1]") != recipe(monkeypatch, tmp_path)
+
+
 def test_the_rows_of_a_step_make_another_teacher(monkeypatch, tmp_path):
     def key(*overrides, **options):
         return recipe(monkeypatch, tmp_path, *overrides, **options)

@@ -499,6 +499,18 @@ def test_what_cannot_work_is_refused_before_the_first_step(
     assert not steps
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_an_id_of_a_later_batch_that_a_model_does_not_have_is_named(tmp_path, role):
+    models = {"student": bert(1, 16), "teacher": bert(1, 16, seed=1)}
+    models[role] = bert(1, 16, vocab_size=70)
+    batches = text_batches(count=3)
+    batches[2]["input_ids"][1, 2] = 65
+    other = "student" if role == "teacher" else "teacher"
+    words = rf"The {other} knows 60 token ids, but the batch holds id 65 in rows \[9\] of input_ids"
+    with pytest.raises(ValueError, match=words):
+        trainer(tmp_path).fit(module(**models), loader(batches))
+
+
 def test_no_warning_about_modules_in_eval_mode(tmp_path, student, teacher, batches):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*eval mode.*")

@@ -17,6 +17,7 @@ from ..load_tokenizer import load_tokenizer
 from ..row_loader import Plan
 from ..rows_module import RowsModule, Tokenizer
 from ..tokenizer_fingerprint import tokenizer_fingerprint
+from ..truncation import counts_of_cut, say_cut
 from .byte_pairs import train_byte_pairs
 from .document_tokens import DocumentEncoder
 from .row_packer import RowPacker
@@ -119,6 +120,7 @@ class LanguageModelData(RowsModule):
         self.vocab_size, self.packing = vocab_size, packing
         self.streaming, self.shuffle_rows = streaming, shuffle_rows
         self._documents: dict[str, int] = {}
+        self._cut: dict[str, int] = {}
         self._check_options()
 
     def documents(self, split: str, epoch: int | None = None) -> Iterator[dict[str, Any]]:
@@ -187,6 +189,8 @@ class LanguageModelData(RowsModule):
             self._documents[name] = len(split)
             columns = {column: list(split[column]) for column in split.column_names}
             self.splits[name] = packer.packed(columns, name)
+            self._cut[name] = packer.cut
+        say_cut(self._cut, self._documents, self.max_length, "documents")
         self.num_rows = None if self.streaming else len(self.splits["train"])
 
     def packer(self) -> RowPacker:
@@ -251,7 +255,7 @@ class LanguageModelData(RowsModule):
                 f"{name} tokens": tokens,
                 f"predicted {name} tokens": predicted,
             }
-        return counts
+        return counts | counts_of_cut(self._cut, "documents")
 
     def prepare_tokenizers(self, train: Iterable[dict[str, Any]]) -> None:
         """Load them, or train one on the documents."""

@@ -27,6 +27,9 @@ class RowPacker:
         max_length: of a row, in tokens.
         packing: put several documents into a row.
         divisible: a document may be continued in another row.
+
+    Attributes:
+        cut: how many documents of the split that was packed last have lost their end.
     """
 
     def __init__(self, encoders: Sequence[Any], max_length: int, packing: bool, divisible: bool):
@@ -34,6 +37,7 @@ class RowPacker:
         self.tokenizers = [encoder.tokenizer for encoder in encoders]
         # A document is continued in the next row.
         self.continued = packing and divisible and len(encoders) == 1
+        self.cut = 0
 
     def packed(self, columns: dict[str, list[Any]], name: str) -> PackedRows:
         """All rows of a split.
@@ -45,6 +49,7 @@ class RowPacker:
         Raises:
             ValueError: if nothing is to be predicted in any of them.
         """
+        self.cut = 0
         rows, dropped = self._rows(self._sides(columns, keep=True), self.continued)
         documents = len(next(iter(columns.values()), []))
         if not len(rows) or not rows.token_counts()[1]:
@@ -100,6 +105,7 @@ class RowPacker:
                 if not self.packing:
                     # Of every document the beginning.
                     first = np.unique(numbers, return_index=True)[1].tolist()
+                    self.cut += sum(not last[i] for i in first)
                     texts, last = [texts[i] for i in first], [last[i] for i in first]
             columns = {"text": texts, "end": last}
         sides = []
@@ -127,6 +133,8 @@ class RowPacker:
             pieces, rows = cut_into_rows(sides[0]["input_ids"].offsets, self.max_length)
             sides = [{k: Ragged(v.values, pieces) for k, v in sides[0].items()}]
         else:
+            lengths = np.stack([side["input_ids"].lengths for side in sides])
+            self.cut += int((lengths.max(axis=0, initial=0) > self.max_length).sum())
             sides, dropped = _cut_and_useful(sides, self.max_length)
             count = len(sides[0]["input_ids"])
             if self.packing:

@@ -40,7 +40,10 @@ class Docstrings(TextDataModule):
             chosen["train"] += order[test + validation :]
         return {
             split: datasets.Dataset.from_dict(
-                {self.text: [texts[i] for i in rows], self.label: [names[i] for i in rows]}
+                {
+                    self.text: [texts[i] for i in rows],
+                    self.label or "label": [names[i] for i in rows],
+                }
             )
             for split, rows in chosen.items()
         }

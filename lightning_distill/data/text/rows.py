@@ -28,7 +28,12 @@ class Rows(Dataset):
         augmentation: what a [`Draw`][] with a view does to the student's tokens, see
             [`TokenMasking`][]; `None` leaves them.
         seed: of the augmentation.
+
+    Attributes:
+        cut: which rows were cut at their longest length, by either tokenizer; `None` if unknown.
     """
+
+    cut: np.ndarray | None = None
 
     def __init__(
         self,

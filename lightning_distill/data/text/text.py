@@ -17,6 +17,7 @@ from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
 from ..rows_module import RowsModule, Tokenizer
 from ..tokens import tokenise
+from ..truncation import counts_of_cut, say_cut
 from .check_texts import check_texts
 from .read_labels import LabelReader
 from .rows import Augmentation, Collate, Rows
@@ -35,7 +36,8 @@ class TextDataModule(RowsModule):
     Args:
         text: column of the text.
         text_pair: column of a second text, for tasks on pairs.
-        label: column of the label; may be absent or empty where rows are unlabelled.
+        label: column of the label; may be absent or empty where rows are unlabelled. `None` if no
+            row has one: then a student learns of a teacher alone, and agreement is measured.
         task: `classification` (int64 labels, -100 without), `multi_label` (a list of labels
             per row), `regression` (numbers, NaN without), or a
             [`Task`][lightning_distill.tasks.Task] of one's own.
@@ -58,6 +60,8 @@ class TextDataModule(RowsModule):
             in an epoch depends on the seed, the row and the view alone.
         views: epoch e uses view e modulo `views`, so that there are only so many of every row; by
             default each epoch has a view of its own.
+        num_labels: how many classes there are, as a check; it says that as many are meant where
+            nearly every row has another label.
         num_workers: processes that collate ahead of the training; by default two beside a GPU, into
             pinned memory, and none on a CPU, whose cores they would take from it.
         seed: for choosing rows and their order.
@@ -71,11 +75,13 @@ class TextDataModule(RowsModule):
         "max_length": 3,
         "vocab_size": 50,
         "labelled_rows": 1,
+        "num_labels": 1,
         "tokens_per_batch": 1,
         "views": 1,
     }
     optional: ClassVar[frozenset[str]] = RowsModule.optional | {
         "labelled_rows",
+        "num_labels",
         "tokens_per_batch",
         "views",
     }
@@ -90,12 +96,15 @@ class TextDataModule(RowsModule):
 
     # Whether each word has a label, and not each row.
     tags_words: ClassVar[bool] = False
+    # Which option names the column of labels.
+    label_option: ClassVar[str] = "label"
+    lost_with_cut: ClassVar[str] = ""
 
     def __init__(
         self,
         text: str = "text",
         text_pair: str | None = None,
-        label: str = "label",
+        label: str | None = "label",
         task: str | Task = "classification",
         label_names: Sequence[str] | None = None,
         tokenizer: Tokenizer = None,
@@ -113,6 +122,7 @@ class TextDataModule(RowsModule):
         tokens_per_batch: int | None = None,
         augmentation: Augmentation | None = None,
         views: int | None = None,
+        num_labels: int | None = None,
     ):
         super().__init__(
             tokenizer,
@@ -132,7 +142,7 @@ class TextDataModule(RowsModule):
                 f"{label_names!r}."
             )
         self.label_names = None if label_names is None else [str(n) for n in label_names]
-        self.vocab_size = vocab_size
+        self.vocab_size, self.num_labels = vocab_size, num_labels
         self.labelled_rows, self.drop_unlabelled = labelled_rows, drop_unlabelled
         self.tokens_per_batch, self.augmentation, self.views = tokens_per_batch, augmentation, views
         self._check_options()
@@ -153,11 +163,14 @@ class TextDataModule(RowsModule):
         splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
         for name, split in splits.items():
             self._check_columns(name, split)
-        reader = LabelReader(self.label, task_of(self), self.label_names)
+        reader = LabelReader(
+            self.label, task_of(self), self.label_names, self.num_labels, self.label_option
+        )
         labels = reader.read(
             splits,
             unlabelled_training=self.labelled_rows is None and not self.drop_unlabelled,
             validation_is_cut="validation" not in given,
+            texts=[column for column in (self.text, self.text_pair) if column is not None],
         )
         self.label_names, self.num_labels = reader.names, reader.count
         self.tokenizer = self._build_tokenizer(splits["train"])
@@ -169,6 +182,8 @@ class TextDataModule(RowsModule):
             self.splits[name] = self._tokenise(split, labels[name])
         # The rows of a batch are numbered below it.
         self.num_rows = len(self.splits["train"])
+        sizes = {name: len(rows) for name, rows in self.splits.items()}
+        say_cut(self._cut(), sizes, self.max_length, more=self.lost_with_cut)
         self._check_labels()
         self._check_augmentation()
 
@@ -228,7 +243,17 @@ class TextDataModule(RowsModule):
             "labelled train rows": labelled,
             "validation rows": len(self.splits["validation"]),
             "test rows": len(self.splits["test"]),
+            **counts_of_cut(self._cut()),
         }
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no row of any split has a label."""
+        return not any(bool(rows.has_label.any()) for rows in self.splits.values())
+
+    def _cut(self) -> dict[str, int]:
+        """How many rows of each split were cut."""
+        return {n: 0 if r.cut is None else int(r.cut.sum()) for n, r in self.splits.items()}
 
     # Checks and reading.
 
@@ -258,7 +283,7 @@ class TextDataModule(RowsModule):
 
     def _check_labels(self) -> None:
         for name in ("validation", "test"):
-            if not self.splits[name].has_label.any():
+            if not self.unlabelled and not self.splits[name].has_label.any():
                 raise ValueError(
                     f"No row of the {name} data has a label, so nothing can be measured on it."
                 )
@@ -314,4 +339,6 @@ class TextDataModule(RowsModule):
         other = None
         if self.teacher_tokenizer is not None:
             other = tokenise(texts, self.teacher_tokenizer, self.max_length)
-        return Rows(own, other, labels, torch.arange(len(labels)))
+        rows = Rows(own, other, labels, torch.arange(len(labels)))
+        rows.cut = own.cut if other is None else own.cut | other.cut
+        return rows

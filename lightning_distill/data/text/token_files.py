@@ -1,7 +1,6 @@
 """Words and their tags from files: columns, lists in json, and parallel files."""
 
 import gzip
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +17,6 @@ from ..read_table import read_table, suffix
 from ..tokens import kept_tokens, LEAST, texts_fingerprint
 from .rows import Rows, UNLABELLED
 from .text import TextDataModule
-
-log = logging.getLogger("lightning_distill")
 
 # The words of a sentence, and a tag for each if it has any.
 Sentence = tuple[list[str], list[Any] | None]
@@ -56,6 +53,8 @@ class TokenFiles(TextDataModule):
     """
 
     tags_words: ClassVar[bool] = True
+    label_option: ClassVar[str] = "tags"
+    lost_with_cut: ClassVar[str] = ", and neither their last words nor the tags of these are read"
 
     def __init__(
         self,
@@ -172,7 +171,7 @@ class TokenFiles(TextDataModule):
     def _dataset(self, rows: Sequence[Sentence]) -> datasets.Dataset:
         columns: dict[str, Any] = {self.text: [words for words, _ in rows]}
         if any(tags is not None for _, tags in rows):
-            columns[self.label] = [tags for _, tags in rows]
+            columns[str(self.label)] = [tags for _, tags in rows]
         return datasets.Dataset.from_dict(columns)
 
     # Tokens.
@@ -191,14 +190,6 @@ class TokenFiles(TextDataModule):
         columns = tokens_of_words(rows, self.tokenizer, self.max_length)
         begun = columns.pop("begun")
         first = begun.values > 0
-        cut = sum(map(len, rows)) - int(first.sum())
-        if cut:
-            log.info(
-                "%d words lie beyond data.max_length=%d tokens, and neither they nor their tags "
-                "are read",
-                cut,
-                self.max_length,
-            )
         of_words = Ragged.of(
             [own or [UNLABELLED] * len(row) for own, row in zip(labels, rows, strict=True)]
         )
@@ -207,7 +198,10 @@ class TokenFiles(TextDataModule):
         tags[first] = of_words.values[places]
         columns["word_mask"] = Ragged(first.astype(np.int8), begun.offsets)
         columns["labels"] = Ragged(tags, begun.offsets)
-        return TokenRows(columns, None, torch.zeros(len(rows), 0), torch.arange(len(rows)))
+        made = TokenRows(columns, None, torch.zeros(len(rows), 0), torch.arange(len(rows)))
+        read = np.diff(np.concatenate([[0], np.cumsum(first)])[begun.offsets])
+        made.cut = read < np.array([len(row) for row in rows])
+        return made
 
 
 class TokenRows(Rows):

@@ -201,6 +201,8 @@ def test_what_is_cut_before_its_answer_is_left_out_and_counted(tmp_path, bpe, ca
         data = made(tmp_path, bpe, rows=rows, max_length=80)
     assert "1 of 2 documents of the train data have nothing to predict within 80" in caplog.text
     assert data.num_rows == 1
+    assert "data.max_length=80 tokens cuts 1 of 2 train documents (50.0 %)" in caplog.text
+    assert data.counts()["train documents cut by max_length"] == 1
 
 
 def test_conversations_without_an_answer_are_left_out_and_counted(tmp_path, bpe, caplog):

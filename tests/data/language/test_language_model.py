@@ -185,6 +185,10 @@ def test_without_packing_a_row_is_the_beginning_of_a_document(bpe):
         assert row["labels"].tolist() == [labels[:16]]
         assert row["attention_mask"].tolist() == [[1] * length]
         assert "position_ids" not in row
+    long = sum(len(ids) > 16 for ids, _ in plain(TEXTS, bpe))
+    assert data.counts()["train documents cut by max_length"] == long > 1
+    of_test = sum(len(ids) > 16 for ids, _ in plain(TEXTS[3:6], bpe))
+    assert data.counts()["test documents cut by max_length"] == of_test
     batch = next(iter(data.rows_dataloader([("train", [2, 3], None)])))
     short = len(plain(TEXTS, bpe)[2][0])
     assert batch["input_ids"][0, short:].tolist() == [bpe.pad_token_id] * (16 - short)
@@ -306,6 +310,8 @@ def test_counts_are_those_of_tokens_and_of_what_is_predicted(bpe):
     assert counts["train tokens"] == tokens
     assert counts["predicted train tokens"] == tokens - len(documents)
     assert counts["train rows"] == -(-tokens // 16)
+    # Documents go on in the next row.
+    assert not any("cut" in name for name in counts)
 
 
 def test_other_options_for_the_same_rows(bpe):
@@ -348,6 +354,8 @@ def test_a_teacher_of_another_tokenizer_reads_the_same_texts(bpe, packing):
     # The end is learnt where a document ends, not where it is cut.
     ends = sum(int((row["labels"] == bpe.eos_token_id).sum()) for row in rows)
     assert ends == (len(TEXTS) if packing else sum(len(i) <= 24 for i, _ in plain(TEXTS, bpe)))
+    cut = data.counts().get("train documents cut by max_length", 0)
+    assert cut == len(TEXTS) - ends
 
 
 @pytest.mark.parametrize("packing", [True, False])

@@ -92,7 +92,6 @@ def test_a_label_that_only_the_test_rows_have_is_refused():
         (["a", "a"], r"only one class \(a\): nothing to tell apart"),
         ([0.5, 1.0], r"Label 0.5 is no class.*data.task=regression"),
         ([-1, 0], r"Label -1 is negative"),
-        ([None, None], "only one class|No row of the validation data has a label"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels, words):
@@ -166,8 +165,77 @@ def test_training_rows_without_a_column_of_labels_are_unlabelled(caplog):
     data = Given(splits, label_names=["a", "b"])
     with caplog.at_level(logging.WARNING):
         data.setup()
-    assert "no column 'label': every row is unlabelled" in caplog.text
+    assert "no column 'label' (data.label), so every training row is unlabelled" in caplog.text
+    assert "teacher" not in caplog.text
     assert data.splits["train"].labels.tolist() == [-100, -100]
+
+
+@pytest.mark.parametrize("column", ["absent", "empty", "null"])
+def test_data_without_any_label_can_be_read(column, caplog):
+    more = {"label": [None, None, None]} if column == "empty" else {"id": [1, 2, 3]}
+    split = {"text": ["a", "b", "c"], **more}
+    splits = dict.fromkeys(["train", "validation", "test"], split)
+    data = Given(splits, **({"label": None} if column == "null" else {}))
+    data.setup()
+    assert data.unlabelled and data.counts()["labelled train rows"] == 0
+    assert data.num_labels is None and data.label_names is None
+    (batch,) = data.test_dataloader()
+    assert batch["labels"].tolist() == [-100] * 3
+    # Who says that there is none need not be told.
+    assert ("no row of the data has a label" in caplog.text) is (column != "null")
+    named = Given(splits, label=data.label, label_names=["x", "y"])
+    named.setup()
+    assert named.unlabelled and named.num_labels == 2
+    with pytest.raises(ValueError, match="name them, as in data.label_names"):
+        Given(splits, label=data.label, task="multi_label").setup()
+
+
+@pytest.mark.parametrize("name", ["category", "Category", "labels", "lable", "intent"])
+@pytest.mark.parametrize("lacking", [["train", "validation", "test"], ["validation"], ["test"]])
+def test_a_column_that_may_have_been_meant_is_named(name, lacking):
+    splits = {split: rows(["a", "b"]) for split in ("train", "validation", "test")}
+    splits |= {split: rows(["a", "b"], name) for split in lacking}
+    with pytest.raises(ValueError, match=rf"has text, {name}\. Set data.label={name}") as told:
+        Given(splits).setup()
+    assert ("data.label=null" in str(told.value)) is (len(lacking) == 3)
+
+
+def test_a_split_without_labels_beside_others_with_them_is_refused():
+    splits = {"train": rows(["a", "b"]), "validation": {"text": ["a", "b"]}}
+    with pytest.raises(ValueError, match=r"validation data has no column 'label' .* it has text"):
+        Given(splits).setup()
+    splits["validation"] = rows([None, None])
+    with pytest.raises(ValueError, match="No row of the validation data has a label"):
+        Given(splits).setup()
+
+
+def test_a_text_column_is_not_taken_for_labels():
+    split = {"topic": ["a", "b"], "target": ["c", "d"], "id": [1, 2]}
+    data = Given({"train": split, "validation": split}, text="topic", text_pair="target")
+    data.setup()
+    assert data.unlabelled
+
+
+@pytest.mark.parametrize(
+    ("count", "kinds", "taken"),
+    [(60, 60, False), (60, 31, False), (60, 30, True), (20, 20, True), (400, 150, True)],
+)
+@pytest.mark.parametrize("numbers", [False, True])
+def test_texts_and_numbers_are_not_taken_for_classes_without_a_word(count, kinds, taken, numbers):
+    labels = [i % kinds if numbers else f"a sentence {i % kinds}" for i in range(count)]
+    names = [str(name) for name in sorted(set(labels))]
+    assert ready(labels, label_names=names).num_labels == kinds
+    assert ready(labels, num_labels=kinds).num_labels == kinds
+    if taken:
+        assert ready(labels).num_labels == kinds
+        return
+    hint = "data.task=regression" if numbers else "data=chat_files"
+    refused(labels, rf"has {kinds} different values in {count} .*{hint}.*num_labels={kinds}\.")
+
+
+def test_the_number_of_classes_is_a_check():
+    refused(["a", "b"], "num_labels=3, but the data has num_labels=2", num_labels=3)
+    refused([0.5, 1.5], "num_labels=2, but the data has .*=1", num_labels=2, task="regression")
 
 
 # Splits.
@@ -255,6 +323,31 @@ def test_batches_are_padded_to_their_longest_row():
 def test_long_rows_are_cut():
     data = ready(["a", "b"] * 4, max_length=5)
     assert max(data.splits["train"].lengths) == 5
+
+
+def test_rows_that_are_cut_are_counted_and_said(caplog):
+    labels = ["a", "b"] * 25
+    splits = {name: rows(labels) for name in ("train", "validation")}
+    # The longest of the test rows alone.
+    splits["test"] = {"text": [*splits["train"]["text"][:49], "cat " * 9], "label": labels}
+    with caplog.at_level(logging.INFO, logger="lightning_distill"):
+        data = Given(splits, max_length=9)
+        data.setup()
+    assert data.counts()["test rows cut by max_length"] == 1
+    assert "train rows cut by max_length" not in data.counts()
+    (said,) = [r for r in caplog.records if "cut" in r.getMessage()]
+    assert said.levelname == "INFO"
+    assert said.getMessage() == "data.max_length=9 tokens cuts 1 of 50 test rows (2.0 %)"
+    caplog.clear()
+    data = Given(splits, max_length=6)
+    data.setup()
+    # Each seventh row is of five, six or seven words, and two tokens are special.
+    cut = sum(len(text.split()) > 4 for text in splits["train"]["text"])
+    assert data.counts()["train rows cut by max_length"] == cut
+    (said,) = [r for r in caplog.records if "cuts" in r.getMessage()]
+    assert said.levelname == "WARNING" and f"cuts {cut} of 50 train rows" in said.getMessage()
+    assert said.getMessage().endswith("To read more of them, raise data.max_length.")
+    assert data.replace(batch_size=2).counts() == data.counts()
 
 
 def test_pairs_are_read_together():

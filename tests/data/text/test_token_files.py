@@ -94,7 +94,16 @@ def test_long_rows_are_cut_with_their_tags(tmp_path, caplog):
     (tmp_path / "a.conll").write_text(columns(SENTENCES))
     with caplog.at_level("INFO", logger="lightning_distill"):
         data = ready(tmp_path / "a.conll", max_length=6)
-    assert "words lie beyond data.max_length=6" in caplog.text
+    short, whole = (
+        (batch["labels"] != -100).sum(1)
+        for d in (data, ready(tmp_path / "a.conll"))
+        for batch in d.val_dataloader()
+    )
+    lost = int((short < whole).sum())
+    assert data.counts()["train rows cut by max_length"] == lost == 3
+    (said,) = [r.getMessage() for r in caplog.records if "max_length=6" in r.getMessage()]
+    assert f"cuts {lost} of {len(SENTENCES)} train rows" in said
+    assert "neither their last words nor the tags of these are read" in said
     for words, tags in of_batch(data):
         # The last word may have lost its end.
         begun = [full for full in expected() if full[0][: len(words) - 1] == words[:-1]]

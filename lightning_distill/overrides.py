@@ -1,0 +1,86 @@
+"""What is typed on the command line as `key=value`, before Hydra reads it, and how to print it.
+
+Hydra reads values by a grammar of its own, in which `=`, `,`, `~`, quotes, brackets and letters
+outside ASCII have to be quoted.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+# Hydra takes these as text; a number or one of three words would be taken for a value of that kind.
+PLAIN = re.compile(r"[A-Za-z0-9_/.:\-]+")
+VALUES = re.compile(r"null|true|false|[-+.\d_]*(?:e[-+]?\d+)?|[-+]?(?:inf|nan)", re.IGNORECASE)
+# Flags of Hydra that the next word belongs to.
+WITH_VALUE = {
+    *("--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--cfg", "-c", "--experimental-rerun"),
+}
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+# By the name of a job that may be given a run: the groups of which it takes any settings.
+MODELS = ("data", "teacher", "student", "criteria", "metrics")
+TAKEN = {"evaluate": ("data", "metrics"), "cache": MODELS, "inspect": MODELS}
+HOME = re.compile(r"(\+*[\w.@/]+=)(~(?:/[^,\[\]{}()'\"]*)?)")
+
+
+def quoted(key: str, value: object) -> str:
+    """`key=value` as a shell and Hydra read it back, quoted where either needs it."""
+    return shlex.quote(f"{key}={_quoted(str(value))}")
+
+
+def _quoted(value: str) -> str:
+    if PLAIN.fullmatch(value) and not VALUES.fullmatch(value):
+        return value
+    # Backslashes stand for themselves, but for those right before a quote.
+    quote = '"' if "'" in value and '"' not in value else "'"
+    inner = re.sub(rf"(\\*)({quote}|$)", lambda m: m[1] * 2 + (m[2] and f"\\{m[2]}"), value)
+    return f"{quote}{inner}{quote}"
+
+
+def home(value: str) -> str:
+    """A path with the user's home in the place of a first `~`; other text is left as it is."""
+    return str(Path(value).expanduser()) if value == "~" or value.startswith("~/") else value
+
+
+def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
+    """The words of a command, flags first, with the user's home in the place of `~`.
+
+    Hydra finds no flag that comes after an override, and its grammar knows no `~` in a value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            overrides += words
+        elif word.startswith("-"):
+            flags.append(word)
+            if word in WITH_VALUE:
+                flags += [value for value in [next(words, None)] if value is not None]
+        elif flags and flags[-1] in ("--info", "-i") and word in INFO:
+            flags.append(word)
+        else:
+            overrides.append(word)
+    return [*flags, *_of_a_run([_at_home(word) for word in overrides])]
+
+
+def _of_a_run(overrides: list[str]) -> list[str]:
+    """Settings of the groups that a job takes of a run, which Hydra cannot know yet.
+
+    They are added to the groups by default; whoever reads the run refuses those that it lacks.
+    """
+    typed = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    taken = TAKEN.get(typed.get("job", ""), ())
+    if "experiment" in typed or not (typed.get("job") == "evaluate" or "job.run" in typed):
+        return overrides
+    groups = [group for group in taken if group not in typed]
+    return [
+        f"++{word}" if word.partition(".")[0] in groups and "." in word.partition("=")[0] else word
+        for word in overrides
+    ]
+
+
+def _at_home(override: str) -> str:
+    found = HOME.fullmatch(override)
+    return override if found is None else found[1] + _quoted(home(found[2]))
