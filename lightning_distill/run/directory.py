@@ -14,14 +14,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..cache.lock import FolderLock
-from ..models.remote_code import trust_remote_code
+from ..models.remote_code import trusting_remote_code
 from .check_values import check_values
 from .newest_run import runs_in
 from .of_run import follow_run, run_named_by
 from .processes import warn_of_processes
 from .read_config import check_expansion
 from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
-from .targets import check_targets, trust
+from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
 log = logging.getLogger("lightning_distill")
@@ -52,9 +52,8 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
             f"not. Newest runs here: {near}."
         )
     named = None if cfg.resume else run_named_by(cfg)
-    trust(added, directory if cfg.resume else named)
-    trust_remote_code(trusted)
-    with _locked(directory):
+    came = directory if cfg.resume else named
+    with trusting(added, came), trusting_remote_code(trusted), _locked(directory):
         if cfg.resume:
             cfg = go_on(directory, auto)
             cfg.resume = str(directory)

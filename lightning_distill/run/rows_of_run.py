@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict
 from .data import build_data
 from .of_run import take
 from .read_config import check_expansion
-from .targets import check_targets, trust
+from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
 
@@ -25,8 +25,7 @@ def first_test_batch(cfg: DictConfig, run: Path) -> Any:
         Exception: whatever stands in the way of making the data.
     """
     cfg, run = cfg.copy(), Path(os.path.abspath(run))
-    trust(typed(cfg, ALLOW), run)
-    with contextlib.chdir(os.getcwd()):
+    with trusting(typed(cfg, ALLOW), run), contextlib.chdir(os.getcwd()):
         take(cfg, run, ("data", "task", "num_labels", "seed"))
         with open_dict(cfg):
             cfg.student, cfg.teacher = {"path": str(run / "student")}, None

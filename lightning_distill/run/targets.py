@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,12 +73,17 @@ class Trust:
     folder: str | None = None
 
 
-# Of the command, and so of its process.
+# Of the command that is under way, and so of its process.
 _trust = Trust()
 
 
-def trust(added: Any = (), run: Path | None = None) -> None:
-    """Say what the user trusts, from here on.
+@contextmanager
+def trusting(added: Any = (), run: Path | None = None) -> Iterator[None]:
+    """What the user trusts in the meantime.
+
+    Args:
+        added: packages, modules or single objects by their dotted names.
+        run: the directory of a run that came from elsewhere, or may have.
 
     Raises:
         ValueError: if `allow_targets` is no list of dotted names.
@@ -90,7 +96,12 @@ def trust(added: Any = (), run: Path | None = None) -> None:
                 "`allow_targets` must be a list of packages, modules or names in them, as in "
                 f"allow_targets=[my_package], got {name!r}."
             )
+    before = _trust
     _trust = Trust(tuple(names), run, os.path.realpath(os.getcwd()))
+    try:
+        yield
+    finally:
+        _trust = before
 
 
 def _folder() -> str:

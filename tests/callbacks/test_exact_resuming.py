@@ -16,6 +16,7 @@ from lightning_distill.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_distill.callbacks.random_state import random_state, set_random_state
 from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.data.length_grouped import LengthGroupedBatches
+from lightning_distill.sealed import write_sealed
 
 ROWS, WIDTH, CLASSES = 23, 4, 3
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
@@ -312,7 +313,7 @@ def test_other_processes_are_said_to_be_inexact(tmp_path, caplog):
     path = tmp_path / "last.ckpt"
     saved = torch.load(path, weights_only=True)
     saved["exact_resuming"]["processes"] *= 2
-    torch.save(saved, path)
+    write_sealed(path, lambda file: torch.save(saved, file))
     run(tmp_path, resume=True)
     assert "was written by 2 processes, and 1 go on" in caplog.text
 
@@ -322,7 +323,7 @@ def test_a_checkpoint_of_an_older_version_goes_on_too(tmp_path):
     path = tmp_path / "last.ckpt"
     saved = torch.load(path, weights_only=True)
     del saved["exact_resuming"]
-    torch.save(saved, path)
+    write_sealed(path, lambda file: torch.save(saved, file))
     again, trainer, _ = run(tmp_path, resume=True)
     assert trainer.global_step == 24 and again.seen[0][:2] == (2, 0)
 

@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from faults.case import Case
+from faults.compared import at, check_words
 from faults.job import command, JOB
-from faults.runs import at, check_words
 
 TITLE = "Configurations that cannot be meant"
 SOFT = "criteria.soft_target"

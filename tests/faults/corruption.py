@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from faults.case import Case
+from faults.compared import check_equal, check_words, uncut, weights_in
 from faults.job import command, TINY, workplace
-from faults.runs import check_equal, check_words, uncut, weights_in
 
 TITLE = "A file that was changed: flipped bits, cut, zeros, garbage, swapped"
 FLIPS = {"last.ckpt": 500, "best": 280, "student": 80, "result.json": 100, "settings": 40}

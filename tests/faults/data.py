@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from faults.case import Case
+from faults.compared import at, check_words
 from faults.job import command, JOB, rows
-from faults.runs import at, check_words
 
 TITLE = "Rows that are wrong"
 HEAD = "text\tlabel\n"

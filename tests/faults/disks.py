@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from faults.case import Case
+from faults.compared import at, check_words, weights_in
 from faults.job import command, JOB
 from faults.moments import at_bytes, at_hook
-from faults.runs import at, check_words, weights_in
 
 TITLE = "Full, read-only and vanishing disks"
 

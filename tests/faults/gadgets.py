@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import yaml
 from faults.case import Case
+from faults.compared import uncut
 from faults.job import command, save_teacher, TINY
-from faults.runs import uncut
 
 TITLE = "Hostile pickles, targets of a configuration, a model with code"
 SCRIPT = "open('{marker}', 'w').close()"

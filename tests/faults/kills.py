@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from faults.case import Case
+from faults.compared import check_equal, gone_on, uncut
 from faults.job import command, JOB, on_two_ranks, STEPS, TINY
 from faults.moments import after, at_hook, some
-from faults.runs import check_equal, gone_on, uncut
 
 TITLE = "SIGKILL at a moment, resumed, compared with the uncut run"
 PLAIN = (*JOB, "+student.hidden_dropout_prob=0", "+student.attention_probs_dropout_prob=0")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 from faults.case import Case
+from faults.compared import at, check_words
 from faults.job import command, JOB, save_teacher, TINY, workplace
-from faults.runs import at, check_words
 from transformers import AutoTokenizer
 
 from lightning_distill.data.text.word_pieces import train_word_pieces

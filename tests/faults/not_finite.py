@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 from faults.case import Case
+from faults.compared import at, check_words
 from faults.job import command, JOB, on_two_ranks, STEPS
-from faults.runs import at, check_words
 from safetensors.torch import load_file
 
 TITLE = "NaN and infinity: student, teacher, gradient, weight, metric"

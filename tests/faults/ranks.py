@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from faults.case import Case
+from faults.compared import at
 from faults.job import JOB, on_two_ranks
 from faults.moments import at_hook, kill
-from faults.runs import at
 
 TITLE = "One of two processes dies, raises, exits or hangs"
 CAUSE = "a fault that was meant"

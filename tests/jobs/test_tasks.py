@@ -530,10 +530,10 @@ def test_each_srun_of_an_allocation_is_a_run(monkeypatch):
     monkeypatch.delenv("LIGHTNING_DISTILL_RUN_ID", raising=False)
     for name, value in (("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "2"), ("SLURM_STEP_ID", "0")):
         monkeypatch.setenv(name, value)
-    first = run_dir(None, "distill")
-    assert run_dir(None, "distill") == first
+    first = run_dir(None, "distill", _root_=OmegaConf.create())
+    assert run_dir(None, "distill", _root_=OmegaConf.create()) == first
     monkeypatch.setenv("SLURM_STEP_ID", "1")
-    assert run_dir(None, "distill") != first
+    assert run_dir(None, "distill", _root_=OmegaConf.create()) != first
 
 
 def test_a_callable_takes_out_what_is_compared(run, tmp_path):

@@ -107,8 +107,8 @@ def test_what_an_export_reads_of_a_run_makes_no_more_of_it(received, tmp_path):
 def test_what_is_typed_counts(received):
     node = {"x": {"_target_": "json.decoder.JSONDecoder"}}
     folder = received(extra=node)
-    cfg = prepare_run(OmegaConf.create({"resume": folder, "allow_targets": ["json"]}))
-    assert cfg.allow_targets == ["json"]
+    with open_run(OmegaConf.create({"resume": folder, "allow_targets": ["json"]})) as cfg:
+        assert cfg.allow_targets == ["json"]
 
 
 def test_a_resolver_makes_no_more_than_a_target_does(received, tmp_path):
@@ -126,8 +126,9 @@ def test_code_of_models_is_run_only_where_that_is_typed(received, asks):
     with pytest.raises(ValueError, match="trust_remote_code=true; what a file says"):
         prepare_run(OmegaConf.create(cfg))
     assert not remote_code.remote_code_is_trusted()
-    prepare_run(OmegaConf.create({**cfg, "trust_remote_code": True}))
-    assert remote_code.remote_code_is_trusted()
+    with open_run(OmegaConf.create({**cfg, "trust_remote_code": True})):
+        assert remote_code.remote_code_is_trusted()
+    assert not remote_code.remote_code_is_trusted()
 
 
 def test_a_configuration_that_would_expand_is_refused(received, tmp_path):
@@ -174,16 +175,17 @@ def with_code(tmp_path):
 def test_code_beside_a_model_is_neither_run_nor_asked_about(with_code, loading):
     path, mark = with_code
     # Before a run, what is unsaid is asked about by transformers.
-    remote_code.trust_remote_code(False)
-    with pytest.raises(ValueError, match=r"trust_remote_code="):
+    with (
+        remote_code.trusting_remote_code(False),
+        pytest.raises(ValueError, match=r"trust_remote_code="),
+    ):
         loading(path)
     assert not mark.exists()
 
 
 def test_code_beside_a_model_is_run_where_that_is_said(with_code):
     path, mark = with_code
-    remote_code.trust_remote_code(True)
     # It has no weights.
-    with pytest.raises((ValueError, OSError)):
+    with remote_code.trusting_remote_code(True), pytest.raises((ValueError, OSError)):
         load(path, None)
     assert mark.exists() and os.path.isdir(path)

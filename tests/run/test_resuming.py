@@ -177,6 +177,7 @@ def test_of_many_that_come_at_once_each_makes_a_folder_of_its_own(tmp_path):
 
 def test_a_run_keeps_its_folder_wherever_its_configuration_is_copied(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["lightning-distill"])
     root = OmegaConf.create({"dir": "${run_dir:null,distill}", "other": "${run_dir:null,distill}"})
     copied = root.copy()
     OmegaConf.copy_cache(root, copied)

@@ -55,7 +55,7 @@ def test_teacher_and_students_are_told(folder, monkeypatch):
     teacher.config.pad_token_id = None
     cut = build_student(config(student=node), data(), teacher)
     node = {"_target_": f"{__name__}.of_a_user", "path": folder}
-    loaded = build_student(config(student=node), data(), None)
+    loaded = build_student(config(student=node, data={"tokenizer": "given"}), data(), None)
     ids = torch.tensor([[7, 8, 9, PAD, PAD], [5, 6, 7, 8, 9], [4, PAD, PAD, PAD, PAD]])
     for model in (student, cut, loaded):
         assert pad_token(model) == PAD

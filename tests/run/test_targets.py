@@ -8,7 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightning_distill.run import targets
-from lightning_distill.run.targets import check_targets, find_job, find_target, instantiate, trust
+from lightning_distill.run.targets import (
+    check_targets,
+    find_job,
+    find_target,
+    instantiate,
+    trusting,
+)
 
 MARK = "import pathlib\npathlib.Path('mark').write_text('run')\n\n\ndef f(*_, **__):\n    pass\n"
 REFUSED = [
@@ -82,10 +88,10 @@ REFUSED = [
     "lightning_distill.jobs.OmegaConf.load",
     "lightning_distill.run.save.save_student",
     "lightning_distill.run.save.Path.write_text",
-    "lightning_distill.run.targets.trust",
+    "lightning_distill.run.targets.trusting",
     "lightning_distill.run.targets.importlib.import_module",
-    "lightning_distill.models.remote_code.trust_remote_code",
-    "lightning_distill.cache.shard.write_file",
+    "lightning_distill.models.remote_code.trusting_remote_code",
+    "lightning_distill.sealed.write_whole",
     "lightning_distill.data.load_tokenizer.load_tokenizer",
     "lightning_distill.main.main",
     "lightning_distill.criteria.Criterion.load_state_dict",
@@ -191,8 +197,8 @@ def test_to_find_out_imports_nothing_else(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"x\._target_=evil_package\.f may not be named"):
         check_targets({"x": {"_target_": "evil_package.f"}})
     assert "evil_package" not in sys.modules and not Path("mark").exists()
-    trust(["evil_package"])
-    check_targets({"x": {"_target_": "evil_package.f"}})
+    with trusting(["evil_package"]):
+        check_targets({"x": {"_target_": "evil_package.f"}})
     assert Path("mark").exists()
 
 
@@ -226,12 +232,14 @@ def test_a_file_that_came_with_a_run_is_not_the_users_own(run):
     names = [f"{'.'.join(file.with_suffix('').parts)}.Thing" for file in files]
     for name in names:
         find_target(name)
-    trust((), Path(run))
+    with trusting((), Path(run)):
+        for name in names:
+            with pytest.raises(ValueError, match="may not be named"):
+                find_target(name)
+        if top:
+            find_target("own.Thing")
     for name in names:
-        with pytest.raises(ValueError, match="may not be named"):
-            find_target(name)
-    if top:
-        find_target("own.Thing")
+        find_target(name)
 
 
 @pytest.mark.parametrize("name", ["datasets", "statistics", "profile", "tokenizers", "torchao"])
@@ -245,12 +253,14 @@ def test_a_file_that_has_a_librarys_name_is_told_so(name):
 @pytest.mark.parametrize("added", [[7], ["a b"], [".a"]])
 def test_what_is_added_is_a_list_of_names(added):
     with pytest.raises(ValueError, match=r"`allow_targets` must be a list.*\[my_package\]"):
-        trust(added)
+        trusting(added).__enter__()
 
 
 def test_a_part_of_a_package_can_be_added():
-    trust("json.decoder")
-    assert find_target("json.decoder.JSONDecoder").__name__ == "JSONDecoder"
-    for other in ("json.dumps", "json.encoder.JSONEncoder", "json.decoder.re.compile"):
-        with pytest.raises(ValueError, match="may not be named"):
-            find_target(other)
+    with trusting("json.decoder"):
+        assert find_target("json.decoder.JSONDecoder").__name__ == "JSONDecoder"
+        for other in ("json.dumps", "json.encoder.JSONEncoder", "json.decoder.re.compile"):
+            with pytest.raises(ValueError, match="may not be named"):
+                find_target(other)
+    with pytest.raises(ValueError, match="may not be named"):
+        find_target("json.decoder.JSONDecoder")
