@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
+from .hints import hint
+
 
 def report(error: Exception, directory: Path, name: str = "error.txt") -> None:
     """Say what was wrong, and leave the traceback in the run's directory.
@@ -108,4 +110,4 @@ def message_of_hydra(error: Exception) -> str:
         near = get_close_matches(name, known, n=3)
         listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."
         return f"There is no {name!r} in the group {group!r}. {listed}"
-    return text
+    return hint(text, sys.argv[1:]) or text

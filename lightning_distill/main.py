@@ -24,6 +24,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from .before_loading import check_before_loading
 from .error_message import message_of, message_of_hydra, report, show
 from .overrides import quoted, readable_by_hydra
 
@@ -158,6 +159,8 @@ def _run(cfg: DictConfig) -> Any:
     directory = Path(str(cfg.output_dir)).absolute()
     was_run = (directory / "config.yaml").is_file()
     try:
+        # Before what takes seconds to import.
+        check_before_loading(cfg)
         from .jobs import run
 
         with _sigterm_as_ctrl_c():

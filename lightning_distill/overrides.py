@@ -21,7 +21,8 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 # By the name of a job that may be given a run: the groups of which it takes any settings.
 MODELS = ("data", "teacher", "student", "criteria", "metrics")
 TAKEN = {"evaluate": ("data", "metrics"), "cache": MODELS, "inspect": MODELS}
-HOME = re.compile(r"(\+*[\w.@/]+=)(~(?:/[^,\[\]{}()'\"]*)?)")
+# `~` where a value begins, and what may follow it in a path.
+HOME = re.compile(r"(?<=[=\[,])~(?=/|,|\]|$)(/[^,\[\]{}()'\"]*)?")
 
 
 def quoted(key: str, value: object) -> str:
@@ -62,7 +63,7 @@ def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
             flags.append(word)
         else:
             overrides.append(word)
-    return [*flags, *_of_a_run([_at_home(word) for word in overrides])]
+    return [*flags, *_of_a_run([_as_text(_at_home(word)) for word in overrides])]
 
 
 def _of_a_run(overrides: list[str]) -> list[str]:
@@ -82,5 +83,29 @@ def _of_a_run(overrides: list[str]) -> list[str]:
 
 
 def _at_home(override: str) -> str:
-    found = HOME.fullmatch(override)
-    return override if found is None else found[1] + _quoted(home(found[2]))
+    return HOME.sub(lambda found: _quoted(home(found[0])), override)
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.lstrip("+").partition("=")[0]
+
+
+def unreadable(override: str) -> str | None:
+    """Why Hydra's grammar cannot read an override; `None` if it can."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        return str(error).splitlines()[0]
+    return "it has no key" if override.startswith("=") else None
+
+
+def _as_text(override: str) -> str:
+    """With its value quoted, where Hydra cannot read it and it can only be text."""
+    key, equals, value = override.partition("=")
+    if not (key and equals and value) or set(value) & set("[]{}(),\"'"):
+        return override
+    return f"{key}={_quoted(value)}" if unreadable(override) else override

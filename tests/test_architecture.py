@@ -28,18 +28,25 @@ ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 # Metrics ask the task which rows or tokens count, and in which type they get labels.
 ROOMS["metrics"] = {"models", "tasks"}
 ROOMS["students"] = {"models", "objective", "tasks"}
-ROOMS["data"] = ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
+ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
+ROOMS["data"] = {*ROOMS["callbacks"], "find_files"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks", "sealed"}
-ROOMS["overrides"] = ROOMS["error_message"] = set()
+ROOMS["overrides"] = ROOMS["find_files"] = set()
+ROOMS["hints"] = {"overrides"}
+ROOMS["error_message"] = {"hints"}
+ROOMS["check_values"] = {"overrides"}
+# Of the criteria only when they are tried.
+ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run", "error_message", "overrides"}
+ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
-CORE = sorted({*ROOMS} - {"run", "jobs", "main", "error_message"})
+COMMAND = {"main", "error_message", "hints", "overrides", "check_values", "before_loading"}
+CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
 
 
 def classes(path: Path) -> list[str]:

@@ -518,7 +518,7 @@ BAD = [
     (["monitor=val/acuracy"], "`monitor` must be one of val/accuracy"),
     (["mode=maximum"], "`mode` must be min or max"),
     (["metric_drop=percent"], "`metric_drop` must be relative or absolute"),
-    (["max_metric_drop=-1"], "`max_metric_drop` must not be negative"),
+    (["max_metric_drop=-1"], "max_metric_drop must not be negative"),
     (
         ["teacher.path=teachr"],
         "No tokenizer could be loaded from 'teachr'. Did you mean the folder teacher",
@@ -620,7 +620,7 @@ BAD = [
     (["teacher.dtype=fp8"], "`dtype` must be one of float32, bfloat16, float16, got 'fp8'"),
     (["data.length_bucketing=maybe"], "`length_bucketing` must be true or false, got 'maybe'"),
     (["data.label_names=bad"], "`label_names` must be a list of all labels"),
-    (["max_metric_drop=much"], "`max_metric_drop` must be a number, got 'much'"),
+    (["max_metric_drop=much"], "max_metric_drop must be a number, got 'much'"),
     (["trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
     (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches must be positive, got 0"),
     (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must not be negative, got -1"),

@@ -59,7 +59,7 @@ def test_home_is_home_in_every_key(key, monkeypatch):
     monkeypatch.setenv("HOME", "/home/a=b")
     (word,) = readable_by_hydra([f"{key}=~/x y"])
     assert OverridesParser.create().parse_override(word).value() == str(Path("/home/a=b/x y"))
-    assert readable_by_hydra([f"{key}=~x"]) == [f"{key}=~x"]
+    assert readable_by_hydra([f"{key}=~x"]) == [f"{key}='~x'"]
 
 
 @pytest.mark.parametrize(

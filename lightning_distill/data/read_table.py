@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,18 @@ def read_table(
     options: dict[str, Any] = {}
     if kind in (".csv", ".tsv"):
         # Everything is read as text: "none" and "007" are words like any other.
-        names = list(columns) if columns else _header(files[0])
+        form = _form(files[0], columns)
+        names = list(columns) if columns else _header(files[0], form)
         for file in files:
-            _check_cells(file, names, has_header=not columns)
-        # The index that pandas writes has no name, and the reader calls it by its place.
+            _check_cells(file, names, form, has_header=not columns)
+        # The index that pandas writes has no name.
         names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
         features = datasets.Features({name: datasets.Value("string") for name in names})
         options = {"features": features, "keep_default_na": False, "na_filter": False}
-        options["encoding"] = "utf-8-sig"
-        if kind == ".tsv":
-            options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
-        if columns:
-            options |= {"names": names, "header": None}
+        options |= {"encoding": "utf-8-sig", "sep": form["delimiter"]}
+        options |= {k: v for k, v in form.items() if k != "delimiter"}
+        # By these names, whatever blanks stand around them in the file.
+        options |= {"names": names, "header": None if columns else 0}
     with readable(files):
         return datasets.load_dataset(
             READERS[kind],
@@ -103,17 +104,34 @@ def suffix(file: str) -> str:
     return Path(file.removesuffix(".gz")).suffix.lower()
 
 
-def _cells(file: str) -> Iterator[list[str]]:
+def _form(file: str, columns: Sequence[str] | None) -> dict[str, Any]:
+    """How the cells of a file are told apart, as `csv` is told it.
+
+    Spreadsheets of half the world write `;` into what they call csv, and others a tab.
+    """
+    if suffix(file) == ".tsv":
+        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    # A header says how many columns there are; without one, more rows tell the marks apart.
+    rows = {
+        mark: list(islice(_cells(file, {"delimiter": mark}), 100 if columns else 1))
+        for mark in (",", ";", "\t")
+    }
+    fitting = [m for m in rows if columns and all(len(row) == len(columns) for row in rows[m])]
+    several = [m for m in rows if rows[m] and len(rows[m][0]) > 1]
+    mark = [*fitting, *several, ","][0]
+    first = rows[mark][0] if rows[mark] else []
+    # Whoever writes a blank behind each comma of the header does so in the rows as well.
+    blank = len(first) > 1 and all(cell.startswith(" ") for cell in first[1:])
+    return {"delimiter": mark, **({"skipinitialspace": True} if blank else {})}
+
+
+def _cells(file: str, form: dict[str, Any]) -> Iterator[list[str]]:
     """The cells of each line that is not blank."""
     opener = gzip.open if file.endswith(".gz") else open
     limit = csv.field_size_limit(sys.maxsize)
     try:
         with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
-            if suffix(file) == ".tsv":
-                rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            else:
-                rows = csv.reader(lines)
-            yield from filter(None, rows)
+            yield from filter(None, csv.reader(lines, **form))
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise ValueError(
             f"{file} cannot be read as {suffix(file)[1:]} in UTF-8: {error}. Save it as UTF-8."
@@ -122,9 +140,9 @@ def _cells(file: str) -> Iterator[list[str]]:
         csv.field_size_limit(limit)
 
 
-def _header(file: str) -> list[str]:
-    """The cells of a file's first line."""
-    columns = next(_cells(file), [])
+def _header(file: str, form: dict[str, Any]) -> list[str]:
+    """The cells of a file's first line, without the blanks around them."""
+    columns = [name.strip() for name in next(_cells(file, form), [])]
     if len(set(columns)) < len(columns):
         raise ValueError(
             f"The header of {file} names a column twice: {', '.join(columns)}. Rename one; if it "
@@ -133,10 +151,12 @@ def _header(file: str) -> list[str]:
     return columns
 
 
-def _check_cells(file: str, columns: list[str], has_header: bool) -> None:
+def _check_cells(file: str, columns: list[str], form: dict[str, Any], has_header: bool) -> None:
     """Refuse rows that would be read shifted, or with an empty cell that nobody wrote."""
     count = 0
-    for count, cells in enumerate(_cells(file), 1):
+    for count, cells in enumerate(_cells(file, form), 1):
+        if count == 1:
+            cells = [cell.strip() for cell in cells]
         if len(cells) != len(columns):
             whence = "its header" if has_header else "`columns`"
             raise ValueError(

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..run.directory import open_run
 from ..run.live_processes import explained_by_others
 from ..run.targets import find_job
+from ..run.trainer import check_training
 from .cache import cache
 from .distill import distill
 from .evaluate import evaluate
@@ -31,4 +32,5 @@ def run(cfg: DictConfig) -> Any:
         options: Any = OmegaConf.to_container(cfg.job, resolve=True)
         if not isinstance(options, dict) or "_target_" not in options:
             raise ValueError("`job` must name a function by `_target_`, as in job=distill.")
+        check_training(cfg)
         return find_job(options.pop("_target_"))(cfg, **options)

@@ -9,10 +9,10 @@ import lightning as L
 from omegaconf import DictConfig
 from torch import nn
 
+from ..check_values import check_number
 from ..data.data import check_cacheable
 from ..models.source import Source
 from ..run.cached_teacher import newest_cache
-from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
 from ..run.every_row import check_keyed, every_row
 from ..run.metrics import build_metrics, without_agreement

@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from ..objective.objective import Objective
 from ..run.budget import same_budget
-from ..run.check_values import check_number
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_labels, labelled_rows, on_labels
 from ..run.learning_rate import settle_training
@@ -38,7 +37,6 @@ def distill(cfg: DictConfig) -> float:
     `report.md` and `report.json`, and the curves into `curves.png`.
     """
     directory = Path(str(cfg.output_dir))
-    _check_drop(cfg)
     if cfg.teacher is None:
         without_agreement(cfg)
     data = build_data(cfg)
@@ -113,9 +111,3 @@ def _check_teacher(cfg: DictConfig, objective: Objective) -> None:
             "teacher=pretrained teacher.path=DIR, or only terms without, as in "
             "criteria=[hard_label]."
         )
-
-
-def _check_drop(cfg: DictConfig) -> None:
-    if cfg.metric_drop not in ("relative", "absolute"):
-        raise ValueError(f"`metric_drop` must be relative or absolute, got {cfg.metric_drop!r}.")
-    check_number("`max_metric_drop`", cfg.max_metric_drop, least=0)

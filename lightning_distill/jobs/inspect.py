@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn, Tensor
 
+from ..check_values import check_number
 from ..models.capture import capture
 from ..models.source import Source
 from ..models.submodules import submodules
 from ..objective.layer_mapping import pair_layers
 from ..run.cached_teacher import teacher_weights
-from ..run.check_values import check_number
 from ..run.data import build_data
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective

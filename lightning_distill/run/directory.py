@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..cache.lock import FolderLock
+from ..check_values import check_values
 from ..models.remote_code import trusting_remote_code
-from .check_values import check_values
 from .newest_run import runs_in
 from .of_run import follow_run, run_named_by
 from .processes import warn_of_processes

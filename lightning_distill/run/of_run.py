@@ -11,13 +11,12 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ..overrides import quoted
+from ..overrides import key_of, quoted
 from .newest_run import newest_run
 from .read_config import read_config
 from .resuming import CONFIG, go_to, record_of
 from .stage import say
 from .tokenizers import FILES as TOKENIZER
-from .typed import key_of
 
 # What a measurement is made of.
 MEASURED = ("data", "task", "num_labels", "seed", "metrics", "monitor", "mode")

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from ..check_values import check_number
 from ..data.cache_folder import cache_folder
 from ..data.data import check_keeps_teacher, DataFacts
 from ..metrics.traits import needs_teacher
@@ -25,7 +26,6 @@ from ..tasks import Task
 from ..teachers import pretrained
 from ..training.module import DistillationModule
 from .call import call, known
-from .check_values import check_number
 from .data import check_lengths
 from .metrics import build_metrics, watching
 from .one_at_a_time import one_at_a_time

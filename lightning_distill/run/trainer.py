@@ -1,6 +1,8 @@
 """Trainer, module and optimizer of a run."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ..training.module import DistillationModule
 from ..training.scheduling import Scheduling
 from .call import group
 from .live_processes import LiveProcesses
-from .targets import instantiate
+from .targets import find_target, instantiate
 from .task import task_in
 
 
@@ -81,6 +83,33 @@ def _instantiated(cfg: DictConfig, options: dict[str, Any]) -> L.Trainer:
             f"{' '.join(where)} does not work here: {error.__cause__} "
             "trainer.accelerator=auto trainer.devices=1 takes what this machine has."
         ) from error
+
+
+def check_training(cfg: DictConfig) -> None:
+    """Refuse settings that the trainer, the optimizer or the scheduler does not take.
+
+    Raises:
+        ValueError: naming the setting, and those that there are.
+    """
+    _check_taken("trainer", cfg.trainer)
+    process_count(cfg)
+    for name in ("optimizer", "scheduler"):
+        if cfg.get(name) is not None:
+            _check_taken(name, cfg[name], ("interval", "frequency", "monitor"))
+
+
+def _check_taken(name: str, node: Any, more: Sequence[str] = ()) -> None:
+    """Compare the settings of a node with the arguments of what it makes."""
+    taken = inspect.signature(find_target(node.get("_target_"), f"{name}._target_")).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for key in node:
+        if not str(key).startswith("_") and key not in taken and key not in more:
+            near = get_close_matches(str(key), [*taken], n=3)
+            raise ValueError(
+                f"{name}.{key} is no argument of {node.get('_target_')}, which takes "
+                f"{', '.join(near or taken)}."
+            )
 
 
 def optimization(cfg: DictConfig) -> dict[str, Any]:

@@ -6,13 +6,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ..overrides import key_of
+
 # Keys that say whose code is run. They count where they are typed, beside `resume` too.
 ALLOW, REMOTE_CODE = TRUSTS = ("allow_targets", "trust_remote_code")
-
-
-def key_of(override: str) -> str:
-    """The key that an override sets."""
-    return override.lstrip("+").partition("=")[0]
 
 
 def typed(cfg: DictConfig, key: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from ..find_files import Files, find_files
+from ...find_files import Files, find_files
 from ..read_table import rows_of, suffix
 from .chat_tokens import ChatEncoder
 from .language_model import LanguageModelData

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from ..find_files import Files, find_files
+from ...find_files import Files, find_files
 from ..read_table import READERS, rows_of, suffix
 from .language_model import LanguageModelData
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from ..find_files import Files, find_files
+from ...find_files import Files, find_files
 from ..read_table import read_table, READERS, suffix
 from .text import TextDataModule
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ...find_files import Files, find_files
 from ...tasks import Task, TokenClassification
-from ..find_files import Files, find_files
 from ..ragged import Ragged
 from ..read_table import read_table, suffix
 from ..tokens import kept_tokens, LEAST, texts_fingerprint

@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from lightning_distill.data import TextFiles
+from lightning_distill.data.read_table import read_table
 
 ROWS = [
     {"text": "none", "label": "good"},
@@ -161,3 +162,29 @@ def test_a_file_that_pandas_wrote_with_its_index_is_read(tmp_path, kind, place):
     read = TextFiles(str(path)).load()["train"]
     assert read["text"] == [f"word {i}" for i in range(20)]
     assert read["label"] == ["ab"[i % 2] for i in range(20)]
+
+
+FORMS = {
+    "semicolons": "text;label\n{a, b};x\nc d;y\n",
+    "tabs": "text\tlabel\n{a, b}\tx\nc d\ty\n",
+    "blanks around names": 'text  , label \n"{a, b}",x\nc d,y\n',
+    "blanks behind commas": 'text, label\n"{a, b}", x\nc d, y\n',
+    "index and semicolons": ";text;label\n0;{a, b};x\n1;c d;y\n",
+    "quoted semicolons": 'text;label\n"{a, b}";"x"\n"c d";"y"\n',
+    "a semicolon in a text": 'text,label\n"{a, b}",x\nc d,y\n',
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_csv_files_as_spreadsheets_write_them_are_read(tmp_path, form):
+    inner = "a; b" if "in a text" in form else "a, b"
+    path = tmp_path / "train.csv"
+    path.write_text(FORMS[form].replace("{a, b}", inner))
+    read = read_table([str(path)])
+    assert list(read["text"]) == [inner, "c d"] and list(read["label"]) == ["x", "y"]
+
+
+def test_a_file_without_a_header_may_have_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("a, b;x\nc d;y\n")
+    read = read_table([str(tmp_path / "a.csv")], columns=["text", "label"])
+    assert list(read["text"]) == ["a, b", "c d"] and list(read["label"]) == ["x", "y"]

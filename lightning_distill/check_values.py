@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
+from .overrides import home
+
 # Arguments of `check_number`. What a class of the configuration checks by itself is not here.
 NUMBERS: dict[str, dict[str, Any]] = {
     "seed": {"whole": True, "least": 0, "most": 2**32 - 1, "required": True},
@@ -17,12 +19,15 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "trainer.log_every_n_steps": {"whole": True, "least": 1},
     "trainer.gradient_clip_val": {"least": 0},
     "trainer.limit_train_batches": {"above": 0},
+    "trainer.check_val_every_n_epoch": {"whole": True, "least": 1},
+    "max_metric_drop": {"least": 0},
     "optimizer.lr": {"above": 0},
     "optimizer.weight_decay": {"least": 0},
     "callbacks.early_stopping.patience": {"whole": True, "least": 0},
     "callbacks.early_stopping.min_delta": {"least": 0},
     "callbacks.weight_average.decay": {"least": 0, "most": 1},
 }
+CHOICES = {"mode": ("min", "max"), "metric_drop": ("relative", "absolute")}
 BOOLEANS = (
     "baseline",
     "compile",
@@ -54,7 +59,7 @@ def check_values(cfg: DictConfig) -> None:
     """Refuse at once what would fail only when a teacher is trained already.
 
     A group that was left out, as in `~teacher`, is null afterwards, and so is a teacher that the
-    job does without.
+    job does without; `~/` at the beginning of a text is the user's home.
 
     Raises:
         ValueError: naming the value, what it must be and what it is.
@@ -69,8 +74,16 @@ def check_values(cfg: DictConfig) -> None:
     if _needs_no_teacher(cfg):
         # Neither its tokenizer shall be chosen, nor shall a job that reads this run ask for it.
         cfg.teacher = None
-    _drop_settings_of_others(cfg)
+    _go_home(cfg)
+    drop_settings_of_others(cfg)
     _check_interpolations(cfg)
+    for name, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, name)
+        if name == "mode" and _job(cfg) == "cache":
+            # Of this job it is write or verify.
+            continue
+        if value is not None and value not in choices:
+            raise ValueError(f"`{name}` must be {' or '.join(choices)}, got {value!r}.")
     _check_required(cfg)
     for name, limits in NUMBERS.items():
         check_number(name, OmegaConf.select(cfg, name), **limits)
@@ -133,14 +146,26 @@ def check_number(
         raise ValueError(f"{name} must be at most {most}, got {value}.")
 
 
-def _drop_settings_of_others(cfg: DictConfig) -> None:
+def _go_home(node: Any) -> None:
+    """Put the user's home in the place of a first `~`, wherever a path may stand."""
+    for key in list(node) if OmegaConf.is_dict(node) else range(len(node)):
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if OmegaConf.is_config(value):
+            _go_home(value)
+        elif isinstance(value, str) and home(value) != value:
+            node[key] = home(value)
+
+
+def drop_settings_of_others(cfg: DictConfig) -> None:
     """Leave out what an experiment sets of its criteria where others were chosen.
 
     What a user sets of a criterion that is not chosen is refused.
     """
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     typed = {name for o in given if (name := _criterion(o)) is not None}
-    for name, node in list((cfg.criteria or {}).items()):
+    for name, node in list((cfg.get("criteria") or {}).items()):
         if not OmegaConf.is_dict(node) or "_target_" in node:
             continue
         if name in typed:

@@ -47,7 +47,7 @@ def find_files(split: str, given: Files, folders: bool = False) -> list[str]:
         if not path.is_file():
             around = [p.name for p in path.parent.glob("*") if p.is_file()]
             near = get_close_matches(path.name, around, n=3, cutoff=0.4) or sorted(around)[:3]
-            listed = f" {path.parent} has: {', '.join(near)}." if near else ""
+            listed = f" The folder {path.parent} has {', '.join(near)}." if near else ""
             raise FileNotFoundError(f"There is no file {name} (data.{split}).{listed}")
         found.append(str(path))
     if not found:

@@ -1,0 +1,278 @@
+"""What can be found wrong in a configuration before anything is loaded: data, models, libraries.
+
+Lightning and transformers take seconds to import. What needs neither is looked at here, so that a
+mistyped value is refused at once; who makes the objects checks them again.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from .check_values import check_number, check_values, drop_settings_of_others
+from .find_files import find_files
+from .hints import packaged_keys
+from .overrides import key_of
+
+# As Lightning names them; tests compare.
+PRECISIONS = (
+    *("transformer-engine", "transformer-engine-float16", "16-true", "16-mixed", "bf16-true"),
+    *("bf16-mixed", "32-true", "64-true", "64", "32", "16", "bf16"),
+)
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+STRATEGIES = (
+    *("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "fsdp_cpu_offload"),
+    *(
+        f"{name}_find_unused_parameters_{value}"
+        for name in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+        for value in ("false", "true")
+    ),
+    *("deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload"),
+    *("deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
+    *("single_device", "single_xla", "xla_debug", "xla", "single_tpu"),
+)
+# Data modules whose splits are files.
+OF_FILES = ("TextFiles", "TokenFiles", "TextCorpus", "ChatFiles")
+# Whole numbers of all of them, and the least that any takes.
+LEAST = {
+    **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
+    **{"tokens_per_batch": 1, "labelled_rows": 0, "num_workers": 0, "packages": 1},
+}
+CRITERIA = "lightning_distill.criteria"
+
+
+def check_before_loading(cfg: DictConfig) -> None:
+    """Refuse what is wrong with a new run and needs no library but torch to be found out.
+
+    Args:
+        cfg: the configuration as it was composed; it stays as it is.
+
+    Raises:
+        FileNotFoundError: for a file or folder that is not there.
+        ValueError: naming the key, what it must be and what it is.
+    """
+    check_keys_are_read(cfg)
+    if OmegaConf.select(cfg, "resume") is not None or _takes_of_a_run(cfg):
+        # The configuration of that run counts.
+        return
+    cfg = cfg.copy()
+    drop_settings_of_others(cfg)
+    # What they refer to, as the kind of labels, is known when torch and the task are.
+    criteria = cfg.get("criteria")
+    OmegaConf.update(cfg, "criteria", None, force_add=True)
+    check_values(cfg)
+    _check_trainer(cfg)
+    _check_data(cfg)
+    _check_models(cfg)
+    _check_files(cfg)
+    _check_terms(criteria)
+
+
+def check_keys_are_read(cfg: DictConfig) -> None:
+    """Refuse a key at the top that was added with `+` and that nothing reads.
+
+    Raises:
+        ValueError: naming the nearest keys.
+    """
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    added = [key_of(override) for override in typed if override.startswith("+")]
+    for name in added:
+        if not re.fullmatch(r"\w+", name) or OmegaConf.is_dict(OmegaConf.select(cfg, name)):
+            continue
+        others = [str(key) for key in cfg if key != name]
+        # Others may refer to it.
+        text = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, others))
+        packaged = packaged_keys()
+        if name not in packaged and not re.search(rf"\$\{{\s*{name}\b", text):
+            near = get_close_matches(name, packaged, n=3)
+            listed = f"Nearest: {', '.join(near)}." if near else f"Keys: {', '.join(packaged)}."
+            raise ValueError(f"Nothing reads the key {name!r}. {listed}")
+
+
+def _takes_of_a_run(cfg: DictConfig) -> bool:
+    job = OmegaConf.select(cfg, "job._target_", default="")
+    return str(job).endswith(("evaluate", "export")) or (
+        OmegaConf.select(cfg, "job.run") is not None
+    )
+
+
+def _check_trainer(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    if not str(trainer.get("_target_", "")).startswith("lightning."):
+        return
+    _check_choice("trainer.precision", trainer.get("precision"), PRECISIONS)
+    _check_choice("trainer.accelerator", trainer.get("accelerator"), ACCELERATORS)
+    _check_choice("trainer.strategy", trainer.get("strategy"), STRATEGIES)
+    devices = trainer.get("devices")
+    for device in devices if OmegaConf.is_list(devices) else [devices]:
+        text = str(device)
+        if device is None or re.fullmatch(r"auto|-1|[0-9]+(,[0-9]*)*", text):
+            continue
+        raise ValueError(
+            f"trainer.devices must be a number of devices, their indices as in [0,1], -1 for all, "
+            f"or auto, got {text}."
+        )
+    if not OmegaConf.is_list(devices) and str(devices) == "0":
+        raise ValueError("trainer.devices must be at least 1, or -1 for all, got 0.")
+    check_number("trainer.num_nodes", trainer.get("num_nodes"), whole=True, least=1)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value is None or OmegaConf.is_config(value) or str(value) in choices:
+        return
+    near = get_close_matches(str(value), choices, n=3)
+    listed = f"Nearest: {', '.join(near)}." if near else f"Choose one of {', '.join(choices)}."
+    raise ValueError(f"{name} must be one that Lightning knows, got {value!r}. {listed}")
+
+
+def _check_data(cfg: DictConfig) -> None:
+    if not str(cfg.data.get("_target_")).startswith("lightning_distill.data."):
+        return
+    for name, least in LEAST.items():
+        check_number(f"data.{name}", cfg.data.get(name), whole=True, least=least)
+    fraction = cfg.data.get("validation_fraction")
+    check_number("data.validation_fraction", fraction, above=0, most=1)
+
+
+def _check_models(cfg: DictConfig) -> None:
+    for role in ("teacher", "student"):
+        node = cfg.get(role)
+        target = "" if node is None else str(node.get("_target_"))
+        if not target.startswith("lightning_distill."):
+            continue
+        if node.get("path") is not None and target.endswith((".pretrained", ".lora_student")):
+            check_model_path(f"{role}.path", str(node.path))
+        if target.endswith(".from_config"):
+            _check_sizes(role, node)
+
+
+def _check_sizes(role: str, node: DictConfig) -> None:
+    for name in ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"):
+        check_number(f"{role}.{name}", node.get(name), whole=True, least=1)
+    for name in ("num_hidden_layers", "max_position_embeddings"):
+        check_number(f"{role}.{name}", node.get(name), whole=True, least=0)
+    width, heads = node.get("hidden_size"), node.get("num_attention_heads")
+    if width and heads and node.get("head_dim") is None and width % heads:
+        raise ValueError(
+            f"{role}.hidden_size={width} must be a multiple of {role}.num_attention_heads={heads}."
+        )
+
+
+def check_model_path(name: str, path: str) -> None:
+    """Refuse a path that is no model's folder and cannot be a name on the Hugging Face hub.
+
+    Raises:
+        FileNotFoundError: naming the key.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise FileNotFoundError(
+            f"{name}={path} is a file; name the folder that save_pretrained wrote."
+        )
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if local or (folder.parent.is_dir() and path.count("/") == 1):
+        raise FileNotFoundError(f"There is no folder {path} ({name}).{_near(folder)}")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(path, "config.json")
+        except HFValidationError:
+            found = None
+        if not isinstance(found, str):
+            raise FileNotFoundError(
+                f"{name}={path} is neither a folder here nor a model in the cache of the Hugging "
+                f"Face hub, and HF_HUB_OFFLINE forbids to download it.{_near(folder)}"
+            )
+
+
+def _near(folder: Path) -> str:
+    if not folder.parent.is_dir():
+        return ""
+    known = [p.name for p in folder.parent.iterdir() if p.is_dir()]
+    near = get_close_matches(folder.name, known, n=3, cutoff=0.4)
+    return f" Nearest: {', '.join(str(folder.parent / name) for name in near)}." if near else ""
+
+
+def _check_files(cfg: DictConfig) -> None:
+    target = str(cfg.data.get("_target_"))
+    if not target.startswith("lightning_distill.data.") or not target.endswith(OF_FILES):
+        return
+    for split in ("train", "validation", "test"):
+        given = cfg.data.get(split)
+        if isinstance(given, str) or OmegaConf.is_list(given):
+            # Where a class takes no folder it says so itself.
+            find_files(split, given, folders=True)
+
+
+def _check_terms(criteria: Any) -> None:
+    nodes = {k: node for k, node in (criteria or {}).items() if OmegaConf.is_dict(node)}
+    for name, node in nodes.items():
+        weight = _plain(node, "weight")
+        if weight is not None and not isinstance(weight, dict):
+            check_number(f"criteria.{name}.weight", weight, least=0)
+    for name, node in nodes.items():
+        for key in ("criterion", "temperature"):
+            if OmegaConf.is_dict(OmegaConf.select(node, key)):
+                _try_criterion(f"criteria.{name}.{key}", node[key])
+
+
+def _plain(node: DictConfig, key: str) -> Any:
+    """A value that refers to no other; `None` for one that does."""
+    # `in` would follow a reference.
+    if key not in [*node] or OmegaConf.is_interpolation(node, key):
+        return None
+    value = None if OmegaConf.is_missing(node, key) else node[key]
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _try_criterion(where: str, node: DictConfig) -> None:
+    """Make one of ours with the values that stand there, as far as they refer to no others."""
+    room, _, kind = str(node.get("_target_")).rpartition(".")
+    if room != CRITERIA:
+        return
+    cls = getattr(import_module(CRITERIA), kind, None)
+    if not isinstance(cls, type):
+        # Whoever makes it says what there is.
+        return
+    given = {str(k): _plain(node, str(k)) for k in node if not str(k).startswith("_")}
+    refer = [k for k in given if OmegaConf.is_interpolation(node, k)]
+    if any(_is_made(value) for value in given.values()):
+        return
+    taken = inspect.signature(cls).parameters
+    unknown = [key for key in given if key not in taken]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        near = get_close_matches(unknown[0], [*taken], n=3)
+        listed = ", ".join(near or taken) or "nothing"
+        raise ValueError(f"{kind} takes no {unknown[0]!r}. It takes {listed}. (in {where})")
+    needed = [n for n, p in taken.items() if p.default is p.empty and n not in given]
+    if needed or any(taken[k].default is inspect.Parameter.empty for k in refer if k in taken):
+        return
+    try:
+        cls(**{k: v for k, v in given.items() if k not in refer})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{error} (in {where})") from error
+
+
+def _is_made(value: Any) -> bool:
+    """Whether an object is made by `_target_` anywhere in a value."""
+    return any(key == "_target_" for key in _keys(value))
+
+
+def _keys(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
