@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.figure
+from lightning.pytorch.utilities import rank_zero_only
 from processes import forked, free_port
 from tiny import bert
 
@@ -193,6 +194,8 @@ def _type(arguments, fault, folder, environment, files):
     os.environ.pop("HYDRA_FULL_ERROR", None)
     os.environ.setdefault("LIGHTNING_DISTILL_CACHE", os.path.join(folder, "cache"))
     os.environ |= {"OMP_NUM_THREADS": "1", **environment}
+    # Lightning reads it when it is imported, which was before.
+    rank_zero_only.rank = int(os.environ.get("RANK", 0))
     sys.argv = ["lightning-distill", *arguments]
     # Nobody looks at the curves, which take longer than all the rest.
     matplotlib.figure.Figure.savefig = _undrawn
