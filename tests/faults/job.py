@@ -18,8 +18,9 @@ from pathlib import Path
 import matplotlib.figure
 from lightning.pytorch.utilities import rank_zero_only
 from processes import forked, free_port
-from tiny import bert
+from tiny import bert, gpt2
 
+from lightning_distill.data.language.byte_pairs import train_byte_pairs
 from lightning_distill.data.text.word_pieces import train_word_pieces
 
 WORDS = {"bad": ["poor", "awful", "sad", "dull"], "good": ["fine", "great", "happy", "bright"]}
@@ -32,6 +33,10 @@ TEACHER = ["teacher=pretrained", "teacher.path=teacher"]
 TINY = [*DATA, *STUDENT, *TRAINER]
 JOB = [*TINY, *TEACHER]
 STEPS = 4  # of an epoch
+LANGUAGE = ["experiment=lm", "teacher.path=writer", "student=causal_lm", "student.hidden_size=16"]
+LANGUAGE += ["student.head_dim=4", "student.num_hidden_layers=1", "student.intermediate_size=16"]
+LANGUAGE += ["data.train=texts.txt", "data.validation=dev.txt", "data.document=line"]
+LANGUAGE += ["data.max_length=24", "metrics=[perplexity,agreement]", *TRAINER]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,20 @@ def workplace() -> Path:
         write_rows(folder / f"{name}.tsv", rows(count, seed))
     tokenizer = train_word_pieces([text for text, _ in rows(8 * STEPS, 0)], 200, 32)
     save_teacher(folder / "teacher", tokenizer)
+    _save_writer(folder)
     return folder
+
+
+def _save_writer(folder: Path) -> None:
+    """A causal language model that is a teacher, and texts."""
+    for seed, (name, count) in enumerate((("texts", 40), ("dev", 12))):
+        told = [f"{text} was {label}" for text, label in rows(count, 10 + seed)]
+        (folder / f"{name}.txt").write_text("\n".join(told))
+    tokenizer = train_byte_pairs((folder / "texts.txt").read_text().splitlines(), 280, 32)
+    model = gpt2(2, 16, len(tokenizer))
+    model.config.bos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder / "writer")
+    tokenizer.save_pretrained(folder / "writer")
 
 
 def save_teacher(folder: Path, tokenizer, **changes):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from faults.case import Case
 from faults.compared import check_equal, gone_on, uncut
-from faults.job import command, JOB, on_two_ranks, STEPS, TINY
+from faults.job import command, JOB, LANGUAGE, on_two_ranks, STEPS, TINY
 from faults.moments import after, at_hook, some
 
 TITLE = "SIGKILL at a moment, resumed, compared with the uncut run"
@@ -17,6 +17,10 @@ OWN_TEACHER = (*TINY, "teacher.model.hidden_size=16", "teacher.model.num_hidden_
 OWN_TEACHER += ("teacher.max_epochs=2", "teacher.model.num_attention_heads=2")
 AVERAGED = (*JOB, "callbacks=[best_checkpoint,last_checkpoint,finite_loss,weight_average]")
 LOGIT_STEPS = (*JOB, "optimizer=dot")
+ON_POLICY = (*LANGUAGE, "module=on_policy", "module.prompt_tokens=4", "module.max_new_tokens=4")
+ON_POLICY += ("module.student_fraction=0.7", "module.replay_size=8", "module.replay_fraction=0.5")
+ON_POLICY += ("data.packing=false", "baseline=false")
+STREAM = (*LANGUAGE, "data.streaming=true", "data.shuffle_rows=8", "trainer.max_steps=6")
 
 
 def cut(folder: Path, arguments: tuple[str, ...], *faults, ranks: int = 1) -> None:
@@ -78,6 +82,12 @@ def cases() -> list[Case]:
         fault = partial(at_hook, "on_train_batch_end", n)
         add(f"weight average, step {n}", AVERAGED, fault)
         add(f"optimizer=dot, step {n}", LOGIT_STEPS, fault)
+    for n in (2, 4, 7):
+        fault = partial(at_hook, "on_train_batch_end", n)
+        add(f"on-policy, step {n}", ON_POLICY, fault)
+    for n in (1, 3, 5, 9):
+        fault = partial(at_hook, "on_train_batch_end", n)
+        add(f"a stream of texts, step {n}", STREAM, fault)
     for n in range(8):
         add(f"at a random moment {n}", tuple(JOB), partial(after, some(n, 0.3, 2.5)))
     for n in (2, 5, 10):
