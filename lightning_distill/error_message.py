@@ -22,20 +22,22 @@ def report(error: Exception, directory: Path, name: str = "error.txt") -> None:
     """
     # First of all: what follows may fail, as on a full disk.
     show(f"lightning-distill: error: {message_of(error)}")
-    where = leave("".join(traceback.format_exception(error)), directory / name)
-    show(f"({where})")
+    path = directory / name
+    left = leave("".join(traceback.format_exception(error)), path)
+    where = f"Python's traceback is in {path}; HYDRA_FULL_ERROR=1 prints it."
+    show(f"({where if left else NOWHERE})")
 
 
-def leave(text: str, path: Path) -> str:
-    """Add a traceback to a file, if that can be written; returns where to find it."""
+def leave(text: str, path: Path) -> bool:
+    """Add a traceback to a file; returns whether that can be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Of several processes the first knows the cause, and the others what followed from it.
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError:
-        return "HYDRA_FULL_ERROR=1 prints Python's traceback."
-    return f"Python's traceback is in {path}; HYDRA_FULL_ERROR=1 prints it."
+        return False
+    return True
 
 
 def show(text: str) -> None:
@@ -80,6 +82,8 @@ def _unwritable(error: OSError) -> str:
         "all runs set LIGHTNING_DISTILL_CACHE, and for data sets HF_HOME."
     )
 
+
+NOWHERE = "HYDRA_FULL_ERROR=1 prints Python's traceback."
 
 # What to type where a group was set to null, which Hydra does not know.
 INSTEAD_OF_NULL = {

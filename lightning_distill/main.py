@@ -5,16 +5,18 @@ Nothing here imports torch before a job runs, so that `--help` and completion st
 
 import os
 import sys
+from contextlib import contextmanager, suppress
 
-if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
-    # `python -m` puts the folder where it is typed in front of all libraries.
-    del sys.path[0]
+if __name__ == "__main__":
+    # `python -m` puts the folder where it is typed in front of all libraries. It may be gone.
+    with suppress(FileNotFoundError):
+        if sys.path[0] in ("", os.getcwd()):
+            del sys.path[0]
 
 import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -25,7 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .before_loading import check_before_loading
-from .error_message import message_of, message_of_hydra, report, show
+from .error_message import message_of, message_of_hydra, NOWHERE, report, show
 from .overrides import quoted, readable_by_hydra
 
 log = logging.getLogger("lightning_distill")
@@ -268,6 +270,11 @@ def _unset_full_error() -> bool:
 
 def main() -> None:
     """Entry point of the command."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        show("lightning-distill: error: The folder where this is typed is gone: cd to another one.")
+        sys.exit(1)
     # Processes that a job starts get the same words again.
     sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":
@@ -284,7 +291,7 @@ def main() -> None:
     except Exception as error:
         # Nothing has begun, so that there is no directory to leave the traceback in.
         show(f"lightning-distill: error: {message_of_hydra(error)}")
-        show("(HYDRA_FULL_ERROR=1 prints Python's traceback.)")
+        show(f"({NOWHERE})")
         sys.exit(1)
     finally:
         _unset_full_error()

@@ -87,4 +87,4 @@ def test_a_callback_is_switched_off_by_null():
 
     cfg = config("callbacks.progress_bar=null", "monitor=val/accuracy", "mode=max")
     names = [type(c).__name__ for c in build_trainer(cfg, Path("out")).callbacks]
-    assert "RichProgressBar" not in names and "FiniteLoss" in names
+    assert "ProgressBar" not in names and "FiniteLoss" in names

@@ -6,6 +6,7 @@ from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
 from .graceful_stop import GracefulStop
 from .last_checkpoint import LastCheckpoint
+from .progress_bar import ProgressBar
 from .sealed_checkpoints import SealedCheckpointIO
 from .step_profile import StepProfile, StepTimes
 
@@ -16,6 +17,7 @@ __all__ = [
     "FiniteLoss",
     "GracefulStop",
     "LastCheckpoint",
+    "ProgressBar",
     "SealedCheckpointIO",
     "StepProfile",
     "StepTimes",

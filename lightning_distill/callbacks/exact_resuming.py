@@ -32,7 +32,8 @@ class ExactResuming(L.Callback):
 
     Lightning has no public way for the place of a loop: this file reads and sets its counters
     (`checkpoint["loops"]`, `fit_loop.epoch_loop.restarting`, `fit_loop.on_iteration_done`,
-    `fit_loop._data_fetcher`), and `tests/callbacks/test_exact_resuming.py` fails if they change.
+    `fit_loop._data_fetcher`, `fit_loop.epoch_loop._should_check_val_fx` and
+    `_batches_that_stepped`), and `tests/callbacks/test_exact_resuming.py` fails if they change.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class ExactResuming(L.Callback):
         loop = trainer.fit_loop
         if found["batches"]:
             self._at_iterator = found["at_iterator"]
+            _count_step(trainer, found)
             self._skip(trainer, found)
         else:
             # The epoch is over: all that follows is as in a run that was not cut off.
@@ -108,16 +110,13 @@ class ExactResuming(L.Callback):
         progress = loop["epoch_loop.batch_progress"]
         last, total = progress["is_last_batch"], progress["total"]
         validated = total["completed"] == total["processed"]
-        if batches and validated and not last and batches % trainer.accumulate_grad_batches == 0:
-            # Lightning counts this step, for loggers, only where the checkpoint is one that was
-            # written before a validation.
-            loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
         kept = checkpoint.get(KEY)
         own = None if kept is None else _of_this_process(kept["processes"], trainer)
         self._loaded = {
             "epoch": epochs["current"]["completed"],
             "batches": batches,
             "last": last,
+            "validated": validated,
             "loaders": loop["state_dict"].get("combined_loader") or [],
             "logged": {} if kept is None else kept["logged"],
             "should_stop": kept is not None and kept["should_stop"],
@@ -159,6 +158,20 @@ class ExactResuming(L.Callback):
             next(fetcher)
         # Lightning adds them itself, for loaders that it takes to go on by themselves.
         fetcher.fetched -= batches
+
+
+def _count_step(trainer: L.Trainer, found: dict[str, Any]) -> None:
+    """Count the step of a checkpoint within an epoch, for loggers, where Lightning does not.
+
+    It does so where the checkpoint was written before a validation, and where a validation is due
+    that it leaves out because it is done.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    ends_a_step = found["batches"] % trainer.accumulate_grad_batches == 0
+    if not found["validated"] or found["last"] or not ends_a_step:
+        return
+    if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        loop._batches_that_stepped += 1
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

@@ -44,8 +44,12 @@ class EvenlySpaced(Callback):
         self.validations, self.steps = validations, steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is due before a batch: a run that goes on would validate once more."""
-        trainer.val_check_batch = NEVER
+        """Nothing is due before a batch: a run that goes on would validate once more.
+
+        Behind the last batch of an epoch Lightning wants to know that it is validated already, or
+        it trains on that batch again.
+        """
+        trainer.val_check_batch = 1 if trainer.is_last_batch else NEVER
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -71,8 +71,8 @@ class LiveProcesses(Callback):
 
     def _report(self, words: str, stacks: str) -> None:
         show(f"lightning-distill: error: {words}")
-        where = leave(f"{words}\n{stacks}", self.path)
-        show(f"({where})")
+        if leave(f"{words}\n{stacks}", self.path) and stacks:
+            show(f"(Where each process was stands in {self.path}.)")
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -149,7 +149,7 @@ class Cut(L.Callback):
             raise KeyError("cut")
 
 
-def noisy(*callbacks, path=None):
+def noisy(*callbacks, path=None, rows=8):
     options = same_budget(8, 2, same_rows=False)
     options |= {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
     options |= {"enable_progress_bar": False, "enable_model_summary": False}
@@ -158,9 +158,32 @@ def noisy(*callbacks, path=None):
     trainer = L.Trainer(callbacks=[validations, *more], **options)
     L.seed_everything(0, verbose=False)
     module = Noisy()
-    loaders = [DataLoader(torch.zeros(n, 1), batch_size=1) for n in (8, 2)]
+    loaders = [DataLoader(torch.zeros(n, 1), batch_size=1) for n in (rows, 2)]
     trainer.fit(module, *loaders, ckpt_path=path)
     return module.layer.weight.item(), validations.count, trainer.global_step
+
+
+class CutBehindValidation(L.Callback):
+    def __init__(self, path, number):
+        self.path, self.left = path, number
+
+    def on_validation_end(self, trainer, module):
+        self.left -= not trainer.sanity_checking
+        if self.left == 0:
+            trainer.save_checkpoint(self.path)
+            raise KeyError("cut")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("rows", [4, 8])
+def test_a_training_that_was_cut_behind_a_validation_ends_like_one_that_was_not(
+    tmp_path, number, rows
+):
+    uncut = noisy(rows=rows)
+    assert uncut[1:] == (2, 8)
+    with pytest.raises(KeyError, match="cut"):
+        noisy(CutBehindValidation(tmp_path / "cut.ckpt", number), rows=rows)
+    assert noisy(path=tmp_path / "cut.ckpt", rows=rows)[::2] == uncut[::2]
 
 
 @pytest.mark.parametrize("batch", [0, 1, 4, 6])
