@@ -168,6 +168,8 @@ def check(uncut, folder, hook, count, **options):
         assert torch.equal(value, again.state_dict()[name]), name
     assert trainer.global_step == resumed.global_step
     assert trainer.current_epoch == resumed.current_epoch
+    steps = [t.fit_loop.epoch_loop._batches_that_stepped for t in (trainer, resumed)]
+    assert steps[0] == steps[1]  # the steps in metrics.csv
     assert Path(best.best_model_path).name == Path(resumed_best.best_model_path).name
     states = [
         torch.load(p, weights_only=True)
