@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from .check_values import check_number, check_values, drop_settings_of_others
 from .find_files import find_files
 from .hints import packaged_keys
+from .newest_run import check_is_run
 from .overrides import key_of
 
 # As Lightning names them; tests compare.
@@ -45,7 +46,16 @@ LEAST = {
     **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
     **{"tokens_per_batch": 1, "labelled_rows": 0, "num_workers": 0, "packages": 1},
 }
-CRITERIA = "lightning_distill.criteria"
+OURS = "lightning_distill"
+CRITERIA = f"{OURS}.criteria"
+# Of which a `_target_` may name something, besides the user's own.
+PACKAGES = (OURS, "torch", "torchmetrics", "lightning", "transformers", "peft")
+ALLOWED = (
+    f"A configuration may name what {OURS} offers; classes of torch.nn, torch.optim and "
+    "torchmetrics; trainers, callbacks, loggers, strategies and profilers of lightning; models, "
+    "configurations, tokenizers and schedules of transformers; configurations of peft; and "
+    "classes and functions of files in the folder where the command is typed."
+)
 
 
 def check_before_loading(cfg: DictConfig) -> None:
@@ -59,10 +69,12 @@ def check_before_loading(cfg: DictConfig) -> None:
         ValueError: naming the key, what it must be and what it is.
     """
     check_keys_are_read(cfg)
-    if OmegaConf.select(cfg, "resume") is not None or _takes_of_a_run(cfg):
+    cfg = cfg.copy()
+    if _is_of_a_run(cfg):
         # The configuration of that run counts.
         return
-    cfg = cfg.copy()
+    if not cfg.get("allow_targets"):
+        _check_targets(OmegaConf.to_container(cfg), ())
     drop_settings_of_others(cfg)
     # What they refer to, as the kind of labels, is known when torch and the task are.
     criteria = cfg.get("criteria")
@@ -72,6 +84,9 @@ def check_before_loading(cfg: DictConfig) -> None:
     _check_data(cfg)
     _check_models(cfg)
     _check_files(cfg)
+    job = str(cfg.job.get("_target_"))
+    if job == f"{OURS}.jobs.distill" and not any((criteria or {}).values()):
+        raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
     _check_terms(criteria)
 
 
@@ -96,10 +111,48 @@ def check_keys_are_read(cfg: DictConfig) -> None:
             raise ValueError(f"Nothing reads the key {name!r}. {listed}")
 
 
-def _takes_of_a_run(cfg: DictConfig) -> bool:
-    job = OmegaConf.select(cfg, "job._target_", default="")
-    return str(job).endswith(("evaluate", "export")) or (
-        OmegaConf.select(cfg, "job.run") is not None
+def _is_of_a_run(cfg: DictConfig) -> bool:
+    """Whether a run is gone on with or a job is given one; whether that is there is looked at."""
+    job = str(OmegaConf.select(cfg, "job._target_", default=""))
+    resume, run = OmegaConf.select(cfg, "resume"), OmegaConf.select(cfg, "job.run")
+    model = OmegaConf.select(cfg, "job.path")
+    if resume not in (None, "auto"):
+        check_is_run("resume", Path(str(resume)))
+    elif job.endswith(".export"):
+        if run is not None and not Path(str(run)).is_dir():
+            check_is_run("job.run", Path(str(run)))
+    elif run is not None and job.startswith(OURS):
+        check_is_run("job.run", Path(str(run)))
+    elif job.endswith(".evaluate") and model is not None:
+        check_model_path("job.path", str(model))
+    return resume is not None or run is not None or job.endswith((".evaluate", ".export"))
+
+
+def _check_targets(node: Any, path: tuple[str, ...]) -> None:
+    """Refuse a `_target_` of a package that none may be taken from; the rest takes an import."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        here = (*path, str(key))
+        if isinstance(value, dict | list):
+            _check_targets(value, here)
+        elif key == "_target_" and isinstance(value, str) and "." in value and "${" not in value:
+            top = value.partition(".")[0]
+            if top not in PACKAGES and not any(Path(p).exists() for p in (top, f"{top}.py")):
+                raise refusal(value, ".".join(here), value)
+
+
+def refusal(target: Any, where: str, found: str) -> ValueError:
+    """What is said of a name that a configuration may not hold.
+
+    Args:
+        target: the name.
+        where: the key of the configuration.
+        found: where what it names was defined.
+    """
+    known = "" if found == target else f", which is {found},"
+    return ValueError(
+        f"{where}={target}{known} may not be named by a configuration. {ALLOWED} If you know what "
+        f"it does and trust it, type allow_targets=[{found}]; in a file that does not count."
     )
 
 

@@ -99,6 +99,9 @@ def message_of_hydra(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return _unwritable(error)
     text = " ".join(f"{error} {error.__cause__ or ''}".partition("Config search path")[0].split())
+    hinted = hint(text, sys.argv[1:])
+    if hinted is not None:
+        return hinted
     if "Config group override must be a string or a list" in text:
         typed = [a.lstrip("+").partition("=") for a in sys.argv[1:]]
         ways = [
@@ -114,4 +117,4 @@ def message_of_hydra(error: Exception) -> str:
         near = get_close_matches(name, known, n=3)
         listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."
         return f"There is no {name!r} in the group {group!r}. {listed}"
-    return hint(text, sys.argv[1:]) or text
+    return text

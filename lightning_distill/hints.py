@@ -47,8 +47,9 @@ def _unreadable(word: str, reason: str) -> str:
     for opened, closed in BRACKETS.items():
         if value.count(opened) != value.count(closed):
             return f"{word} has {value.count(opened)} {opened} and {value.count(closed)} {closed}."
+    short = reason.partition(" expecting ")[0]
     return (
-        f"{word} cannot be read: {reason}. If the value is text, as the name of a file, type "
+        f"{word} cannot be read: {short}. If the value is text, as the name of a file, type "
         f"{quoted(key, value)}."
     )
 

@@ -35,10 +35,12 @@ ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | 
 ROOMS["training"] |= {"tasks", "sealed"}
 ROOMS["overrides"] = ROOMS["find_files"] = set()
 ROOMS["hints"] = {"overrides"}
+ROOMS["newest_run"] = set()
 ROOMS["error_message"] = {"hints"}
 ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
+ROOMS["before_loading"] |= {"newest_run"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}

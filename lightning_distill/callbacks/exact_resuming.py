@@ -170,7 +170,9 @@ def _count_step(trainer: L.Trainer, found: dict[str, Any]) -> None:
     ends_a_step = found["batches"] % trainer.accumulate_grad_batches == 0
     if not found["validated"] or found["last"] or not ends_a_step:
         return
-    if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    if not loop._should_check_val_fx(fetcher):
         loop._batches_that_stepped += 1
 
 

@@ -17,11 +17,11 @@ from ..data.data import DataFacts
 from ..models.configuration import label_names, set_pad_token
 from ..models.hugging_face import check_complete, load
 from ..models.label_order import label_order, reordered
+from ..newest_run import newest_run
 from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
 from ..run.labels import check_measurable
 from ..run.metrics import build_metrics, watching, without_agreement
-from ..run.newest_run import newest_run
 from ..run.objective import build_label_objective
 from ..run.resuming import why_not_ended
 from ..run.save import check_hugging_face

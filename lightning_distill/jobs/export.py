@@ -20,7 +20,7 @@ from ..models.configuration import configured, configured_text
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
-from ..run.newest_run import newest_run
+from ..newest_run import newest_run
 from ..run.of_run import directory_of
 from ..run.rows_of_run import first_test_batch
 from ..run.save import ADAPTER, check_hugging_face, merged, processors_in

@@ -18,9 +18,9 @@ from ..models import fingerprint
 from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
 from ..models.inputs import model_inputs
+from ..newest_run import newest_run
 from ..teachers import CachedTeacher, pretrained, Teacher
 from .every_row import every_row
-from .newest_run import newest_run
 from .task import auto_class_of, task_in
 
 log = logging.getLogger("lightning_distill")

@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..cache.lock import FolderLock
 from ..check_values import check_values
 from ..models.remote_code import trusting_remote_code
-from .newest_run import runs_in
+from ..newest_run import check_is_run
 from .of_run import follow_run, run_named_by
 from .processes import warn_of_processes
 from .read_config import check_expansion
-from .resuming import as_typed, AUTO, CONFIG, find_auto, go_on, write_record, write_settled
+from .resuming import as_typed, AUTO, find_auto, go_on, write_record, write_settled
 from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
@@ -45,12 +45,8 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
     if auto:
         cfg.resume = find_auto(cfg)
     directory = Path(str(cfg.resume or cfg.output_dir)).absolute()
-    if cfg.resume and not (directory / CONFIG).is_file():
-        near = ", ".join(str(p) for p in runs_in(Path("runs"))[-3:]) or "none"
-        raise FileNotFoundError(
-            f"`resume` must be the directory of a run, which holds {CONFIG}; {cfg.resume} does "
-            f"not. Newest runs here: {near}."
-        )
+    if cfg.resume:
+        check_is_run("resume", Path(str(cfg.resume)))
     named = None if cfg.resume else run_named_by(cfg)
     came = directory if cfg.resume else named
     with trusting(added, came), trusting_remote_code(trusted), _locked(directory):

@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..newest_run import check_is_run, newest_run
 from ..overrides import key_of, quoted
-from .newest_run import newest_run
 from .read_config import read_config
 from .resuming import CONFIG, go_to, record_of
 from .stage import say
@@ -50,9 +50,7 @@ def run_named_by(cfg: DictConfig) -> Path | None:
     path = Path(str(given)) if given is not None else newest_run(holding=str(holding))
     run = directory_of(path)
     if run is None and option == "run":
-        raise FileNotFoundError(
-            f"`job.run` must be the directory of a run, which holds {CONFIG}; {path} does not."
-        )
+        check_is_run("job.run", path)
     if run is None:
         _check_data_is_named(path)
     else:

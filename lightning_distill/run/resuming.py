@@ -10,13 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ..newest_run import CONFIG
 from ..overrides import key_of, quoted
 from ..sealed import write_whole
 from .read_config import read_config
 from .stage import say
 from .typed import TRUSTS
 
-CONFIG, RECORD = "config.yaml", "run.json"
+RECORD = "run.json"
 # In bytes; a run writes some ten thousand.
 LONGEST = 2**22
 AUTO = "auto"

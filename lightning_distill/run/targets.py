@@ -29,6 +29,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
+from ..before_loading import OURS, refusal
+
 # Of these packages nothing is imported nor called but classes of these kinds.
 KINDS: dict[str, tuple[type, ...]] = {
     "torch.nn": (nn.Module,),
@@ -43,18 +45,11 @@ KINDS: dict[str, tuple[type, ...]] = {
     ),
     "peft": (),
 }
-OURS = __name__.partition(".")[0]
 JOBS = Path(__file__).parent.parent / "jobs"
 # Rooms of this package whose public names may be named; `job` names one of `jobs`.
 ROOMS = (
     *("criteria", "balance", "metrics", "callbacks", "data", "students", "teachers", "tasks"),
     *("temperatures", "weights", "objective", "run"),
-)
-ALLOWED = (
-    f"A configuration may name what {OURS} offers; classes of torch.nn, torch.optim and "
-    "torchmetrics; trainers, callbacks, loggers, strategies and profilers of lightning; models, "
-    "configurations, tokenizers and schedules of transformers; configurations of peft; and "
-    "classes and functions of files in the folder where the command is typed."
 )
 
 
@@ -177,7 +172,7 @@ def find_target(target: Any, where: str = "_target_") -> Any:
     found = _located(target, where)
     if _is_offered(found) or _is_users(target, found):
         return found
-    raise _refusal(target, where, _full_name(found))
+    raise refusal(target, where, _full_name(found))
 
 
 def _located(target: Any, where: str) -> Any:
@@ -187,7 +182,7 @@ def _located(target: Any, where: str) -> Any:
     if odd or len(parts) < 2:
         raise ValueError(f"{where} must be a name such as module.Class, got {target!r}.")
     if not _may_import(target, where):
-        raise _refusal(target, where, target)
+        raise refusal(target, where, target)
     try:
         found: Any = importlib.import_module(parts[0])
         for i, part in enumerate(parts[1:], 2):
@@ -195,7 +190,7 @@ def _located(target: Any, where: str) -> Any:
             path = ".".join(parts[:i])
             found = importlib.import_module(path) if inner else getattr(found, part)
             if isinstance(found, ModuleType) and not _may_hold(found.__name__, path):
-                raise _refusal(target, where, ".".join([found.__name__, *parts[i:]]))
+                raise refusal(target, where, ".".join([found.__name__, *parts[i:]]))
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{where}={target} cannot be found: {error}") from error
     return found
@@ -324,11 +319,3 @@ def _came_with_run(name: str) -> bool:
     loaded = [sys.modules.get(".".join(parts[:i])) for i in range(1, len(parts) + 1)]
     files = [Path(m.__file__).resolve() for m in loaded if m is not None and m.__file__]
     return top.resolve() in (run, *run.parents) or any(run in file.parents for file in files)
-
-
-def _refusal(target: str, where: str, found: str) -> ValueError:
-    known = "" if found == target else f", which is {found},"
-    return ValueError(
-        f"{where}={target}{known} may not be named by a configuration. {ALLOWED} If you know what "
-        f"it does and trust it, type allow_targets=[{found}]; in a file that does not count."
-    )

@@ -69,6 +69,7 @@ MAY_BE_RIGHT = {
     "trainer.max_epochs=0", "optimizer.lr=0", "trainer.gradient_clip_val=-1",
     "student.num_hidden_layers=-1", "seed=-1", "data.validation_fraction=2", "data.views=0",
     "student.max_position_embeddings=2", "data.max_length=x", "teacher.auto_class=AutoNothing",
+    "allow_targets=x",
 }  # fmt: skip
 QUICK = {"sed=3", f"{SOFT}.criterion.temperature=0", "data.train=nowhere.tsv"}
 

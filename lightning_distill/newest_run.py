@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .resuming import CONFIG
+# Of a run, in its directory.
+CONFIG = "config.yaml"
 
 
 def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:
@@ -24,3 +25,21 @@ def runs_in(root: Path) -> list[Path]:
     """The directories of all runs below a folder, the newest last."""
     found = [p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"]
     return sorted(found, key=lambda p: p.stat().st_mtime)
+
+
+def check_is_run(option: str, path: Path) -> None:
+    """Refuse a path that is not the directory of a run.
+
+    Args:
+        option: as the user would type it.
+        path: what was given.
+
+    Raises:
+        FileNotFoundError: naming the newest runs that there are.
+    """
+    if not (path / CONFIG).is_file():
+        near = ", ".join(str(p) for p in runs_in(Path("runs"))[-3:]) or "none"
+        raise FileNotFoundError(
+            f"`{option}` must be the directory of a run, which holds {CONFIG}; {path} does not. "
+            f"Newest runs here: {near}."
+        )
