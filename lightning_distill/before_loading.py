@@ -73,7 +73,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     if _is_of_a_run(cfg):
         # The configuration of that run counts.
         return
-    if not cfg.get("allow_targets"):
+    if not check_names(cfg.get("allow_targets")):
         _check_targets(OmegaConf.to_container(cfg), ())
     drop_settings_of_others(cfg)
     # What they refer to, as the kind of labels, is known when torch and the task are.
@@ -139,6 +139,22 @@ def _check_targets(node: Any, path: tuple[str, ...]) -> None:
             top = value.partition(".")[0]
             if top not in PACKAGES and not any(Path(p).exists() for p in (top, f"{top}.py")):
                 raise refusal(value, ".".join(here), value)
+
+
+def check_names(added: Any) -> tuple[str, ...]:
+    """The names of `allow_targets`.
+
+    Raises:
+        ValueError: if it is no list of dotted names.
+    """
+    names = [added] if isinstance(added, str) else list(added or ())
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            raise ValueError(
+                "`allow_targets` must be a list of packages, modules or names in them, as in "
+                f"allow_targets=[my_package], got {name!r}."
+            )
+    return tuple(names)
 
 
 def refusal(target: Any, where: str, found: str) -> ValueError:
@@ -274,6 +290,13 @@ def _check_terms(criteria: Any) -> None:
         weight = _plain(node, "weight")
         if weight is not None and not isinstance(weight, dict):
             check_number(f"criteria.{name}.weight", weight, least=0)
+        criterion = node.get("criterion")
+        if OmegaConf.is_dict(criterion) and str(criterion.get("_target_")).startswith(OURS):
+            temperature = _plain(criterion, "temperature")
+            if not isinstance(temperature, dict):
+                # The most common slip; the others wait for torch.
+                key = f"criteria.{name}.criterion.temperature"
+                check_number(key, temperature, above=0)
     for name, node in nodes.items():
         for key in ("criterion", "temperature"):
             if OmegaConf.is_dict(OmegaConf.select(node, key)):

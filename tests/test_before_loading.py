@@ -43,6 +43,9 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    (tmp_path / "mine.py").touch()
     (tmp_path / "train.csv").write_text("text,label\na,b\n")
 
 
@@ -50,12 +53,25 @@ FILES = ["data=text_files", "data.train=train.csv"]
 WRONG = {
     "temperature": (
         [f"{SOFT}.temperature=0"],
-        f"`temperature` must be positive, got 0. (in {SOFT})",
+        f"{SOFT}.temperature must be positive, got 0.",
     ),
     "no such argument": (
         [f"+{SOFT}.temprature=2"],
         "SoftTarget takes no 'temprature'. It takes temp",
     ),
+    "smoothing": (
+        ["criteria.hard_label.criterion.label_smoothing=2"],
+        "`label_smoothing` must be at least 0 and below 1, got 2. (in criteria.hard_label.criteri",
+    ),
+    "names": (["allow_targets=[a b]"], "`allow_targets` must be a list of packages"),
+    "a foreign class": (
+        ["data._target_=subprocess.run"],
+        "data._target_=subprocess.run may not",
+    ),
+    "no terms": (["criteria=[]"], "`criteria` is empty; choose some"),
+    "a run": (["resume=model"], "`resume` must be the directory of a run, which holds config.yaml"),
+    "another run": (["job=cache", "job.run=model"], "`job.run` must be the directory of a run"),
+    "no model": (["job=evaluate", "job.path=./nowhere"], "no folder ./nowhere (job.path)"),
     "weight": (
         ["criteria.soft_target.weight=-1"],
         "criteria.soft_target.weight must not be negativ",
@@ -111,7 +127,7 @@ RIGHT = {
     "a schedule": ["criteria.soft_target.weight={_target_: lightning_distill.schedules.X}"],
     "lm": ["experiment=lm", "teacher.path=model", "data.train=train.csv"],
     "the mode of a cache": ["job=cache", "mode=verify"],
-    "a run to go on with": ["resume=anywhere", f"{SOFT}.temperature=0"],
+    "a run to go on with": ["resume=run", f"{SOFT}.temperature=0"],
     "an own class": ["student._target_=mine.Mine", "++student.hidden_size=x"],
 }
 

@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
-from ..before_loading import OURS, refusal
+from ..before_loading import check_names, OURS, refusal
 
 # Of these packages nothing is imported nor called but classes of these kinds.
 KINDS: dict[str, tuple[type, ...]] = {
@@ -84,15 +84,9 @@ def trusting(added: Any = (), run: Path | None = None) -> Iterator[None]:
         ValueError: if `allow_targets` is no list of dotted names.
     """
     global _trust
-    names = [added] if isinstance(added, str) else list(added or ())
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            raise ValueError(
-                "`allow_targets` must be a list of packages, modules or names in them, as in "
-                f"allow_targets=[my_package], got {name!r}."
-            )
+    names = check_names(added)
     before = _trust
-    _trust = Trust(tuple(names), run, os.path.realpath(os.getcwd()))
+    _trust = Trust(names, run, os.path.realpath(os.getcwd()))
     try:
         yield
     finally:

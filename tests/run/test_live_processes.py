@@ -97,7 +97,7 @@ def test_processes_of_a_single_fit_are_left_alone(name):
 
 
 def test_the_cause_comes_first_in_its_file(tmp_path):
-    where = leave("cause\n", tmp_path / "run" / "error.txt")
-    leave("consequence\n", tmp_path / "run" / "error.txt")
+    assert leave("cause\n", tmp_path / "run" / "error.txt")
+    assert leave("consequence\n", tmp_path / "run" / "error.txt")
     assert (tmp_path / "run" / "error.txt").read_text() == "cause\nconsequence\n"
-    assert "error.txt" in where
+    assert not leave("cause\n", tmp_path / "run" / "error.txt" / "below")
