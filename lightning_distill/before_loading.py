@@ -223,10 +223,9 @@ def _check_models(cfg: DictConfig) -> None:
 
 
 def _check_sizes(role: str, node: DictConfig) -> None:
-    for name in ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"):
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    for name in (*sizes, "vocab_size", "max_position_embeddings"):
         check_number(f"{role}.{name}", node.get(name), whole=True, least=1)
-    for name in ("num_hidden_layers", "max_position_embeddings"):
-        check_number(f"{role}.{name}", node.get(name), whole=True, least=0)
     width, heads = node.get("hidden_size"), node.get("num_attention_heads")
     if width and heads and node.get("head_dim") is None and width % heads:
         raise ValueError(
