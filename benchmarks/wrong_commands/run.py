@@ -178,7 +178,7 @@ def prepare(folder: Path) -> None:
 
 def tried(folder: str, command: str) -> dict:
     program = Path(sys.executable).with_name("lightning-distill")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": folder}
     begun = time.monotonic()
     done = subprocess.run(
         [program, *split(command)], cwd=folder, env=environment, capture_output=True, text=True,
@@ -196,6 +196,7 @@ def tried(folder: str, command: str) -> dict:
     elif list(Path(folder).rglob("*.ckpt")):
         verdict = "had begun to train"
     said = lines[0].partition("error: ")[2] if lines else done.stderr[-200:]
+    said = said.replace(folder, "HOME")
     return {"command": command, "verdict": verdict, "seconds": round(seconds, 1), "said": said}
 
 
