@@ -4,6 +4,7 @@ Lightning and transformers take seconds to import. What needs neither is looked 
 mistyped value is refused at once; who makes the objects checks them again.
 """
 
+import importlib.util
 import inspect
 import os
 import re
@@ -48,6 +49,13 @@ LEAST = {
 }
 OURS = "lightning_distill"
 CRITERIA = f"{OURS}.criteria"
+DISTRIBUTION = "lightning-distill"
+# By the name of a class or function: the package that it needs, and the extra that brings it.
+EXTRAS = {
+    "TensorBoardLogger": ("tensorboard", "tensorboard"),
+    "WandbLogger": ("wandb", "wandb"),
+    "lora_student": ("peft", "lora"),
+}
 # Of which a `_target_` may name something, besides the user's own.
 PACKAGES = (OURS, "torch", "torchmetrics", "lightning", "transformers", "peft")
 ALLOWED = (
@@ -83,6 +91,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     _check_trainer(cfg)
     _check_data(cfg)
     _check_models(cfg)
+    _check_extras(cfg)
     _check_files(cfg)
     job = str(cfg.job.get("_target_"))
     if job == f"{OURS}.jobs.distill" and not any((criteria or {}).values()):
@@ -270,6 +279,25 @@ def _near(folder: Path) -> str:
     known = [p.name for p in folder.parent.iterdir() if p.is_dir()]
     near = get_close_matches(folder.name, known, n=3, cutoff=0.4)
     return f" Nearest: {', '.join(str(folder.parent / name) for name in near)}." if near else ""
+
+
+def _check_extras(cfg: DictConfig) -> None:
+    """Refuse what needs a package that comes with an extra of this one, and is not installed."""
+    nodes = {f"logger.{name}": node for name, node in (cfg.get("logger") or {}).items()}
+    nodes["student"] = cfg.get("student")
+    needed = {
+        where: EXTRAS.get(str(node.get("_target_")).rpartition(".")[2])
+        for where, node in nodes.items()
+        if OmegaConf.is_dict(node)
+    }
+    if OmegaConf.select(cfg, "teacher.quantization") is not None:
+        needed["teacher.quantization"] = ("torchao", "quantization")
+    for where, found in needed.items():
+        if found is not None and importlib.util.find_spec(found[0]) is None:
+            raise ValueError(
+                f"{where} needs the package {found[0]}, which is not installed: "
+                f"pip install '{DISTRIBUTION}[{found[1]}]'."
+            )
 
 
 def _check_files(cfg: DictConfig) -> None:

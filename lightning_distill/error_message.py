@@ -110,6 +110,11 @@ def message_of_hydra(error: Exception) -> str:
             if value == "null"
         ]
         return f"A group of the configuration cannot be null: write {', '.join(ways)}."
+    if "submitit" in text and "Could not find 'hydra/launcher" in text.replace("load", "find"):
+        return (
+            "hydra/launcher=submitit_slurm needs a package that is not installed: "
+            "pip install 'lightning-distill[slurm]'."
+        )
     unknown = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
     if unknown and (ours := files("lightning_distill.conf") / unknown[1]).is_dir():
         group, name = unknown.groups()

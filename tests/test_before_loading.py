@@ -1,7 +1,9 @@
 """What is wrong is told before a library is imported, data are read or a model is loaded."""
 
+import importlib.util
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 
@@ -147,6 +149,42 @@ def test_what_lightning_knows_is_known_here():
     assert named == {*PRECISIONS}
     assert {*StrategyRegistry.available_strategies()} | {"auto"} == {*STRATEGIES}
     assert {*AcceleratorRegistry.available_accelerators()} | {"auto", "gpu"} == {*ACCELERATORS}
+
+
+@pytest.mark.parametrize(
+    ("typed", "package", "extra"),
+    [
+        ("logger=[csv,tensorboard]", "tensorboard", "tensorboard"),
+        ("logger=[wandb]", "wandb", "wandb"),
+        ("student=lora", "peft", "lora"),
+        (
+            "teacher.quantization=int8 teacher=pretrained teacher.path=model",
+            "torchao",
+            "quantization",
+        ),
+    ],
+)
+def test_an_extra_is_named_as_this_packages(typed, package, extra, monkeypatch):
+    find = importlib.util.find_spec
+
+    def found(name, *more):
+        return None if name == package else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    with pytest.raises(
+        ValueError, match=rf"{package}.* pip install 'lightning-distill\[{extra}\]'"
+    ):
+        check(*typed.split())
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    (needed,) = project["optional-dependencies"][extra]
+    assert needed.startswith(package)
+
+
+def test_a_launcher_that_is_not_installed_is_named(tmp_path):
+    command = [sys.executable, "-m", "lightning_distill.main", "-m", "seed=1,2"]
+    given = "hydra/launcher=submitit_slurm"
+    done = subprocess.run([*command, given], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install 'lightning-distill[slurm]'" in done.stderr
 
 
 def test_classes_refuse_what_is_refused_before_them():

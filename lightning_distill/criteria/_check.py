@@ -24,7 +24,9 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
         raise ValueError(
             "student and teacher must have the same shape, got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}. "
-            "For logits: do both heads predict the same classes? For features: set an adapter."
+            "For logits: do both heads predict the same classes? For heads of one vocabulary, of "
+            "which one is padded: criteria=[fused_linear_divergence] compares what they share. For "
+            "features: set an adapter."
         )
 
 

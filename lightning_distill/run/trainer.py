@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
@@ -96,6 +97,16 @@ def check_training(cfg: DictConfig) -> None:
     for name in ("optimizer", "scheduler"):
         if cfg.get(name) is not None:
             _check_taken(name, cfg[name], ("interval", "frequency", "monitor"))
+    made = find_target(cfg.optimizer.get("_target_"), "optimizer._target_")
+    if (
+        isinstance(made, type)
+        and issubclass(made, Optimizer)
+        and not cfg.optimizer.get("_partial_")
+    ):
+        raise ValueError(
+            f"`optimizer` ({cfg.optimizer.get('_target_')}) must be a function of the parameters: "
+            "add _partial_: true to its YAML."
+        )
 
 
 def _check_taken(name: str, node: Any, more: Sequence[str] = ()) -> None:

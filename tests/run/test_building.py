@@ -2,12 +2,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from tiny import bert
 
+import lightning_distill.main  # noqa: F401  registers the resolvers
 from lightning_distill.data.ragged import Ragged
 from lightning_distill.run.data import check_lengths
 from lightning_distill.run.metrics import check_metric_task, follow_task, without_agreement
+from lightning_distill.run.trainer import check_training
 
 
 def data(*rows, teacher=None):
@@ -102,3 +105,27 @@ def test_spans_of_words_are_none_of_a_classifier():
     metric_of("token_classification", "lightning_distill.metrics.EntityF1")
     with pytest.raises(ValueError, match="EntityF1. measures data.task=token_classification"):
         metric_of("classification", "lightning_distill.metrics.EntityF1")
+
+
+def config(*typed):
+    with initialize_config_module("lightning_distill.conf", version_base="1.3"):
+        return compose("main", ["output_dir=x", *typed])
+
+
+def test_an_optimizer_that_is_no_function_of_the_parameters_is_refused():
+    cfg = config("optimizer._partial_=false")
+    with pytest.raises(ValueError, match="function of the parameters: add _partial_: true"):
+        check_training(cfg)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("+trainer.nonsense=3", "trainer.nonsense is no argument of lightning.Trainer"),
+        ("+optimizer.momentum=1", "optimizer.momentum is no argument of torch.optim.AdamW"),
+        ("+scheduler.warmpu=1", "scheduler.warmpu is no argument of .*, which takes"),
+    ],
+)
+def test_settings_that_nobody_takes_are_refused_before_the_data_are_read(typed, words):
+    with pytest.raises(ValueError, match=words):
+        check_training(config(typed))

@@ -85,6 +85,7 @@ class LabelReader:
         elif labelled or self.names is not None:
             if self.names is None:
                 self.names = self._names_of(splits, columns, validation_is_cut)
+                _warn_of_likely_slips(self.names)
             self.count = len(self.names)
             if self.count < 2:
                 raise ValueError(
@@ -200,6 +201,25 @@ class LabelReader:
             if value is not None:
                 found.update(self.task.classes_of(value, split))
         return found
+
+
+def _warn_of_likely_slips(names: Sequence[str]) -> None:
+    """Say of classes that are probably none, or one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.strip().casefold(), []).append(name)
+    for those in alike.values():
+        if len(those) > 1:
+            log.warning(
+                "the labels %s are taken for %d classes: are they one?",
+                " and ".join(map(repr, those)),
+                len(those),
+            )
+    for name in alike.keys() & {"nan", "none", "null", "n/a", "na"}:
+        log.warning(
+            "the label %r is taken for a class; leave the cell empty where a row has no label",
+            alike[name][0],
+        )
 
 
 def class_label(split: datasets.Dataset, column: str | None) -> datasets.ClassLabel | None:

@@ -188,3 +188,12 @@ def test_a_file_without_a_header_may_have_semicolons(tmp_path):
     (tmp_path / "a.csv").write_text("a, b;x\nc d;y\n")
     read = read_table([str(tmp_path / "a.csv")], columns=["text", "label"])
     assert list(read["text"]) == ["a, b", "c d"] and list(read["label"]) == ["x", "y"]
+
+
+def test_labels_that_are_probably_one_or_none_are_said(tmp_path, caplog):
+    rows = [f"word {i},{('GOOD', 'good', 'NaN')[i % 3]}" for i in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]))
+    data = TextFiles(str(tmp_path / "a.csv"))
+    data.setup("fit")
+    assert "the labels 'GOOD' and 'good' are taken for 2 classes: are they one?" in caplog.text
+    assert "the label 'NaN' is taken for a class; leave the cell empty" in caplog.text
