@@ -17,11 +17,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from .allowed_names import check_names, check_packages, OURS
 from .check_values import check_number, check_values, drop_settings_of_others
 from .find_files import find_files
 from .hints import packaged_keys
 from .newest_run import check_is_run
 from .overrides import key_of
+from .read_config import check_expansion
 
 # As Lightning names them; tests compare.
 PRECISIONS = (
@@ -47,7 +49,6 @@ LEAST = {
     **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
     **{"tokens_per_batch": 1, "labelled_rows": 0, "num_workers": 0, "packages": 1},
 }
-OURS = "lightning_distill"
 CRITERIA = f"{OURS}.criteria"
 DISTRIBUTION = "lightning-distill"
 # By the name of a class or function: the package that it needs, and the extra that brings it.
@@ -56,14 +57,6 @@ EXTRAS = {
     "WandbLogger": ("wandb", "wandb"),
     "lora_student": ("peft", "lora"),
 }
-# Of which a `_target_` may name something, besides the user's own.
-PACKAGES = (OURS, "torch", "torchmetrics", "lightning", "transformers", "peft")
-ALLOWED = (
-    f"A configuration may name what {OURS} offers; classes of torch.nn, torch.optim and "
-    "torchmetrics; trainers, callbacks, loggers, strategies and profilers of lightning; models, "
-    "configurations, tokenizers and schedules of transformers; configurations of peft; and "
-    "classes and functions of files in the folder where the command is typed."
-)
 
 
 def check_before_loading(cfg: DictConfig) -> None:
@@ -76,13 +69,14 @@ def check_before_loading(cfg: DictConfig) -> None:
         FileNotFoundError: for a file or folder that is not there.
         ValueError: naming the key, what it must be and what it is.
     """
+    check_expansion(cfg)
     check_keys_are_read(cfg)
     cfg = cfg.copy()
     if _is_of_a_run(cfg):
         # The configuration of that run counts.
         return
     if not check_names(cfg.get("allow_targets")):
-        _check_targets(OmegaConf.to_container(cfg), ())
+        check_packages(OmegaConf.to_container(cfg))
     drop_settings_of_others(cfg)
     # What they refer to, as the kind of labels, is known when torch and the task are.
     criteria = cfg.get("criteria")
@@ -135,50 +129,6 @@ def _is_of_a_run(cfg: DictConfig) -> bool:
     elif job.endswith(".evaluate") and model is not None:
         check_model_path("job.path", str(model))
     return resume is not None or run is not None or job.endswith((".evaluate", ".export"))
-
-
-def _check_targets(node: Any, path: tuple[str, ...]) -> None:
-    """Refuse a `_target_` of a package that none may be taken from; the rest takes an import."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        here = (*path, str(key))
-        if isinstance(value, dict | list):
-            _check_targets(value, here)
-        elif key == "_target_" and isinstance(value, str) and "." in value and "${" not in value:
-            top = value.partition(".")[0]
-            if top not in PACKAGES and not any(Path(p).exists() for p in (top, f"{top}.py")):
-                raise refusal(value, ".".join(here), value)
-
-
-def check_names(added: Any) -> tuple[str, ...]:
-    """The names of `allow_targets`.
-
-    Raises:
-        ValueError: if it is no list of dotted names.
-    """
-    names = [added] if isinstance(added, str) else list(added or ())
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            raise ValueError(
-                "`allow_targets` must be a list of packages, modules or names in them, as in "
-                f"allow_targets=[my_package], got {name!r}."
-            )
-    return tuple(names)
-
-
-def refusal(target: Any, where: str, found: str) -> ValueError:
-    """What is said of a name that a configuration may not hold.
-
-    Args:
-        target: the name.
-        where: the key of the configuration.
-        found: where what it names was defined.
-    """
-    known = "" if found == target else f", which is {found},"
-    return ValueError(
-        f"{where}={target}{known} may not be named by a configuration. {ALLOWED} If you know what "
-        f"it does and trust it, type allow_targets=[{found}]; in a file that does not count."
-    )
 
 
 def _check_trainer(cfg: DictConfig) -> None:

@@ -35,19 +35,27 @@ ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | 
 ROOMS["training"] |= {"tasks", "sealed"}
 ROOMS["overrides"] = ROOMS["find_files"] = set()
 ROOMS["hints"] = {"overrides"}
-ROOMS["newest_run"] = set()
+ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
 ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
-ROOMS["before_loading"] |= {"newest_run"}
+ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
-COMMAND = {"main", "error_message", "hints", "overrides", "check_values", "before_loading"}
+COMMAND = {
+    "main",
+    "error_message",
+    "hints",
+    "overrides",
+    "check_values",
+    "before_loading",
+    "read_config",
+}
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
 
 

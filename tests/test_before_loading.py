@@ -70,6 +70,10 @@ WRONG = {
         ["data._target_=subprocess.run"],
         "data._target_=subprocess.run may not",
     ),
+    "a bomb": (
+        ["+v0=" + "x" * 99, *(f"+v{i}=" + f"${{v{i - 1}}}" * 9 for i in range(1, 9))],
+        "refers to others that refer to others",
+    ),
     "no terms": (["criteria=[]"], "`criteria` is empty; choose some"),
     "a run": (["resume=model"], "`resume` must be the directory of a run, which holds config.yaml"),
     "another run": (["job=cache", "job.run=model"], "`job.run` must be the directory of a run"),

@@ -17,9 +17,9 @@ from ..cache.lock import FolderLock
 from ..check_values import check_values
 from ..models.remote_code import trusting_remote_code
 from ..newest_run import check_is_run
+from ..read_config import check_expansion
 from .of_run import follow_run, run_named_by
 from .processes import warn_of_processes
-from .read_config import check_expansion
 from .resuming import as_typed, AUTO, find_auto, go_on, write_record, write_settled
 from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed

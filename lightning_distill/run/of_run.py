@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..newest_run import check_is_run, newest_run
 from ..overrides import key_of, quoted
-from .read_config import read_config
+from ..read_config import read_config
 from .resuming import CONFIG, go_to, record_of
 from .stage import say
 from .tokenizers import FILES as TOKENIZER

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..newest_run import CONFIG
 from ..overrides import key_of, quoted
+from ..read_config import read_config
 from ..sealed import write_whole
-from .read_config import read_config
 from .stage import say
 from .typed import TRUSTS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from ..read_config import check_expansion
 from .data import build_data
 from .of_run import take
-from .read_config import check_expansion
 from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 

@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
-from ..before_loading import check_names, OURS, refusal
+from ..allowed_names import check_names, OURS, refusal
 
 # Of these packages nothing is imported nor called but classes of these kinds.
 KINDS: dict[str, tuple[type, ...]] = {

@@ -3,8 +3,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_distill.run import read_config as reading
-from lightning_distill.run.read_config import check_expansion, read_config
+from lightning_distill import read_config as reading
+from lightning_distill.read_config import check_expansion, read_config
 
 
 def written(tmp_path, text):
