@@ -270,3 +270,10 @@ def test_whatever_loads_of_transformers_is_told_whether_code_may_be_run():
             if name.endswith(".from_pretrained") and "PeftConfig" not in name:
                 # `None` is what a caller passes on.
                 assert {"trust_remote_code", None} & said, (path, name)
+
+
+def test_no_module_beside_tests_hides_a_folder_of_tests():
+    # pytest puts each folder with tests in front of what processes import.
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    beside = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not [p for folder in beside for p in folder.glob("*.py") if p.stem in folders]
