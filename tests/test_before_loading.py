@@ -27,6 +27,8 @@ from lightning_distill.before_loading import (
 from lightning_distill.data import TextFiles
 
 SOFT = "criteria.soft_target.criterion"
+# From here, wherever the tests are started: of no file there would be no case.
+CRITERIA = Path(__file__).parents[1] / "conf" / "criteria"
 
 
 def check(*typed):
@@ -143,7 +145,7 @@ def test_what_may_be_right_passes(name):
     check(*RIGHT[name])
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in Path("conf/criteria").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(p.stem for p in CRITERIA.glob("*.yaml")))
 def test_every_criterion_passes_as_it_is_packaged(name):
     check(f"criteria=[{name}]")
 
