@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from .bad_rows import BadRows
 from .length_grouped import EvenRows, LengthGroupedBatches, PlannedBatches
 from .row_loader import check_plan, Plan, row_loader, Splits
 from .tokenizer_fingerprint import tokenizer_fingerprint
@@ -37,8 +38,11 @@ class RowsModule(L.LightningDataModule):
         validation_fraction: cut from the training rows if there is no validation split.
         num_workers: processes that collate; see [`worker_count`][].
         seed: for choosing rows and their order.
+        skip_bad_rows: leave out rows that cannot be used, and count them; else the first is an
+            error.
 
     Attributes:
+        bad_rows: what the readers of files tell of such rows.
         num_rows: how many training rows there are; `row` of a batch lies below it. `None` before
             `setup`, and for a stream.
         num_labels: how many classes there are, or numbers that are predicted; `None` if the labels
@@ -60,7 +64,7 @@ class RowsModule(L.LightningDataModule):
         "seed": 0,
     }
     optional: ClassVar[frozenset[str]] = frozenset({"num_workers"})
-    flags: ClassVar[tuple[str, ...]] = ("length_bucketing",)
+    flags: ClassVar[tuple[str, ...]] = ("length_bucketing", "skip_bad_rows")
     replaceable: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "eval_batch_size", "length_bucketing", "num_workers", "seed"}
     )
@@ -77,8 +81,11 @@ class RowsModule(L.LightningDataModule):
         validation_fraction: float,
         num_workers: int | None,
         seed: int,
+        skip_bad_rows: bool = False,
     ):
         super().__init__()
+        self.skip_bad_rows = skip_bad_rows
+        self.bad_rows = BadRows(skip_bad_rows)
         self.tokenizer, self.teacher_tokenizer = tokenizer, teacher_tokenizer
         self.max_length, self.length_bucketing = max_length, length_bucketing
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
