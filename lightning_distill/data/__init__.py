@@ -11,6 +11,8 @@ from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignme
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .text.docstrings import Docstrings
 from .text.hub import Hub
+from .text.hub_tokens import HubTokens
+from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
 from .text.token_files import TokenFiles
@@ -24,6 +26,7 @@ __all__ = [
     "Draw",
     "EvenRows",
     "Hub",
+    "HubTokens",
     "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
@@ -31,6 +34,7 @@ __all__ = [
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",
+    "TaggedWords",
     "TextCorpus",
     "TextDataModule",
     "TextFiles",

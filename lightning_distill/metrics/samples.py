@@ -7,9 +7,17 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
+from ..models.batch import (
+    describe,
+    entry,
+    labels_of,
+    pairs_tokens,
+    take_rows,
+    teacher_entries,
+    with_entries,
+)
 from ..tasks import infer_task, Task
-from .traits import batch_entries, needs_teacher, reads_rows, take_task
+from .traits import batch_entries, needs_teacher, optional_entries, reads_rows, take_task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
@@ -77,7 +85,8 @@ class Samples:
             return
         if any(reads_rows(metric) for metric in metrics):
             whole, taught, tags = (take_rows(v, rows) for v in (predicted, teacher, labels))
-            yield cls(whole, taught, tags, task=task, are_sequences=True)
+            more = {name: take_rows(v, rows) for name, v in _optional(batch, metrics).items()}
+            yield cls(whole, taught, tags, more, task=task, are_sequences=True)
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
         sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]
@@ -100,7 +109,8 @@ class Samples:
             if reads_rows(metric) is not self.are_sequences:
                 return
             if self.are_sequences and self.labels is not None:
-                metric.update(self.predicted, self.labels)
+                names = [name for name in optional_entries(metric) if name in self.entries]
+                metric.update(self.predicted, self.labels, **{n: self.entries[n] for n in names})
             if self.are_sequences:
                 return
         entries = {name: self.entries[name] for name in batch_entries(metric)}
@@ -165,10 +175,19 @@ def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor
 
 
 def _has_own_tokens(batch: Any, predicted: Tensor) -> bool:
+    if pairs_tokens(batch):
+        # What it predicts was put where the student's tokens are.
+        return False
     own, labels = teacher_entries(batch), labels_of(batch)
     # By dimensions and not by shapes: heads may have been asked for the last token alone.
     per_token = labels is None or 1 < labels.dim() == predicted.dim() - 1
     return own is not None and "input_ids" in own and predicted.dim() > 2 and per_token
+
+
+def _optional(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:
+    names = {name for metric in metrics for name in optional_entries(metric)}
+    found = {name: entry(batch, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _entries(batch: Any, metrics: Iterable[Metric]) -> dict[str, Tensor]:

@@ -15,6 +15,11 @@ def batch_entries(metric: Any) -> tuple[str, ...]:
     return tuple(getattr(metric, "batch_entries", ()))
 
 
+def optional_entries(metric: Any) -> tuple[str, ...]:
+    """Further entries that a metric of whole rows is given where the batch has them."""
+    return tuple(getattr(metric, "optional_entries", ()))
+
+
 def reads_rows(metric: Any) -> bool:
     """Whether a metric of tokens is given whole rows, such as one that looks for entities."""
     return bool(getattr(metric, "reads_rows", False))

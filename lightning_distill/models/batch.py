@@ -88,6 +88,32 @@ def counted_rows(batch: Any) -> Tensor | None:
     return numbers >= 0
 
 
+def at_students_tokens(batch: Any, values: Tensor) -> Tensor:
+    """The teacher's values at the tokens that the student's are compared with.
+
+    Where both models read tokens of their own, a batch may say by `teacher_place`, int64
+    `(rows, student tokens)`, at which of the teacher's tokens begins what a token of the student
+    begins, such as a word; what is said of tokens that do not count has no meaning.
+
+    Args:
+        batch: as the data loader gives it.
+        values: of the teacher, `(rows, teacher tokens, ...)`.
+
+    Returns:
+        Shape `(rows, student tokens, ...)`; the values themselves if the batch says nothing.
+    """
+    places = entry(batch, "teacher_place")
+    if places is None:
+        return values
+    rows = torch.arange(len(places), device=values.device)
+    return values[rows[:, None], places.to(values.device)]
+
+
+def pairs_tokens(batch: Any) -> bool:
+    """Whether a batch says which of the teacher's own tokens the student's are compared with."""
+    return entry(batch, "teacher_place") is not None
+
+
 def batch_size(batch: Any) -> int:
     """How many rows a batch has; 1 if it holds nothing that has rows."""
     for tensor in tensors(batch):

@@ -1,6 +1,6 @@
 """Run a model, and read the tensors of sources from it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,16 @@ from .source import matching, OUTPUTS, Source
 from .submodules import unwrapped
 
 LOGITS = Source("teacher", "output", "logits")
+
+
+def with_logits(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a model returned, with other logits; a mapping is changed in place."""
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if isinstance(outputs, MutableMapping):
+        outputs["logits"] = change(outputs["logits"])
+        return outputs
+    return (change(outputs[0]), *outputs[1:])
 
 
 def run_model(

@@ -1,10 +1,10 @@
 """Two models' labels, in one order."""
 
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from .forward import with_logits
 
 Names = Sequence[str] | Mapping[int, str] | None
 
@@ -58,12 +58,7 @@ def label_order(
 
 def reordered(outputs: Any, order: Sequence[int]) -> Any:
     """What a model returned, with the last dimension of its logits in another order."""
-    if isinstance(outputs, Tensor):
-        return outputs[..., list(order)]
-    if isinstance(outputs, MutableMapping):
-        outputs["logits"] = outputs["logits"][..., list(order)]
-        return outputs
-    return (outputs[0][..., list(order)], *outputs[1:])
+    return with_logits(outputs, lambda logits: logits[..., list(order)])
 
 
 def _names(names: Names) -> list[str] | None:

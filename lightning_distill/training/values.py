@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from ..models.batch import at_students_tokens, pairs_tokens
 from ..models.capture import read
 from ..models.embeddings import check_vocabulary
-from ..models.forward import run_model
+from ..models.forward import run_model, with_logits
 from ..models.inputs import named
 from ..models.label_order import reordered
 from ..models.source import OUTPUTS, Source
@@ -55,6 +57,10 @@ def _ask_teacher(module: Any, batch: Any, sources: list[Source], heads: str) -> 
         outputs = reordered(outputs, module.label_order)
         ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]
         values |= {source: read(source, outputs, {}) for source in ordered}
+    if pairs_tokens(batch):
+        compared = [s for s in sources if s.kind == "output" and s.name == "logits"]
+        values |= {s: at_students_tokens(batch, values[s]) for s in compared}
+        outputs = with_logits(outputs, partial(at_students_tokens, batch))
     return outputs, values
 
 

@@ -84,7 +84,7 @@ def test_rows_are_given_as_a_whole_and_repeats_left_out():
     metric, rows = EntityF1(TAGS), torch.tensor([True, True, False])
     for samples in Samples.of(batch, predicted, None, rows, [metric], TokenClassification()):
         samples.feed(metric)
-    assert metric.compute() == 0.5 and metric.there == 2
+    assert metric.compute() == 0.5 and metric.there.sum() == 2
 
 
 def test_no_entity_is_zero_and_tags_without_kinds_are_refused(unchecked_types):
@@ -93,3 +93,40 @@ def test_no_entity_is_zero_and_tags_without_kinds_are_refused(unchecked_types):
         EntityF1(["noun", "verb"])
     with pytest.raises(ValueError, match="Each token needs one label"):
         EntityF1(TAGS).update(torch.zeros(1, 3, 5), torch.zeros(1, 2).long())
+
+
+def test_the_kinds_are_counted_apart():
+    labels = torch.tensor([[1, 2, 0, 3], [3, 0, 1, -100]])
+    chosen = torch.tensor([[1, 2, 0, 1], [3, 0, 3, 0]])
+    metric = EntityF1(TAGS)
+    metric.update(torch.nn.functional.one_hot(chosen, 5).float(), labels)
+    whole = metric.compute()
+    # a: 1 right of 2 found and 2 there; b: 1 right of 2 found and 2 there.
+    assert metric.parts == {"a": 0.5, "b": 0.5} and float(whole) == 0.5
+    metric.reset()
+    metric.update(torch.nn.functional.one_hot(labels.clamp(0)[:1], 5).float(), labels[:1])
+    assert float(metric.compute()) == 1 and metric.parts == {"a": 1.0, "b": 1.0}
+
+
+def test_a_sentence_in_windows_is_counted_as_one():
+    draw = random.Random(0)
+    sentences = [[draw.randrange(5) for _ in range(draw.randint(1, 12))] for _ in range(20)]
+    chosen = [[draw.choice([tag, draw.randrange(5)]) for tag in row] for row in sentences]
+    plain, windows = EntityF1(TAGS), EntityF1(TAGS)
+    parts, number = [], 0
+    for row, ours in zip(sentences, chosen, strict=True):
+        logits = torch.nn.functional.one_hot(torch.tensor(ours), 5).float()[None]
+        plain.update(logits, torch.tensor(row)[None])
+        for start in range(0, len(row), 4):
+            labels = torch.tensor(row[start : start + 4])[None]
+            numbers = number + 1 + torch.arange(start, start + labels.shape[1])[None]
+            parts.append((logits[:, start : start + 4], labels, numbers))
+        number += len(row) + 1
+    draw.shuffle(parts)
+    for i, part in enumerate(parts):
+        windows.update(*part)
+        if i == len(parts) // 2:
+            windows.compute()
+            windows._computed = None
+    assert float(windows.compute()) == float(plain.compute()) < 1
+    assert windows.parts == plain.parts

@@ -18,9 +18,9 @@ from ..load_tokenizer import load_tokenizer
 from ..rows_module import RowsModule, Tokenizer
 from ..tokens import tokenise
 from ..truncation import counts_of_cut, say_cut
-from .check_texts import check_texts
 from .read_labels import LabelReader
 from .rows import Augmentation, Collate, Rows
+from .usable_texts import usable_texts
 from .word_pieces import train_word_pieces
 
 log = logging.getLogger("lightning_distill")
@@ -62,6 +62,8 @@ class TextDataModule(RowsModule):
             default each epoch has a view of its own.
         num_labels: how many classes there are, as a check; it says that as many are meant where
             nearly every row has another label.
+        skip_bad_rows: leave out rows that cannot be used, and count them; else the first is an
+            error.
         num_workers: processes that collate ahead of the training; by default two beside a GPU, into
             pinned memory, and none on a CPU, whose cores they would take from it.
         seed: for choosing rows and their order.
@@ -123,6 +125,7 @@ class TextDataModule(RowsModule):
         augmentation: Augmentation | None = None,
         views: int | None = None,
         num_labels: int | None = None,
+        skip_bad_rows: bool = False,
     ):
         super().__init__(
             tokenizer,
@@ -134,6 +137,7 @@ class TextDataModule(RowsModule):
             validation_fraction,
             num_workers,
             seed,
+            skip_bad_rows,
         )
         self.text, self.text_pair, self.label, self.task = text, text_pair, label, task
         if isinstance(label_names, str):
@@ -160,9 +164,10 @@ class TextDataModule(RowsModule):
         if self.splits:
             return
         given = self.load()
+        for name, split in given.items():
+            given[name] = self._usable(name, split)
+        self.bad_rows.say({name: len(split) for name, split in given.items()})
         splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
-        for name, split in splits.items():
-            self._check_columns(name, split)
         reader = LabelReader(
             self.label, task_of(self), self.label_names, self.num_labels, self.label_option
         )
@@ -244,6 +249,7 @@ class TextDataModule(RowsModule):
             "validation rows": len(self.splits["validation"]),
             "test rows": len(self.splits["test"]),
             **counts_of_cut(self._cut()),
+            **self.bad_rows.counts(),
         }
 
     @property
@@ -325,8 +331,9 @@ class TextDataModule(RowsModule):
             return train_word_pieces(texts, self.vocab_size, self.max_length)
         return load_tokenizer(self.tokenizer)
 
-    def _check_columns(self, name: str, split: datasets.Dataset) -> None:
-        check_texts(name, split, text=self.text, text_pair=self.text_pair)
+    def _usable(self, name: str, split: datasets.Dataset) -> datasets.Dataset:
+        """The rows of a split that can be read; a missing column is an error."""
+        return usable_texts(name, split, self.bad_rows, text=self.text, text_pair=self.text_pair)
 
     def _texts(self, split: datasets.Dataset) -> list[list[str]]:
         """The texts of a split, or both of each pair."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lightning_distill.data import TokenFiles
-from lightning_distill.data.text.token_files import tokens_of_words
 from lightning_distill.data.text.word_pieces import train_word_pieces
+from lightning_distill.data.text.word_tokens import tokens_of_words
 
 SENTENCES = [
     (["Ann", "Lee", "flies", "to", "Rome"], ["B-per", "I-per", "O", "O", "B-loc"]),

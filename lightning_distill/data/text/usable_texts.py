@@ -1,25 +1,30 @@
-"""Refuse what is no text, before it is tokenised."""
+"""The rows that hold text where they should, before any is tokenised."""
 
 import logging
 from difflib import get_close_matches
 
 import datasets
 
+from ..bad_rows import BadRows
+
 log = logging.getLogger("lightning_distill")
 
 
-def check_texts(name: str, split: datasets.Dataset, **columns: str | None) -> None:
-    """Refuse a split without the columns of text, or with something else in them.
+def usable_texts(
+    name: str, split: datasets.Dataset, bad_rows: BadRows, **columns: str | None
+) -> datasets.Dataset:
+    """The rows of a split that hold text in each of these columns.
 
     Args:
         name: of the split, for errors.
         split: its rows.
+        bad_rows: is told of each row that holds something else.
         columns: from an option of the data module to the column that it names, or `None`.
 
     Raises:
-        ValueError: naming the column or the row.
+        ValueError: for a column that is not there; for a row, unless such rows are skipped.
     """
-    there = split.column_names
+    there, bad = split.column_names, set()
     for option, column in columns.items():
         if column is None:
             continue
@@ -33,11 +38,15 @@ def check_texts(name: str, split: datasets.Dataset, **columns: str | None) -> No
             )
         empty = 0
         for i, value in enumerate(split[column]):
-            if not isinstance(value, str):
-                raise ValueError(
+            if isinstance(value, str):
+                empty += not value.strip()
+            elif i not in bad:
+                bad_rows.add(
+                    name,
                     f"Column {column!r} of the {name} data must hold text, but row {i} holds "
-                    f"{value!r} ({type(value).__name__})."
+                    f"{value!r} ({type(value).__name__}).",
                 )
-            empty += not value.strip()
+                bad.add(i)
         if empty:
             log.warning("%d texts of the %s data are empty (column %r)", empty, name, column)
+    return split.select([i for i in range(len(split)) if i not in bad]) if bad else split
