@@ -20,6 +20,7 @@ from ..models.label_order import label_order, reordered
 from ..newest_run import newest_run
 from ..run.call import pad_token_id
 from ..run.data import build_data, check_lengths
+from ..run.heads import check_head
 from ..run.labels import check_measurable
 from ..run.metrics import build_metrics, watching, without_agreement
 from ..run.objective import build_label_objective
@@ -27,6 +28,8 @@ from ..run.resuming import why_not_ended
 from ..run.save import check_hugging_face
 from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
+from ..tasks import Task
+from ..training.evaluation import parts_of_test
 from ..training.module import DistillationModule
 
 
@@ -95,6 +98,7 @@ def _with_tests(cfg: DictConfig, tests: Any) -> dict[str, DictConfig]:
 
 
 def _loaded(cfg: DictConfig, folder: Any) -> Any:
+    check_head("job.path", folder, task_in(cfg) or Task())
     model, info = load(str(folder), auto_class_of(task_in(cfg), folder), dtype=torch.float32)
     check_complete(f"model {folder}", info)
     return model.eval()
@@ -120,6 +124,8 @@ def _measured(cfg: DictConfig, model: Any, data: Any) -> tuple[dict[str, float],
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
+    for name, parts in parts_of_test(module.metrics).items():
+        found |= {f"{name}/{part}": value for part, value in parts.items()}
     return found, str(watching(cfg, metrics, objective).monitor)
 
 

@@ -15,6 +15,11 @@ def batch_entries(metric: Any) -> tuple[str, ...]:
     return tuple(getattr(metric, "batch_entries", ()))
 
 
+def parts_of(metric: Any) -> dict[str, float]:
+    """What a metric is made of, once it has been computed, such as kinds of entities."""
+    return dict(getattr(metric, "parts", {}))
+
+
 def optional_entries(metric: Any) -> tuple[str, ...]:
     """Further entries that a metric of whole rows is given where the batch has them."""
     return tuple(getattr(metric, "optional_entries", ()))

@@ -24,6 +24,7 @@ class Row:
         latency_ms: median of one forward with one row, in milliseconds; `None` if it is not there.
         metrics: on the test rows, by name.
         agreement: share of test rows on which it predicts what the teacher predicts.
+        parts: what the metric that decides is made of, by name, such as the kinds of entities.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Row:
     latency_ms: float | None
     metrics: Mapping[str, float]
     agreement: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,8 +125,25 @@ class Comparison:
         lines.append("One run is one sample: repeat with -m seed=1,2,3 before you believe it.")
         return lines
 
+    @property
+    def _rows(self) -> list[Row]:
+        return [row for row in (self.teacher, self.baseline, self.student) if row is not None]
+
+    def _of_parts(self) -> list[str]:
+        """The table of what the metric is made of; no lines where it is one."""
+        names = sorted({name for row in self._rows for name in row.parts})
+        if not names:
+            return []
+        heads = [f"{self.metric} of", *(row.name for row in self._rows)]
+        lines = ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for name in names:
+            values = [row.parts.get(name) for row in self._rows]
+            shown = ["" if value is None else f"{value:.4f}" for value in values]
+            lines.append("| " + " | ".join([name, *shown]) + " |")
+        return lines
+
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        rows = [row for row in (self.teacher, self.baseline, self.student) if row is not None]
+        rows = self._rows
         others = [m for m in self.student.metrics if m != self.metric]
         heads = ["", "parameters", "size MB", "latency ms", self.metric, *others]
         with_agreement = any(row.agreement is not None for row in rows)
@@ -168,6 +187,7 @@ class Comparison:
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
         lines += ["", *self.verdict(), "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
+        lines += self._of_parts()
         (directory / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (directory / "report.json").write_text(
             json.dumps(

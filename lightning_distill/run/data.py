@@ -13,9 +13,11 @@ from ..models.configuration import longest_input
 from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
+from .follow_task import follow_task
+from .heads import check_heads, task_of_heads
 from .targets import instantiate
 from .task import note_task
-from .tokenizers import folder_of_arguments
+from .tokenizers import brings_tokenizer, folder_of_arguments
 from .vocabularies import share_ids
 
 log = logging.getLogger("lightning_distill")
@@ -42,9 +44,13 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
         paths[1] = paths[1] or tokenizer_path(cfg) or folder_of_arguments(cfg, "teacher")
         if "tokenizer" in cfg.data and cfg.data.tokenizer is None:
             cfg.data.tokenizer = paths[0] or paths[1]
-        two = "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths)
-        if two and not share_ids(cfg, str(cfg.data.tokenizer), paths[1]):
-            cfg.data.teacher_tokenizer = paths[1]
+        own, other = cfg.data.get("tokenizer"), paths[1]
+        two = None not in (own, other) and own != other and brings_tokenizer(other)
+        two = two and cfg.data.get("teacher_tokenizer", own) is None
+        if two and not share_ids(cfg, str(own), other):
+            cfg.data.teacher_tokenizer = other
+        if "task" in cfg.data and cfg.data.task is None:
+            cfg.data.task = task_of_heads(cfg)
     data = instantiate(cfg.data)
     if not isinstance(data, L.LightningDataModule):
         raise ValueError(
@@ -64,6 +70,8 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
     note_task(cfg, data)
+    follow_task(cfg, "criteria")
+    check_heads(cfg)
     return data
 
 

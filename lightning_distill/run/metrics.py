@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchmetrics import Metric
 
@@ -14,13 +12,11 @@ from ..metrics.traits import best_mode, needs_teacher, reads_softmax
 from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
+from .follow_task import follow_task, packaged
 from .targets import find_target
 from .task import task_in
 
 log = logging.getLogger("lightning_distill")
-
-# Those of conf/main.yaml, which give way to the task's where nobody touched them.
-DEFAULTS = ("accuracy", "agreement")
 
 
 def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
@@ -49,36 +45,6 @@ def check_metric_task(cfg: DictConfig, name: str, node: Any) -> None:
         )
 
 
-def follow_task(cfg: DictConfig) -> None:
-    """Put the task's metrics in the place of the defaults, where nobody has chosen or set any."""
-    task = task_in(cfg)
-    nodes = group(cfg, "metrics")
-    if task is None or task.metrics == DEFAULTS or not nodes or not set(nodes) <= {*DEFAULTS}:
-        return
-    # As they are written: what they refer to is no part of the packaged ones.
-    written: Any = OmegaConf.to_container(nodes)
-    touched = [k for k, node in written.items() if node not in (None, _packaged(str(k)))]
-    if touched or _are_chosen():
-        return
-    off = [name for name, node in nodes.items() if node is None]
-    with open_dict(cfg):
-        cfg.metrics = {name: None if name in off else _packaged(name) for name in task.metrics}
-    log.info("Metrics: %s, for data.task=%s", ", ".join(task.metrics), task.name)
-
-
-def _packaged(name: str) -> Any:
-    """The metric of this name as `conf/metrics` has it."""
-    path = files("lightning_distill.conf") / "metrics" / f"{name}.yaml"
-    written: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
-    return written[name]
-
-
-def _are_chosen() -> bool:
-    """Whether the user has typed which metrics to take."""
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return any(override.lstrip("+").startswith("metrics=") for override in typed)
-
-
 def _target(node: Any) -> str | None:
     target = node.get("_target_") if OmegaConf.is_dict(node) else None
     return None if target is None else str(target)
@@ -94,7 +60,7 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     Raises:
         ValueError: for metrics of another task, and for a monitor that is measured by none.
     """
-    follow_task(cfg)
+    follow_task(cfg, "metrics")
     if DataFacts(data).unlabelled:
         without_labels(cfg)
     metrics = {}
@@ -149,7 +115,7 @@ def without_labels(cfg: DictConfig) -> None:
     if left_out:
         log.info("Metrics: no row has a label, so %s is not measured", ", ".join(left_out))
     with open_dict(cfg):
-        cfg.metrics = kept or {"agreement": _packaged("agreement")}
+        cfg.metrics = kept or {"agreement": packaged("metrics", "agreement")}
 
 
 def without_agreement(cfg: DictConfig) -> None:

@@ -43,7 +43,13 @@ def report(
     module.eval()
     terms = set(module.objective.terms) | {"loss"}
 
-    def row(title: str, model: Mapping[str, Any], metrics: dict[str, float], forward: Any) -> Row:
+    def row(
+        title: str,
+        model: Mapping[str, Any],
+        metrics: dict[str, float],
+        forward: Any,
+        parts: Mapping[str, float] | None = None,
+    ) -> Row:
         kept = {
             n: v
             for n, v in metrics.items()
@@ -57,6 +63,7 @@ def report(
             kept,
             # Where it decides, it is the metric.
             None if name == "agreement" else metrics.get("agreement"),
+            parts or {},
         )
 
     teacher = None
@@ -69,7 +76,8 @@ def report(
         }
         # One that is not there is as large as it was, and takes no time.
         forward = None if taught.model is None else module.teacher_forward
-        teacher = row("teacher", taught.about(), of_teacher, forward)
+        parts = result.parts.get(f"teacher_{name}")
+        teacher = row("teacher", taught.about(), of_teacher, forward, parts)
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= set(baseline_module.objective.terms)
@@ -78,12 +86,19 @@ def report(
             _size(baseline_module.eval().student),
             baseline.metrics,
             baseline_module.student_forward,
+            baseline.parts.get(name),
         )
     title = "student distilled" if module.objective.sources("teacher") else "student"
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=row(title, _size(module.student), result.metrics, module.student_forward),
+        student=row(
+            title,
+            _size(module.student),
+            result.metrics,
+            module.student_forward,
+            result.parts.get(name),
+        ),
         teacher=teacher,
         baseline=alone,
         max_drop=cfg.max_metric_drop,

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..models.gradient_checkpointing import checkpoint_gradients
 from ..report import Profile
 from ..sealed import check_sealed, read_sealed, write_sealed
 from ..training.distill import fit
+from ..training.evaluation import parts_of_test
 from ..training.module import DistillationModule
 from .budget import Validations
 from .longer_schedule import LongerSchedule
@@ -43,6 +44,7 @@ class Result:
         seconds: wall time of training, of a resumed run that of all its parts.
         checkpoint: path within the run of the weights that were tested.
         validations: how often it was measured on the validation rows, but for a trial.
+        parts: what metrics of the test are made of, such as the kinds of entities, by name.
     """
 
     metrics: dict[str, float]
@@ -51,6 +53,7 @@ class Result:
     seconds: float
     checkpoint: str
     validations: int = 0
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @rank_zero_only
@@ -139,7 +142,8 @@ def train(
     }
     checkpoint_name = str(best.relative_to(directory))
     seconds = wall_time.seconds
-    result = Result(metrics, steps, epochs, seconds, checkpoint_name, validations.count)
+    parts = parts_of_test(module.metrics)
+    result = Result(metrics, steps, epochs, seconds, checkpoint_name, validations.count, parts)
     _write(done, result)
     return result
 

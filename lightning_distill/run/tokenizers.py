@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ..data.data import DataFacts
 from ..data.load_tokenizer import load_tokenizer
 from ..models.freshness import is_fresh
+from ..tasks import task_of
 from ..teachers import Teacher
 
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -32,10 +33,16 @@ def folder_of_arguments(cfg: DictConfig, role: str) -> str | None:
     return None
 
 
-def check_tokenizer(cfg: DictConfig, data: Any, model: nn.Module, role: str) -> None:
-    """Refuse a trained model of a user's own that would be given ids of a foreign tokenizer.
+def brings_tokenizer(path: str) -> bool:
+    """Whether a model brings a tokenizer: a name on the hub is taken to, a folder is looked at."""
+    return not Path(path).expanduser().is_dir() or _has_tokenizer(path)
 
-    Fresh weights know no ids yet, and models without embeddings read none.
+
+def check_tokenizer(cfg: DictConfig, data: Any, model: nn.Module, role: str) -> None:
+    """Refuse a trained model that would be given ids of a foreign tokenizer.
+
+    Fresh weights know no ids yet, and models without embeddings read none. Of language models it
+    is told elsewhere which ids two of them share.
 
     Args:
         cfg: the run's configuration.
@@ -51,7 +58,9 @@ def check_tokenizer(cfg: DictConfig, data: Any, model: nn.Module, role: str) -> 
         return
     facts = DataFacts(data)
     given = (facts.teacher_tokenizer if role == "teacher" else None) or facts.tokenizer
-    if given is None or not _is_users(cfg, role) or not _reads_ids(model):
+    of_user = _is_users(cfg, role)
+    elsewhere = not of_user and (role == "teacher" or task_of(data).predicts_ids)
+    if given is None or elsewhere or not _reads_ids(model):
         return
     option = "teacher_tokenizer" if _is_beside_another(cfg, role) else "tokenizer"
     for path in _where_from(model):
@@ -63,6 +72,8 @@ def check_tokenizer(cfg: DictConfig, data: Any, model: nn.Module, role: str) -> 
                 f"The {role} was loaded from {path}, and the data has the ids of another tokenizer "
                 f"than that folder's, which mean other words: set data.{option}={path}."
             )
+        return
+    if not of_user:
         return
     on_the_spot = cfg.data.get("tokenizer", given) is None
     if on_the_spot and given is facts.tokenizer and not is_fresh(model):

@@ -11,7 +11,7 @@ from torch import nn
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
 from ..models.remote_code import remote_code_is_trusted
-from ..tasks import Task, task_named
+from ..tasks import Task, task_named, task_of_architecture
 
 log = logging.getLogger("lightning_distill")
 
@@ -66,7 +66,7 @@ def pretrained(
         num_labels = len(label_names or stored) if task.has_names else 1
     config = copy.deepcopy(model.config)
     task.write_labels(config, num_labels, label_names)
-    if _same_labels(config.id2label, stored):
+    if _same_labels(config.id2label, stored) and not _is_for_another_task(model.config, task):
         task.write_labels(model.config, num_labels, label_names)
     else:
         model, sized = _with_fresh_head(model, config, find_auto_class(auto_class), options)
@@ -89,6 +89,14 @@ def _same_labels(wanted: dict[int, str], stored: dict[int, str]) -> bool:
         return label_order(wanted, stored) is None
     except ValueError:
         return False
+
+
+def _is_for_another_task(config: Any, task: Task) -> bool:
+    """Whether the head in the files was trained for another task, such as tags of words."""
+    for name in getattr(config, "architectures", None) or ():
+        if not task.serves(name) and task_of_architecture(name).serves(name):
+            return True
+    return False
 
 
 def _with_fresh_head(

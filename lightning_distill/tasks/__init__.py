@@ -9,6 +9,7 @@ from .known import (
     task_named,
     task_of,
     task_of_architecture,
+    task_of_labels,
     task_of_model,
     TASKS,
 )
@@ -39,5 +40,6 @@ __all__ = [
     "task_named",
     "task_of",
     "task_of_architecture",
+    "task_of_labels",
     "task_of_model",
 ]

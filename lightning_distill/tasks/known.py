@@ -1,6 +1,6 @@
 """The tasks that there are, by name and by what a model or a batch shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn, Tensor
@@ -12,6 +12,7 @@ from ..models.head import linear_head
 from ..models.submodules import innermost
 from ..objective.term import Term
 from .classification import Classification
+from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
 from .regression import Regression
@@ -70,6 +71,25 @@ def task_of_architecture(architecture: str, problem_type: str | None = None) -> 
     serving = [task for task in TASKS if task.serves(architecture)] or [TASKS[0]]
     exact = [task for task in serving if problem_type and task.problem_type == problem_type]
     return (exact or serving)[0]
+
+
+def task_of_labels(labels: Sequence[Any]) -> Task:
+    """The task that labels of rows show, as a file or a data set holds them.
+
+    Args:
+        labels: a list for each row is several labels; numbers, of which one has a fraction, are a
+            regression; all else, also whole numbers, is classes.
+    """
+    values = [label_or_none(value) for value in labels]
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, list | tuple) for value in known):
+        return MultiLabel()
+    numbers = [plain(value) for value in known]
+    if all(isinstance(n, int | float) for n in numbers) and any(
+        isinstance(n, float) for n in numbers
+    ):
+        return Regression()
+    return Classification()
 
 
 def owner_of(metric: Any) -> Task | None:

@@ -17,6 +17,7 @@ class MultiLabel(Task):
     problem_type: ClassVar[str | None] = "multi_label_classification"
     label_kind: ClassVar[str] = "binary_cross_entropy"
     metrics: ClassVar[tuple[str, ...]] = ("multilabel_f1", "agreement")
+    criteria: ClassVar[tuple[str, ...]] = ("hard_label", "one_versus_all")
     measured_by: ClassVar[tuple[str, ...] | None] = ("Multilabel",)
     has_softmax: ClassVar[bool] = False
 

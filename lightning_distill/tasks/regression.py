@@ -17,6 +17,7 @@ class Regression(Task):
     problem_type: ClassVar[str | None] = "regression"
     label_kind: ClassVar[str] = "mse"
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "mean_squared_error", "agreement")
+    criteria: ClassVar[tuple[str, ...]] = ("hard_label", "logit_mse")
     measured_by: ClassVar[tuple[str, ...] | None] = ("torchmetrics.regression",)
     has_softmax: ClassVar[bool] = False
     has_names: ClassVar[bool] = False

@@ -31,6 +31,7 @@ class Task:
         peft_task: what peft calls it; with it the head is trained whole beside adapters.
         label_kind: which loss of [`HardLabel`][lightning_distill.criteria.HardLabel].
         metrics: names of the metrics by default, those in `conf/metrics`; the first is monitored.
+        criteria: names of the terms by default, those in `conf/criteria`.
         measured_by: how the names of metric classes or of their modules begin that are meant for
             this task; `None` takes every metric.
         processors: attributes of a data module that are saved with a student, where it has them.
@@ -53,6 +54,7 @@ class Task:
     peft_task: ClassVar[str | None] = "SEQ_CLS"
     label_kind: ClassVar[str] = "cross_entropy"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "agreement")
+    criteria: ClassVar[tuple[str, ...]] = ("hard_label", "soft_target")
     measured_by: ClassVar[tuple[str, ...] | None] = None
     processors: ClassVar[tuple[str, ...]] = ("tokenizer", "processor", "image_processor")
     has_softmax: ClassVar[bool] = True

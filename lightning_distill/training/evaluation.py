@@ -8,7 +8,7 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, Samples, teacher_batch
-from ..metrics.traits import batch_entries, needs_teacher
+from ..metrics.traits import batch_entries, needs_teacher, parts_of
 from ..models.batch import (
     batch_size,
     counted_rows,
@@ -52,6 +52,20 @@ def metrics_of_stages(
             for stage in ("val", "test", "teacher")
         }
     )
+
+
+def parts_of_test(metrics: nn.ModuleDict) -> dict[str, dict[str, float]]:
+    """What the metrics of a test are made of, by their names; the teacher's begin with `teacher_`.
+
+    Args:
+        metrics: those of all stages, after the test.
+    """
+    return {
+        f"{begin}{name}": parts_of(metric)
+        for stage, begin in (("test", ""), ("teacher", "teacher_"))
+        for name, metric in dict(metrics[stage].items()).items()  # type: ignore[union-attr,operator]
+        if parts_of(metric)
+    }
 
 
 class Evaluation:

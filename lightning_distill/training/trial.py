@@ -17,6 +17,7 @@ from ..models.source import Source
 from ..models.submodules import submodules
 from .last_batch import check_last_batch
 from .optimization import trainable, trainable_by_name
+from .own_tokens import check_tokens
 from .preconditions import (
     check_causal,
     check_label_order,
@@ -105,6 +106,7 @@ def try_batch(module: Any, batch: Any, check: bool) -> None:
         _check_sources(module, batch)
         values, student, teacher = module.read_sources(batch, heads="checked")
         settle_task(module, batch, values, student)
+        check_tokens(dict(module.objective.terms.items()), batch, values)
         if module.teacher is not None:
             _check_pairs(module, batch, student)
         if teacher is not None:

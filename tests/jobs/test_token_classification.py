@@ -138,17 +138,52 @@ def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run, folder
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_words_of_two_tokenizers_are_not_compared(run, folder, capsys):
+def test_a_teacher_with_another_tokenizer_is_compared_by_words(run, folder):
     from lightning_distill.data.text.word_pieces import train_word_pieces
 
-    other = train_word_pieces(["abc"], 60, 32)
-    run("third", "job=finetune", *FILES, *STUDENT)
-    saved = folder / "third" / "student"
-    other.save_pretrained(folder / "other")
+    words = [(folder / "train" / "seq.in").read_text()]
+    train_word_pieces(words, 45, 32).save_pretrained(folder / "letters")
+    tuned = run("third", "job=finetune", *FILES, *STUDENT, "optimizer.lr=1e-2",
+                "trainer.max_epochs=3")  # fmt: skip
+    both = [*FILES, *STUDENT, "data.tokenizer=letters", "optimizer.lr=1e-2", "baseline=false"]
+    teacher = ["teacher=pretrained", "teacher.path=third/student"]
+    live = report(run("two_live", *both, *teacher))
+    run("two_answers", "job=cache", "job.folder=two", *both, *teacher)
+    cached = report(run("two_cached", *both, "teacher=cached", "teacher.folder=two"))
+    caching = report(run("two_caching", *both, "teacher=caching", "teacher.path=third/student"))
+    # The teacher is measured by the student's words, and knows as much as it did by its own.
+    own = report(tuned)["student"]["metrics"]["entity_f1"]
+    assert live["teacher"]["metrics"]["entity_f1"] == pytest.approx(own, abs=1e-6)
+    assert sorted(live["teacher"]["parts"]) == ["loc", "per"]
+    assert "entity_f1 of" in (folder / "two_live" / "report.md").read_text()
+    for found in (cached, caching):
+        for name in ("entity_f1", "soft_target"):
+            expected = live["student"]["metrics"].get(name)
+            assert found["student"]["metrics"].get(name) == pytest.approx(expected, abs=1e-6)
+        assert found["student"]["agreement"] == live["student"]["agreement"]
+
+
+def test_layers_of_two_tokenizers_are_not_compared(run, folder, capsys):
+    from lightning_distill.data.text.word_pieces import train_word_pieces
+
+    words = [(folder / "train" / "seq.in").read_text()]
+    train_word_pieces(words, 45, 32).save_pretrained(folder / "letters")
+    run("fourth", "job=finetune", *FILES, *STUDENT)
     with pytest.raises(SystemExit):
-        run("refused", *FILES, "teacher=pretrained", f"teacher.path={saved}", *STUDENT,
-            "data.tokenizer=other", f"data.teacher_tokenizer={saved}")  # fmt: skip
-    assert "compared token by token, and their tokenizers cut words" in capsys.readouterr().err
+        run("refused", *FILES, *STUDENT, "data.tokenizer=letters", "teacher=pretrained",
+            "teacher.path=fourth/student", "criteria=[hard_label,hint]")  # fmt: skip
+    assert "Term 'hint' compares layers token by token" in capsys.readouterr().err
+
+
+def test_long_sentences_are_read_in_windows(run, folder):
+    path = run("windows", *FILES, *STUDENT, *TEACHER, "data.max_length=6", "data.stride=2",
+               "data.vocab_size=60", "baseline=false")  # fmt: skip
+    assert report(path)["facts"]["train rows"] != "40"
+    found = run("windows_again", "job=evaluate", "job.path=windows")
+    values = json.loads((found / "evaluation.json").read_text())
+    expected = report(path)["student"]["metrics"]["entity_f1"]
+    assert values["entity_f1"] == pytest.approx(expected, abs=1e-6)
+    assert {"entity_f1/loc", "entity_f1/per"} <= values.keys()
 
 
 PICTURES = """

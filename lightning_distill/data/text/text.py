@@ -11,14 +11,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from ...tasks import Task, task_of, TASKS
+from ...tasks import Task, task_named, task_of, task_of_labels, TASKS
 from ..all_splits import all_splits
 from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
 from ..rows_module import RowsModule, Tokenizer
 from ..tokens import tokenise
 from ..truncation import counts_of_cut, say_cut
-from .read_labels import LabelReader
+from .read_labels import class_label, LabelReader
 from .rows import Augmentation, Collate, Rows
 from .usable_texts import usable_texts
 from .word_pieces import train_word_pieces
@@ -40,7 +40,8 @@ class TextDataModule(RowsModule):
             row has one: then a student learns of a teacher alone, and agreement is measured.
         task: `classification` (int64 labels, -100 without), `multi_label` (a list of labels
             per row), `regression` (numbers, NaN without), or a
-            [`Task`][lightning_distill.tasks.Task] of one's own.
+            [`Task`][lightning_distill.tasks.Task] of one's own. By default the labels say it: lists
+            are several labels, numbers with a fraction a regression, and all else is classes.
         label_names: all labels in order; by default those of the training rows, sorted.
         tokenizer: one, or where to load it; by default a WordPiece is trained on the texts.
         teacher_tokenizer: one, or where to load it; the same by default.
@@ -107,7 +108,7 @@ class TextDataModule(RowsModule):
         text: str = "text",
         text_pair: str | None = None,
         label: str | None = "label",
-        task: str | Task = "classification",
+        task: str | Task | None = None,
         label_names: Sequence[str] | None = None,
         tokenizer: Tokenizer = None,
         teacher_tokenizer: Tokenizer = None,
@@ -167,6 +168,8 @@ class TextDataModule(RowsModule):
         for name, split in given.items():
             given[name] = self._usable(name, split)
         self.bad_rows.say({name: len(split) for name, split in given.items()})
+        if self.task is None:
+            self.task = self._task_of_labels(given["train"]) if "train" in given else None
         splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
         reader = LabelReader(
             self.label, task_of(self), self.label_names, self.num_labels, self.label_option
@@ -191,6 +194,16 @@ class TextDataModule(RowsModule):
         say_cut(self._cut(), sizes, self.max_length, more=self.lost_with_cut)
         self._check_labels()
         self._check_augmentation()
+
+    def _task_of_labels(self, train: datasets.Dataset) -> str:
+        """The task that the labels show; said where it is no classification."""
+        named = class_label(train, self.label) is not None
+        there = self.label in train.column_names and not named
+        values = [value for value in train[self.label] if value is not None] if there else []
+        task = task_of_labels(values).name
+        if task != task_named(None).name:
+            log.info("Task: %s, as labels such as %r show (data.task)", task, values[0])
+        return task
 
     def training_rows(self) -> Rows:
         """The training rows as they are augmented, with those labels that are kept."""

@@ -1,0 +1,53 @@
+"""Metrics and criteria by default give way to those of the task, where nobody has chosen any."""
+
+import logging
+from importlib.resources import files
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ..tasks import Task
+from .call import group
+from .task import task_in
+
+log = logging.getLogger("lightning_distill")
+
+
+def follow_task(cfg: DictConfig, name: str) -> None:
+    """Put the task's members of a group in the place of the defaults of `conf/main.yaml`.
+
+    Where a user has chosen some, or set a value of one, they stay.
+
+    Args:
+        cfg: the run's configuration, of which it is known which task it has.
+        name: of the group, `metrics` or `criteria`.
+    """
+    task = task_in(cfg)
+    defaults: tuple[str, ...] = getattr(Task, name)
+    of_task: tuple[str, ...] = () if task is None else getattr(task, name)
+    nodes = group(cfg, name)
+    if task is None or of_task == defaults or not nodes or not set(nodes) <= {*defaults}:
+        return
+    # As they are written: what they refer to is no part of the packaged ones.
+    written: Any = OmegaConf.to_container(nodes)
+    touched = [k for k, node in written.items() if node not in (None, packaged(name, str(k)))]
+    if touched or _are_chosen(name):
+        return
+    off = [key for key, node in nodes.items() if node is None]
+    with open_dict(cfg):
+        cfg[name] = {key: None if key in off else packaged(name, key) for key in of_task}
+    log.info("%s: %s, for data.task=%s", name.capitalize(), ", ".join(of_task), task.name)
+
+
+def packaged(group_name: str, name: str) -> Any:
+    """The member of a group that has this name, as `conf/` has it."""
+    path = files("lightning_distill.conf") / group_name / f"{name}.yaml"
+    written: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    return written[name]
+
+
+def _are_chosen(name: str) -> bool:
+    """Whether the user has typed which members of a group to take."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return any(override.lstrip("+").startswith(f"{name}=") for override in typed)
