@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .allowed_names import check_names, check_packages, OURS
 from .check_values import check_number, check_values, drop_settings_of_others
+from .data_of_files import Kind, kind_of_files
 from .find_files import find_files
 from .hints import packaged_keys
 from .newest_run import check_is_run
@@ -44,6 +45,8 @@ STRATEGIES = (
 )
 # Data modules whose splits are files.
 OF_FILES = ("TextFiles", "TokenFiles", "TextCorpus", "ChatFiles")
+# Those that read tables, and which setting names the column without which they read nothing.
+NAMED_COLUMNS = {"text_files": "text", "token_files": "words"}
 # Whole numbers of all of them, and the least that any takes.
 LEAST = {
     **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
@@ -259,6 +262,20 @@ def _check_files(cfg: DictConfig) -> None:
         if isinstance(given, str) or OmegaConf.is_list(given):
             # Where a class takes no folder it says so itself.
             find_files(split, given, folders=True)
+    kind = kind_of_files(_container(cfg.data.get("train")))
+    here = HydraConfig.get().runtime.choices.get("data") if HydraConfig.initialized() else None
+    if kind is not None and here in NAMED_COLUMNS and kind.data != here and not _reads(cfg, kind):
+        raise ValueError(f"{kind.shows}, and data={here} reads other files: type {kind.words}.")
+
+
+def _container(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _reads(cfg: DictConfig, kind: Kind) -> bool:
+    """Whether the column that is named as the text is one of the file's."""
+    column = cfg.data.get(NAMED_COLUMNS[str(HydraConfig.get().runtime.choices.get("data"))])
+    return str(column) in kind.columns
 
 
 def _check_terms(criteria: Any) -> None:

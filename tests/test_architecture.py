@@ -29,22 +29,23 @@ ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 ROOMS["metrics"] = {"models", "tasks"}
 ROOMS["students"] = {"models", "objective", "tasks"}
 ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
-ROOMS["data"] = {*ROOMS["callbacks"], "find_files"}
+ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks", "sealed"}
-ROOMS["overrides"] = ROOMS["find_files"] = set()
+ROOMS["overrides"] = ROOMS["find_files"] = ROOMS["column_names"] = set()
 ROOMS["hints"] = {"overrides"}
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
+ROOMS["data_of_files"] = {"column_names", "find_files", "overrides"}
 ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
-ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names"}
+ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
-ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides"}
+ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 COMMAND = {
@@ -54,6 +55,7 @@ COMMAND = {
     "overrides",
     "check_values",
     "before_loading",
+    "data_of_files",
     "read_config",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)

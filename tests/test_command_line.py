@@ -661,7 +661,11 @@ BAD = [
     (["metrics.accuracy.num_classes=7"], "metrics.accuracy (MulticlassAccuracy) does not fit pred"),
     (["metrics=[pearson]"], "metrics.pearson (PearsonCorrCoef) measures data.task=regression, but"),
     (["data.task=multi_label", "metrics=[f1]"], "Choose what fits, as in metrics=[multilabel_f1]"),
-    (["data.train=lists.jsonl"], "is a list, but data.task=classification has one label per row"),
+    (
+        ["data.train=lists.jsonl", "data.task=classification"],
+        "is a list, but data.task=classification has one label per row",
+    ),
+    (["data.train=lists.jsonl", "criteria=[soft_target]"], "data.task=multi_label does not have"),
     (["data.train=broken.jsonl"], "broken.jsonl cannot be read as jsonl: JSON parse error: "),
     (["data.train=unlabelled.tsv", "criteria=[hard_label]"], "No training row has a label, and ha"),
     (

@@ -7,16 +7,12 @@ from typing import Any
 
 import datasets
 
+from ...column_names import LABELS
 from ...tasks import Task
 from ...tasks.labels import in_order, label_or_none, plain
 
 log = logging.getLogger("lightning_distill")
 
-# What a column of labels is often called.
-LIKELY = (
-    *("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag"),
-    *("tags", "ner_tags", "emotion", "rating", "score", "stars", "y"),
-)
 # So many classes may have a row each, as in a first try.
 FEW = 20
 
@@ -142,7 +138,7 @@ class LabelReader:
         """The column that may have been meant."""
         others = {name.lower(): name for name in split.column_names if name not in texts}
         near = get_close_matches(str(self.column).lower(), others, n=1)
-        found = near or [name for name in LIKELY if name in others]
+        found = near or [name for name in LABELS if name in others]
         return others[found[0]] if found else None
 
     def _values(self, split: datasets.Dataset) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 
 from lightning_distill.data import TextDataModule, TextFiles
 from lightning_distill.data.text.word_pieces import train_word_pieces
+from lightning_distill.tasks import task_of_labels
 
 NOUNS = ["cat", "dog", "house", "river", "tree"]
 
@@ -95,7 +96,27 @@ def test_a_label_that_only_the_test_rows_have_is_refused():
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels, words):
-    refused(labels, words)
+    refused(labels, words, task="classification")
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["a", "b", None], "classification"),
+        ([0, 1, 2.0], "classification"),
+        (["0", "1", ""], "classification"),
+        (["0.5", "1", ""], "regression"),
+        ([0.25, float("nan"), 3.0], "regression"),
+        (["0.5", "high"], "classification"),
+        ([["a"], ["a", "b"], None], "multi_label"),
+        ([None, []], "multi_label"),
+    ],
+)
+def test_the_task_is_what_the_labels_show(labels, task):
+    assert task_of_labels(labels).name == task
+    if len(labels) > 2:
+        data = ready(labels)
+        assert data.task == task and data.replace(batch_size=2).task == task
 
 
 def test_several_labels_per_row():

@@ -1,0 +1,12 @@
+"""What the columns of people's tables are called, those that are meant most often first."""
+
+TEXTS = ("text", "sentence", "content", "review", "utterance", "body", "comment", "tweet")
+PAIRS = (
+    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
+    *(("text1", "text2"), ("query", "passage"), ("question", "sentence")),
+)
+LABELS = (
+    *("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag"),
+    *("tags", "ner_tags", "emotion", "rating", "score", "scores", "stars", "y"),
+)
+WORDS, TAGS = ("words", "tokens"), ("tags", "ner_tags", "labels", "slots", "pos_tags", "pos")
