@@ -46,7 +46,7 @@ def test_a_model_says_its_task_by_its_problem_type(role, tmp_path):
     kinds = {
         "regression": "regression",
         "multi_label_classification": "multi_label",
-        "single_label_classification": None,
+        "single_label_classification": "classification",
         None: None,
     }
     for said, task in kinds.items():
