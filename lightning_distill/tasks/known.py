@@ -12,6 +12,7 @@ from ..models.head import linear_head
 from ..models.submodules import innermost
 from ..objective.term import Term
 from .classification import Classification
+from .embedding import Embedding
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
 from .regression import Regression
@@ -24,6 +25,8 @@ TASKS: tuple[Task, ...] = (
     Regression(),
     LanguageModelling(),
     TokenClassification(),
+    # Behind those whose models end on more than `Model`.
+    Embedding(),
 )
 
 
