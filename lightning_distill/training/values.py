@@ -62,7 +62,10 @@ def _predicted_from(
     if module.task is None or heads == "skipped":
         return None, sources
     found = module.task.predicted_from(role, sources)
-    return found, sources if found is None or found in sources else [*sources, found]
+    if found is None or found in sources:
+        return found, sources
+    found = module.taught_by.vectors_for(found) if role == "teacher" else found
+    return found, [*sources, found]
 
 
 def _ask_student(module: Any, batch: Any, sources: list[Source], heads: str) -> tuple[Any, Values]:

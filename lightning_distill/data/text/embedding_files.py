@@ -62,6 +62,8 @@ class EmbeddingFiles(Sentences):
             )
         self.text_columns = [text, *([] if text_pair is None else [text_pair]), *several]
         self.score = None if text_pair is None or several else score
+        # Without, nobody is told that no row has any.
+        self.label = None if self.score is None else SCORE
         self.vectors, self.scores = vectors, scores
         self.columns = None if columns is None else list(columns)
         if scores is not None and text_pair is None:
