@@ -40,9 +40,11 @@ from .mini_lm_relation import mini_lm_relation, MiniLMRelation
 from .mlkd import MLKD, mlkd
 from .nkd import NKD, nkd
 from .nst import NST, nst
+from .of_candidates import of_candidates, OfCandidates
 from .ofa import OFA, ofa
 from .ofd import OFD, ofd, ofd_margin
 from .one_versus_all import one_versus_all, OneVersusAll
+from .pair_score import pair_score, PairScore
 from .patient_hidden import patient_hidden, PatientHidden
 from .pearson_feature import pearson_feature, PearsonFeature
 from .pkt import PKT, pkt
@@ -109,7 +111,9 @@ __all__ = [
     "LogitStandardization",
     "MarginMSE",
     "MiniLMRelation",
+    "OfCandidates",
     "OneVersusAll",
+    "PairScore",
     "PatientHidden",
     "PearsonFeature",
     "QueueSimilarity",
@@ -157,10 +161,12 @@ __all__ = [
     "mlkd",
     "nkd",
     "nst",
+    "of_candidates",
     "ofa",
     "ofd",
     "ofd_margin",
     "one_versus_all",
+    "pair_score",
     "patient_hidden",
     "pearson_feature",
     "pkt",

@@ -10,6 +10,7 @@ from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .text.docstrings import Docstrings
+from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
 from .text.hub_tokens import HubTokens
 from .text.tagged_words import TaggedWords
@@ -24,6 +25,7 @@ __all__ = [
     "DataFacts",
     "Docstrings",
     "Draw",
+    "EmbeddingFiles",
     "EvenRows",
     "Hub",
     "HubTokens",

@@ -195,6 +195,11 @@ class DataFacts:
         return self._said("num_rows")
 
     @property
+    def max_length(self) -> int | None:
+        """The longest row in tokens; `None` where it does not say."""
+        return self._said("max_length")
+
+    @property
     def tokenizer(self) -> Any:
         """The student's; it is saved with the student."""
         return self._said("tokenizer")

@@ -140,7 +140,10 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     module = DistillationModule(student, teacher, objective, task=task_in(cfg))
     # Pairs the layers: only those that are compared are kept.
     module.prepare(next(iter(data.train_dataloader())), check=False)
-    return module, data, objective.sources("teacher")
+    sources = objective.sources("teacher")
+    predicted = None if module.task is None else module.task.predicted_from("teacher", sources)
+    more = [] if predicted is None or predicted in sources else [predicted]
+    return module, data, [*sources, *more]
 
 
 def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:

@@ -20,10 +20,17 @@ from ..models.configuration import configured, configured_text
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
+from ..models.sentence_folder import copy_sentence_folder, with_sentence_parts
 from ..newest_run import newest_run
 from ..run.of_run import directory_of
 from ..run.rows_of_run import first_test_batch
-from ..run.save import ADAPTER, check_hugging_face, merged, processors_in
+from ..run.save import (
+    ADAPTER,
+    check_hugging_face,
+    merged,
+    processors_in,
+    weights_without_parts,
+)
 from ..run.stage import say
 from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
@@ -83,15 +90,17 @@ def export(
         raise ValueError(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
-    model = _with_weights(found(config), state, source / "student" / ADAPTER)
+    made = with_sentence_parts(found(config), source / "student", weights=False)
+    model = _with_weights(made, state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **weights_without_parts(model))
     processors = processors_in(source / "student")
     for processor in processors:
         cls = getattr(transformers, processor)
         made = cls.from_pretrained(source / "student", trust_remote_code=trusted)
         made.save_pretrained(folder)
+    copy_sentence_folder(source / "student", folder, model)
     seal_folder(folder)
     inputs, on = _proof(cfg, model, source)
     names = [str(trusted), name, *processors]

@@ -8,18 +8,24 @@ from .agreement import Agreement
 from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
+from .ndcg import NDCG
 from .perplexity import Perplexity
+from .recall_at_k import RecallAtK
 from .reverse_kl import ReverseKL
 from .samples import check_pairs, Samples, teacher_batch
+from .similarity_agreement import SimilarityAgreement
 
 __all__ = [
+    "NDCG",
     "Agreement",
     "BitsPerByte",
     "EntityF1",
     "ForwardKL",
     "Perplexity",
+    "RecallAtK",
     "ReverseKL",
     "Samples",
+    "SimilarityAgreement",
     "check_pairs",
     "teacher_batch",
 ]

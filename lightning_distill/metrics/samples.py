@@ -17,7 +17,14 @@ from ..models.batch import (
     with_entries,
 )
 from ..tasks import infer_task, Task
-from .traits import batch_entries, needs_teacher, optional_entries, reads_rows, take_task
+from .traits import (
+    batch_entries,
+    needs_teacher,
+    optional_entries,
+    reads_rows,
+    reads_vectors,
+    take_task,
+)
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
@@ -32,7 +39,7 @@ class Samples:
         predicted: by the model that is measured, `(samples, ...)`.
         teacher: what the teacher predicts for the same samples, if it was asked.
         labels: of the samples, if there are any.
-        entries: entries of the batch that a metric names in its `batch_entries`, of the samples.
+        entries: entries of the batch that the task or a metric names, of the samples.
         are_tokens: whether they are, and not rows; then all of them count.
         task: says which rows have a label, and in which type metrics get labels.
         are_sequences: whether they are rows of tokens, for metrics that read these as a whole
@@ -75,8 +82,9 @@ class Samples:
             ValueError: if the batch has no entry that a metric wants.
         """
         labels, metrics = labels_of(batch), list(metrics)
-        entries = _entries(batch, metrics)
         task = task or infer_task(None, batch, predicted) or Task()
+        entries = {n: v for n in task.entries if (v := entry(batch, n)) is not None}
+        entries |= _entries(batch, metrics)
         counted = task.counted(batch, predicted)
         if counted is None:
             taken = {name: take_rows(value, rows) for name, value in entries.items()}
@@ -117,9 +125,10 @@ class Samples:
         take_task(metric, self.task)
         if needs_teacher(metric):
             if self.teacher is not None:
-                metric.update(*_of_both(self.predicted, self.teacher, self.are_tokens), **entries)
+                both = (self._measured(metric, p) for p in (self.predicted, self.teacher))
+                metric.update(*_of_both(*both, self.are_tokens), **entries)
             return
-        labels, predicted = self.labels, self.predicted
+        labels, predicted = self.labels, self._measured(metric, self.predicted)
         if labels is None:
             return
         if not self.are_tokens:
@@ -134,6 +143,10 @@ class Samples:
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
         metric.update(predicted, self.task.measured_labels(labels), **entries)
+
+    def _measured(self, metric: Metric, predicted: Tensor) -> Tensor:
+        whole = reads_vectors(metric)
+        return predicted if whole else self.task.measured(predicted, self.entries)
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:

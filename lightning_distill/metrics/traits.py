@@ -25,6 +25,11 @@ def optional_entries(metric: Any) -> tuple[str, ...]:
     return tuple(getattr(metric, "optional_entries", ()))
 
 
+def reads_vectors(metric: Any) -> bool:
+    """Whether a metric is given predictions as they are, and not what the task makes of them."""
+    return bool(getattr(metric, "reads_vectors", False))
+
+
 def reads_rows(metric: Any) -> bool:
     """Whether a metric of tokens is given whole rows, such as one that looks for entities."""
     return bool(getattr(metric, "reads_rows", False))

@@ -10,6 +10,7 @@ from torch import nn
 from .compilation import readable
 from .copies import copied
 from .head import head_of, linear_head
+from .pooling import note_tokens
 from .reading import read
 from .signature import accepts
 from .source import matching, nearest, OUTPUTS, Source
@@ -20,7 +21,7 @@ def check_layers(model: nn.Module, sources: Iterable[Source]) -> None:
     """Refuse paths that the model does not have, before it runs."""
     names = list(submodules(model))
     for source in sources:
-        if source.kind in OUTPUTS:
+        if source.kind in OUTPUTS or source.kind == "pooled":
             continue
         if isinstance(unwrapped(model), torch.jit.ScriptModule):
             raise ValueError(
@@ -75,11 +76,15 @@ def capture(
         copies: false where only shapes are of interest.
 
     Yields:
-        A dict from `layer:path` and `layer_input:path` to the value, filled by the forward.
+        A dict from `layer:path` and `layer_input:path` to the value, filled by the forward; where
+        vectors are pooled, also what [`note_tokens`][] finds.
     """
     found: dict[str, Any] = {}
     handles = []
     sources = [source for source in sources if source.kind not in OUTPUTS]
+    if any(source.kind == "pooled" for source in sources):
+        handles.append(note_tokens(model, found))
+        sources = [source for source in sources if source.kind != "pooled"]
     modules = submodules(model) if sources else {}
     wanted: dict[tuple[str, str], list[Source]] = {}
     for source in sources:
@@ -117,7 +122,7 @@ def capture(
             handle.remove()
         # In the order of the modules, not that in which the model ran them.
         order = {path: i for i, path in enumerate(modules)}
-        ran = sorted(found, key=lambda key: order[key.partition(":")[2]])
+        ran = sorted(found, key=lambda key: order.get(key.partition(":")[2], -1))
         for key in ran:
             found[key] = found.pop(key)
 

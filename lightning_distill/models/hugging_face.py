@@ -14,6 +14,7 @@ from ..sealed import check_folder
 from .files import check_model_files
 from .memory import check_memory, check_sizes
 from .remote_code import remote_code_is_trusted
+from .sentence_folder import with_sentence_parts
 
 TRUST = " Such code is run where trust_remote_code=true is typed; do so if you trust it."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,6 +79,10 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
             f"expected {tuple(expected)}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}. "
             "Save model and configuration together, with save_pretrained."
         )
+    if cls is transformers.AutoModel:
+        model = with_sentence_parts(model, Path(path))
+        # It lies behind the hidden states, and models of sentences are often kept without.
+        info["missing_keys"] = {n for n in info["missing_keys"] if not n.startswith("pooler.")}
     return model, info
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import batch as batches
+from .pooling import read_pooled
 from .source import Item, matching, nearest, OUTPUTS, Source
 
 
@@ -125,7 +126,9 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     may_be_absent = source.optional or _is_mask_of_packed(source, outputs)
     if source.role == "batch" and may_be_absent and _is_absent(source, outputs):
         return None
-    if source.kind in OUTPUTS:
+    if source.kind == "pooled":
+        value = read_pooled(source, outputs, captured)
+    elif source.kind in OUTPUTS:
         value = outputs
         for part in source.name.split("."):
             value = entry(value, part, source)

@@ -12,6 +12,10 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
     student.layer:bert.pooler[0]            an item of a tuple or dict that it returns
     student.layer_input:classifier          what a submodule is given
     student.head:lm_head                    weight and bias of a linear head, with what follows it
+    student.pooled:mean                     one vector for each row: its tokens pooled, padding
+                                            left out by the model's own attention mask; also cls,
+                                            max and last
+    student.pooled:mean,normalised          the same, of length 1
     teacher.sparse:logits                   the largest or the drawn ones, as a cache keeps them
     batch.attention_mask                    from the batch; None where rows are packed
 
@@ -27,6 +31,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor
+
+from .pooling import check_pooling
 
 ROLES = ("student", "teacher", "batch")
 
@@ -46,11 +52,13 @@ class Source:
         role: `student`, `teacher` or `batch`.
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
             submodule returns), `layer_input` (what it is given), `head` (a
-            [`Head`][lightning_distill.models.head.Head], and no tensor) or `sparse` (an output of
-            the teacher; from a cache a dict of the fields that it keeps, with the settings of their
-            encoding, and from a live teacher the whole tensor, for the criterion to choose from).
+            [`Head`][lightning_distill.models.head.Head], and no tensor), `pooled` (a vector for
+            each row, see [`pooled`][lightning_distill.models.pooling.pooled]) or `sparse` (an
+            output of the teacher; from a cache a dict of the fields that it keeps, with the
+            settings of their encoding, and from a live teacher the whole tensor, for the criterion
+            to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
-            between them; `""` is the whole model.
+            between them; `""` is the whole model. Of `pooled` how, as `mean,normalised`.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
         process: applied last to the tensor found.
         optional: an entry of the batch that may be absent, which then reads as `None`.
@@ -76,7 +84,7 @@ class Source:
                 "student.layer:encoder.layer.0, batch.labels."
             )
         kind = "output"
-        for prefix in ("layer", "layer_input", "head", "sparse"):
+        for prefix in ("layer", "layer_input", "head", "pooled", "sparse"):
             if rest.startswith(f"{prefix}:"):
                 kind, rest = prefix, rest[len(prefix) + 1 :]
         if kind != "output" and role == "batch":
@@ -85,6 +93,11 @@ class Source:
         name, item = match.groups() if match else (rest, None)
         if match is None or "[" in name or "]" in name:
             raise ValueError(f"The brackets of source {text!r} must be one pair, at its end.")
+        if kind == "pooled":
+            if item is not None:
+                raise ValueError(f"Source {text!r} is one tensor; leave the brackets out.")
+            check_pooling(name, text)
+            return cls(role, kind, name)
         several = "*" in name or "," in name
         if kind == "head" and (not name or several or item is not None):
             raise ValueError(f"Source {text!r} must name one head, as in {role}.head:lm_head.")
@@ -109,7 +122,7 @@ class Source:
     @property
     def names_many(self) -> bool:
         """Whether its name stands for several submodules."""
-        return "*" in self.name or "," in self.name
+        return self.kind != "pooled" and ("*" in self.name or "," in self.name)
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "output" else f"{self.kind}:"

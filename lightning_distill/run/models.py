@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,11 +10,13 @@ from torch import nn
 
 from ..data.data import DataFacts
 from ..models.label_order import label_order
+from ..tasks import Task
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
 from .labels import take_classes
 from .targets import find_target
+from .task import task_in
 from .tokenizers import check_tokenizer
 
 
@@ -40,7 +43,16 @@ def build_teacher(
         label_order(known_names, names, ("data", "teacher"))
     take_classes(cfg, data, names)
     check_tokenizer(cfg, data, teacher, "teacher")
+    _fit_task(cfg, path, "teacher")
     return teacher
+
+
+def _fit_task(cfg: DictConfig, path: Any, role: str) -> Task:
+    """The task of the run, which has said what of a model's folder does not fit it."""
+    task = task_in(cfg) or Task()
+    if path is not None:
+        task.check_folder(Path(str(path)), role)
+    return task
 
 
 def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
@@ -54,6 +66,7 @@ def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.M
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     check_tokenizer(cfg, data, student, "student")
+    _fit_task(cfg, path, "student").settle(student)
     return student
 
 

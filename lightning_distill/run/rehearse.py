@@ -14,6 +14,7 @@ from ..models.batch import labels_of
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from ..training.scheduling import scheduler_config
+from ..training.values import student_outputs
 from .task import task_in
 from .trainer import optimization
 
@@ -56,7 +57,7 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     modes = {m: m.training for m in module.student.modules()}
     module.student.eval()
     try:
-        predicted = module.predictions(module.student_forward(batch))
+        predicted = module.predictions(student_outputs(module, batch))
     finally:
         for part, mode in modes.items():
             part.training = mode

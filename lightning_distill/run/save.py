@@ -10,6 +10,8 @@ from safetensors.torch import save_model
 from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
 from ..models.peft_parts import active_settings, is_adapted
+from ..models.pooling import dense_of
+from ..models.sentence_folder import plain_state
 from ..models.submodules import unwrapped
 from ..sealed import seal_folder
 from ..tasks import task_of
@@ -56,16 +58,24 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
         model = unwrapped(model)
     if hasattr(model, "save_pretrained"):
         if with_weights:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **weights_without_parts(model))
         else:
             config = model.config
             config.architectures = [type(model).__name__]
             config.save_pretrained(folder)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
-    for processor in DataFacts(data).processors(task_of(data).processors):
+    task, facts = task_of(data), DataFacts(data)
+    for processor in facts.processors(task.processors):
         processor.save_pretrained(folder)
+    if hasattr(model, "save_pretrained"):
+        task.finish_folder(folder, model, facts.max_length)
     seal_folder(folder)
+
+
+def weights_without_parts(model: Any) -> dict[str, Any]:
+    """What `save_pretrained` is told to leave out: what the task writes into a file of its own."""
+    return {} if dense_of(model) is None else {"state_dict": plain_state(model)}
 
 
 def processors_in(folder: Path) -> list[str]:

@@ -114,6 +114,7 @@ def trained_teacher(
             "(lightning-distill job=finetune) and load it in a function of your own, named by "
             "teacher._target_."
         )
+    (task_in(cfg) or Task()).settle(teacher)
     check_lengths(data, teacher=teacher)
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.

@@ -11,6 +11,7 @@ from torch import nn
 from ..models.configuration import is_encoder_decoder, label_names as names_of_labels
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
+from ..models.pooling import dense_of, give_dense
 from ..objective.layer_mapping import kept_layers
 from ..tasks import task_of_model
 
@@ -67,6 +68,9 @@ def from_teacher(
     smaller = _smaller_config(config, field, of, numbers)
     with torch.random.fork_rng(devices=[]):
         student = type(teacher)(smaller)
+    dense = dense_of(teacher)
+    if dense is not None:
+        give_dense(student, copy.deepcopy(dense))
     state = _remapped(teacher.state_dict(), path, numbers)
     order = label_order(label_names, names_of_labels(teacher))
     if order is not None and label_names is not None:

@@ -1,6 +1,7 @@
 """What labels mean: tasks, which models, metrics, masks, data and jobs ask."""
 
 from .classification import Classification
+from .embedding import Embedding
 from .generated_texts import GeneratedTexts
 from .known import (
     infer_task,
@@ -24,6 +25,7 @@ from .token_classification import TokenClassification
 __all__ = [
     "TASKS",
     "Classification",
+    "Embedding",
     "GeneratedTexts",
     "LanguageModelling",
     "MultiLabel",

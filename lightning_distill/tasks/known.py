@@ -12,6 +12,7 @@ from ..models.head import linear_head
 from ..models.submodules import innermost
 from ..objective.term import Term
 from .classification import Classification
+from .embedding import Embedding
 from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
@@ -25,6 +26,8 @@ TASKS: tuple[Task, ...] = (
     Regression(),
     LanguageModelling(),
     TokenClassification(),
+    # Behind those whose models end on more than `Model`.
+    Embedding(),
 )
 
 

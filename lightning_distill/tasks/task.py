@@ -1,6 +1,7 @@
 """What labels mean: the questions that models, metrics, masks, data and jobs ask of a task."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn, Tensor
@@ -41,6 +42,8 @@ class Task:
         masked_by_labels: whether what has no label does not count in terms that read labels.
         predicts_ids: whether the classes are the ids of the vocabulary, so that texts can be
             generated and heads need not know how many labels there are.
+        one_width: whether student and teacher must predict equally many numbers.
+        entries: entries of a batch that `measured` reads.
     """
 
     name: ClassVar[str] = "task"
@@ -62,6 +65,8 @@ class Task:
     per_token: ClassVar[bool] = False
     masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
+    one_width: ClassVar[bool] = True
+    entries: ClassVar[tuple[str, ...]] = ()
 
     # Models.
 
@@ -105,6 +110,26 @@ class Task:
             config.id2label = {i: str(name) for i, name in enumerate(names)}
             config.label2id = {str(name): i for i, name in enumerate(names)}
 
+    def settle(self, model: nn.Module) -> None:
+        """Freeze what of a model the task never reads, before it is trained."""
+
+    def check_folder(self, folder: Path, role: str) -> None:
+        """Say what of a model's folder does not fit the task.
+
+        Args:
+            folder: that the model was loaded from.
+            role: `student` or `teacher`.
+        """
+
+    def finish_folder(self, folder: Path, model: Any, max_length: int | None) -> None:
+        """Write beside a saved model what other libraries need to use it for the task.
+
+        Args:
+            folder: that holds the model and its processors.
+            model: that was saved, of transformers.
+            max_length: of a row, in tokens, where the data says it.
+        """
+
     # What is learnt.
 
     def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
@@ -135,6 +160,19 @@ class Task:
 
     # What is measured.
 
+    def predicted_from(self, role: str, sources: Sequence[Source]) -> Source | None:
+        """Where predictions are read from, if a model's outputs alone do not hold them.
+
+        Args:
+            role: `student` or `teacher`.
+            sources: of that role, all that the terms read.
+
+        Returns:
+            A source, whose tensor `predictions` is given as `{"vectors": tensor}`; `None` if it is
+            given the outputs.
+        """
+        return None
+
     def predictions(self, outputs: Any) -> Tensor:
         """What metrics are given of a model's outputs: its logits.
 
@@ -142,6 +180,15 @@ class Task:
         """
         logits = read(LOGITS, outputs, {})
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+
+    def measured(self, predicted: Tensor, entries: Mapping[str, Tensor]) -> Tensor:
+        """What metrics are given of predictions, with a row for each label.
+
+        Args:
+            predicted: of the rows that count.
+            entries: of the batch, those of `self.entries` that it has, of the same rows.
+        """
+        return predicted
 
     def counted(self, batch: Any, predicted: Tensor) -> Tensor | None:
         """Which tokens are measured, `(rows, tokens)`; `None` if rows are."""

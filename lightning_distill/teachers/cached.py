@@ -102,6 +102,12 @@ class CachedTeacher(Teacher):
         inputs = asker.teacher_inputs(batch)
         return recall_sources(self.store, inputs, sources, self.head, row_numbers(batch))
 
+    def vectors_for(self, source: Source) -> Source:
+        """Those that were kept, in whichever way the teacher's tokens were pooled."""
+        names = [name for name in self.store.answers if name.startswith("pooled:")]
+        wanted = str(source).partition(".")[2]
+        return source if wanted in names or not names else Source.parse(f"teacher.{names[0]}")
+
     def check(self, terms: Mapping[str, Any]) -> None:
         """Refuse terms that ask for what is not in the cache, or would compare its padding."""
         for name, term in terms.items():

@@ -21,7 +21,7 @@ def encoding_of(
 
     Args:
         logits: `full`, `top_k` or `sampled`.
-        dtype: of logits, full or top-k.
+        dtype: of logits, full or top-k, and of pooled vectors.
         hidden_dtype: of everything else.
         k: how many logits `top_k` keeps.
         draws: how many classes `sampled` draws.
@@ -37,9 +37,11 @@ def encoding_of(
         "top_k": lambda: TopK(k, float(temperature), dtype),
         "sampled": lambda: Sampled(draws, float(temperature)),
     }
-    return partial(_chosen, of_logits[logits](), Full(hidden_dtype))
+    return partial(_chosen, of_logits[logits](), Full(dtype), Full(hidden_dtype))
 
 
-def _chosen(of_logits: Encoding, others: Encoding, name: str) -> Encoding:
+def _chosen(of_logits: Encoding, of_vectors: Encoding, others: Encoding, name: str) -> Encoding:
     # No lambda: a teacher that keeps its answers is sent to the processes of ddp_spawn.
-    return of_logits if name == "logits" else others
+    if name == "logits":
+        return of_logits
+    return of_vectors if name.startswith("pooled:") else others

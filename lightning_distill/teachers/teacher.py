@@ -178,6 +178,14 @@ class Teacher(nn.Module):
             return self.run(args[0] if len(args) == 1 else args, {})
         return self.run({**dict(zip(self.input_names, args, strict=False)), **inputs}, {})
 
+    def vectors_for(self, source: Source) -> Source:
+        """Where its vectors are read, if metrics want those of `source` and no term reads any.
+
+        Args:
+            source: of pooled vectors, as the task pools them.
+        """
+        return source
+
     # Around a run.
 
     def check(self, terms: Mapping[str, Any]) -> None:

@@ -181,7 +181,8 @@ def _check_pairs(module: Any, batch: Any, student: Any) -> None:
 
 
 def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
-    if not _compares_logits(module):
+    one_width = module.task is None or module.task.one_width
+    if not one_width or not _compares_logits(module):
         # They are not made for this alone.
         return
     try:

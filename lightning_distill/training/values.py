@@ -33,9 +33,7 @@ def read_values(
     batch = named(batch, module.student)
     sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
     with module.section("student"), _explained(batch, module.student, "student"):
-        student, values = run_model(
-            module.student, module.student_forward, batch, sources["student"], heads
-        )
+        student, values = _ask_student(module, batch, sources["student"], heads)
     teacher = None
     if sources["teacher"] or with_teacher:
         if module.taught_by is None:
@@ -49,10 +47,42 @@ def read_values(
     return values, student, teacher
 
 
+def student_outputs(module: Any, batch: Any) -> Any:
+    """What the student returns for a batch, as `predictions` takes it.
+
+    Args:
+        module: the [`DistillationModule`][] whose student runs.
+        batch: on the module's device.
+    """
+    return _ask_student(module, batch, [], "whole")[0]
+
+
+def _predicted_from(
+    module: Any, role: str, sources: list[Source], heads: str
+) -> tuple[Source | None, list[Source]]:
+    """The source of predictions, where metrics will want them, and all that is to be read."""
+    if module.task is None or heads == "skipped":
+        return None, sources
+    found = module.task.predicted_from(role, sources)
+    if found is None or found in sources:
+        return found, sources
+    found = module.taught_by.vectors_for(found) if role == "teacher" else found
+    return found, [*sources, found]
+
+
+def _ask_student(module: Any, batch: Any, sources: list[Source], heads: str) -> tuple[Any, Values]:
+    predicted, asked = _predicted_from(module, "student", sources, heads)
+    outputs, values = run_model(module.student, module.student_forward, batch, asked, heads)
+    return (outputs if predicted is None else {"vectors": values[predicted]}), values
+
+
 def _ask_teacher(module: Any, batch: Any, sources: list[Source], heads: str) -> tuple[Any, Values]:
     """The teacher's outputs and values, its labels in the student's order."""
     keep = not module.is_trying
-    outputs, values = module.taught_by.answers(batch, sources, module, heads, keep)
+    predicted, asked = _predicted_from(module, "teacher", sources, heads)
+    outputs, values = module.taught_by.answers(batch, asked, module, heads, keep)
+    if predicted is not None:
+        return {"vectors": values[predicted]}, values
     if module.label_order is not None:
         outputs = reordered(outputs, module.label_order)
         ordered = [s for s in sources if s.kind in OUTPUTS and s.name == "logits"]

@@ -135,10 +135,16 @@ CASES = {
     "NST": Case(c.NST, "maps", ROWS),
     "OFA": Case(c.OFA, "logits", LABELS),
     "OFD": Case(c.OFD, "maps", ROWS, in_turn=kept),
+    "OfCandidates": Case(
+        lambda: c.OfCandidates(c.ListwiseKL(0.2)), "logits", {"place": "batch.third"}
+    ),
     "OneVersusAll": Case(
         lambda: c.OneVersusAll(c.DKD()), "logits", {"labels": "batch.many_labels", **ROWS}
     ),
     "PKT": Case(lambda: c.PKT(gather=True), "logits", ROWS, in_turn=kept),
+    "PairScore": Case(
+        c.PairScore, "logits", {"labels": "batch.scores", "place": "batch.second"}, ONE_LABEL
+    ),
     "PatientHidden": Case(c.PatientHidden, "tokens", PADDED),
     "PearsonFeature": Case(lambda: c.PearsonFeature(gather=True), "maps", ROWS, in_turn=kept),
     "QueueSimilarity": Case(lambda: c.QueueSimilarity(16), "logits", ROWS, in_turn=kept),
@@ -279,8 +285,13 @@ def batch(rows: int, seed: int, **changes) -> dict:
         "shares": choices(2, CLASSES).double().masked_fill(~labelled[:, None], -100.0),
         "spans": spans.masked_fill(~mask, -1),
         "weight": torch.rand(rows, generator=g, dtype=torch.float64),
+        # Places of texts in pairs, and in lists of two candidates; the last may have fewer.
+        "second": torch.arange(rows) % 2,
+        "third": torch.arange(rows) % 3,
         "row": torch.arange(rows) + 6 * seed,
     }
+    # Drawn last, so that the others are what they were.
+    found["scores"] = numbers().clamp(-1, 1).masked_fill(~some(), torch.nan)
     return found | changes
 
 

@@ -1,0 +1,105 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.testing import assert_close
+
+from lightning_distill.criteria import ListwiseKL, MarginMSE, of_candidates, OfCandidates
+
+
+def places(sizes):
+    return torch.cat([torch.arange(size) for size in sizes])
+
+
+def vectors(sizes, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(sum(sizes), width, generator=generator, dtype=torch.float64)
+
+
+def naive(sizes, values, similarity, scale):
+    """A list of scores for each query, by plain loops."""
+    found, start = [], 0
+    for size in sizes:
+        row = []
+        for i in range(start + 1, start + size):
+            score = values[start] @ values[i]
+            if similarity == "cosine":
+                score = score / (values[start].norm() * values[i].norm())
+            row.append(float(scale * score))
+        found.append(row)
+        start += size
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    st.integers(1, 6),
+    st.sampled_from(["cosine", "dot"]),
+    st.integers(0, 2**16),
+)
+def test_agrees_with_the_definition(sizes, width, similarity, seed):
+    values = vectors(sizes, width, seed)
+    found, there = of_candidates(values, places(sizes), similarity, 3.0)
+    expected = naive(sizes, values, similarity, 3.0)
+    assert found.shape == (len(sizes), max(sizes) - 1)
+    for own, known, wanted in zip(found, there, expected, strict=True):
+        assert known.tolist() == [j < len(wanted) for j in range(found.shape[1])]
+        assert own[known].tolist() == pytest.approx(wanted, abs=1e-9)
+        assert not own[~known].any()
+
+
+def test_margin_mse_of_triples_is_that_of_their_scores():
+    sizes = [3, 3, 3]
+    student, teacher = vectors(sizes, 4, 0), vectors(sizes, 7, 1)
+    scores = [torch.tensor(naive(sizes, x, "dot", 1.0)).double() for x in (student, teacher)]
+    found = OfCandidates(MarginMSE(), "dot")(student, teacher, places(sizes))
+    margins = [s[:, 0] - s[:, 1] for s in scores]
+    assert_close(found, (margins[0] - margins[1]).square().mean())
+
+
+def test_scores_of_a_column_are_taken_as_they_are_and_unknown_ones_do_not_count():
+    sizes = [3, 3, 1]
+    student, place = vectors(sizes, 4, 0), places(sizes)
+    taught = torch.tensor([math.nan, 5.0, 1.0, math.nan, math.nan, 2.0, math.nan]).double()
+    criterion = OfCandidates(MarginMSE(), "dot")
+    own = naive(sizes, student, "dot", 1.0)[0]
+    assert float(criterion(student, taught, place)) == pytest.approx((own[0] - own[1] - 4) ** 2)
+    counted = criterion.counted(place=place, teacher=taught)
+    assert counted.tolist() == [True, False, False, False, False, False, False]
+    # Without scores of a column the last query, which has no candidates, alone does not count.
+    assert criterion.counted(place=place).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    nothing = criterion(student.requires_grad_(True), taught * math.nan, place)
+    nothing.backward()
+    assert float(nothing.detach()) == 0.0 and not student.grad.any()
+
+
+def test_queries_may_have_unequal_numbers_of_candidates_where_the_criterion_knows_them():
+    sizes = [4, 3]
+    student, teacher, place = vectors(sizes, 4, 0), vectors(sizes, 5, 1), places(sizes)
+    scores = [naive(sizes, x, "cosine", 20.0) for x in (student, teacher)]
+    expected = 0.0
+    for own, taught in zip(*scores, strict=True):
+        p, q = (torch.tensor(x, dtype=torch.float64).softmax(0) for x in (taught, own))
+        expected += float((p * (p / q).log()).sum()) / 2
+    found = OfCandidates(ListwiseKL(), scale=20.0)(student, teacher, place)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="equally many candidates of each query.*have 2 to 3"):
+        OfCandidates(MarginMSE())(student, teacher, place)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="`similarity` must be one of cosine, dot"):
+        OfCandidates(MarginMSE(), "euclid")
+    with pytest.raises(ValueError, match="`scale` must be positive"):
+        OfCandidates(MarginMSE(), scale=0)
+    assert not OfCandidates(MarginMSE()).takes_mask
