@@ -21,6 +21,8 @@ from .overrides import key_of, quoted
 
 # In files of words with tags, a line's last cell.
 TAG = re.compile(r"O|[BIESLU]-\S+")
+# How a file of SQuAD begins.
+SQUAD = r'\{(\s*"version"[^,]*,)?\s*"data"\s*:\s*\[\s*\{[^{]*"paragraphs"'
 OF_WORDS = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".bioes")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 # So many letters of a file of json are looked at, and so many rows.
@@ -146,6 +148,8 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
     names = [*columns]
     if isinstance(columns.get("messages"), list) or {"prompt", "completion"} <= {*names}:
         yield Kind("chat_files", "")
+    if {"question", "context"} <= {*names}:
+        yield Kind("question_files", "")
     words = _first(WORDS, [n for n in names if _is_list_of_text(columns[n])])
     if words is not None:
         tags = _first(TAGS, [n for n in names if n != words and isinstance(columns[n], list)])
@@ -209,6 +213,8 @@ def _rows_of_cells(file: str, ending: str) -> list[dict[str, str]]:
 def _rows_of_json(file: str) -> list[Any]:
     with _opened(file) as opened:
         text = opened.read(LETTERS).lstrip()
+    if re.match(SQUAD, text):
+        return [{"question": "", "context": ""}]
     if text.startswith("["):
         decoder, rows, at = json.JSONDecoder(), [], 1
         while len(rows) < ROWS:

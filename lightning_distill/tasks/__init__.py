@@ -17,6 +17,8 @@ from .known import (
 from .language_modelling import LanguageModelling, PerToken
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
+from .question_answering import QuestionAnswering
+from .questions import Questions
 from .regression import Regression
 from .softmax import check_softmax
 from .task import Task
@@ -30,6 +32,8 @@ __all__ = [
     "LanguageModelling",
     "MultiLabel",
     "PerToken",
+    "QuestionAnswering",
+    "Questions",
     "Regression",
     "Task",
     "TokenClassification",

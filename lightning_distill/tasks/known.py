@@ -16,6 +16,7 @@ from .embedding import Embedding
 from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
+from .question_answering import QuestionAnswering
 from .regression import Regression
 from .task import Task
 from .token_classification import TokenClassification
@@ -26,6 +27,7 @@ TASKS: tuple[Task, ...] = (
     Regression(),
     LanguageModelling(),
     TokenClassification(),
+    QuestionAnswering(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )
