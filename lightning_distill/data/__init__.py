@@ -16,6 +16,7 @@ from .text.hub_questions import HubQuestions
 from .text.hub_tokens import HubTokens
 from .text.question_files import QuestionFiles
 from .text.questions import QuestionData
+from .text.signature_questions import SignatureQuestions
 from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
@@ -39,6 +40,7 @@ __all__ = [
     "OffsetTokenizer",
     "QuestionData",
     "QuestionFiles",
+    "SignatureQuestions",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",
