@@ -13,6 +13,7 @@ from .known import (
     TASKS,
 )
 from .language_modelling import LanguageModelling, PerToken
+from .masked_language_modelling import MaskedLanguageModelling
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .regression import Regression
@@ -25,6 +26,7 @@ __all__ = [
     "Classification",
     "GeneratedTexts",
     "LanguageModelling",
+    "MaskedLanguageModelling",
     "MultiLabel",
     "PerToken",
     "Regression",

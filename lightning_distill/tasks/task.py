@@ -38,8 +38,9 @@ class Task:
         has_names: whether labels are classes with names.
         per_token: whether each token has a label, and not each row.
         masked_by_labels: whether what has no label does not count in terms that read labels.
-        predicts_ids: whether the classes are the ids of the vocabulary, so that texts can be
-            generated and heads need not know how many labels there are.
+        predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
+            write texts and heads need not know how many labels there are.
+        predicts_next: whether the label of a position is the token that follows it.
     """
 
     name: ClassVar[str] = "task"
@@ -60,6 +61,7 @@ class Task:
     per_token: ClassVar[bool] = False
     masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
+    predicts_next: ClassVar[bool] = False
 
     # Models.
 
