@@ -2,11 +2,12 @@
 
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/masked_language_modelling/run.py
 
-FOLDER holds `wikitext2/valid.txt`, on which all models are trained, and `wikitext2/test.txt`, the
-first part of which chooses the best checkpoint and the rest of which is measured. A teacher of
-three layers is trained once from scratch. Students are one of its layers: alone they learn from the
-masked tokens, distilled also from the teacher's logits on them. Every command is
-`lightning-distill`, and both students take the same number of steps under the same masks.
+FOLDER holds `wikitext2/valid.txt` and `wikitext2/test.txt`. A teacher of two layers is trained once
+from scratch on the first. Students are one of its layers and see the first third of that text: alone
+they learn from the masked tokens, distilled also from the teacher's logits on them. Of the second
+file the first eighth chooses the best checkpoint and the second is measured, unless `--test-share`
+says otherwise. Every command is `lightning-distill`, and both students take the same number of
+steps under the same masks.
 """
 
 import argparse
@@ -25,19 +26,20 @@ HERE = Path(__file__).parent
 HEAD = "cls.predictions.decoder"
 TEACHER = {
     "model_type": "bert",
-    "hidden_size": 128,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 512,
-    "max_position_embeddings": 64,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 256,
+    "max_position_embeddings": 32,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--teacher-epochs", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=3, help="of a student")
+    parser.add_argument("--teacher-epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2, help="of a student")
+    parser.add_argument("--test-share", type=float, default=0.125, help="of the test file")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,62 +50,67 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Perplexity of masked test tokens of teacher and students, one value for each seed."""
-    data, teacher = prepare(folder), folder / "teacher"
+    data, teacher = prepare(folder, options.test_share), folder / "teacher"
     if not (teacher / "report.json").is_file():
         start = time.perf_counter()
         model = ["student=from_config", *(f"student.{k}={v}" for k, v in TEACHER.items())]
         epochs = f"trainer.max_epochs={options.teacher_epochs}"
-        run(teacher, *data, "job=finetune", *model, "optimizer.lr=2e-3", epochs)
+        train = f"data.train={folder / 'train.txt'}"
+        where = f"hydra.run.dir={teacher}"
+        run(*data, train, "job=finetune", *model, "optimizer.lr=3e-3", epochs, where)
         print(f"teacher: {time.perf_counter() - start:.0f} s", flush=True)
-    parts = ("student", "teacher")
     heads = [
         f"criteria.fused_linear_divergence.inputs.{role}{end}={role}.{kind}:{HEAD}"
-        for role in parts
+        for role in ("student", "teacher")
         for end, kind in (("", "layer_input"), ("_head", "head"))
     ]
     terms = ["criteria=[fused_linear_divergence]", *heads]
     terms += ["criteria.fused_linear_divergence.criterion.label_weight=1.0"]
     models = ["teacher=pretrained", f"teacher.path={teacher}/student", "student=from_teacher"]
+    budget = [f"trainer.max_epochs={options.epochs}", "optimizer.lr=2e-3", "student.layers=1"]
+    train, seeds = f"data.train={folder / 'part.txt'}", ",".join(map(str, range(options.seeds)))
+    where = [f"hydra.sweep.dir={folder / 'students'}", "hydra.sweep.subdir=seed${seed}"]
+    start = time.perf_counter()
+    # One process for all of them.
+    run("-m", *data, train, *models, *terms, *budget, f"seed={seeds}", *where)
+    print(f"students: {time.perf_counter() - start:.0f} s", flush=True)
     found: dict[str, list[float]] = {}
     for seed in range(options.seeds):
-        start = time.perf_counter()
-        budget = [f"trainer.max_epochs={options.epochs}", "optimizer.lr=1e-3", "student.layers=1"]
-        report = run(folder / f"seed{seed}", *data, *models, *terms, *budget, f"seed={seed}")
+        path = folder / "students" / f"seed{seed}" / "report.json"
+        report = json.loads(path.read_text(encoding="utf-8"))
         for name in ("teacher", "baseline", "student"):
             found.setdefault(name, []).append(report[name]["metrics"]["perplexity"])
-        values = ", ".join(f"{name} {of_seeds[-1]:.2f}" for name, of_seeds in found.items())
-        print(f"seed {seed}: {values} ({time.perf_counter() - start:.0f} s)", flush=True)
     return found
 
 
-def prepare(folder: Path) -> list[str]:
-    """Cut the test file, and return the options that name all files."""
+def prepare(folder: Path, share: float) -> list[str]:
+    """Cut the files, and return the options that all runs have."""
     source = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")) / "wikitext2"
     if not (source / "valid.txt").is_file():
         sys.exit("Set LIGHTNING_DISTILL_DATA to the folder that holds wikitext2/valid.txt.")
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (source / "test.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    cut = len(lines) // 4
-    (folder / "dev.txt").write_text("".join(lines[:cut]), encoding="utf-8")
-    (folder / "test.txt").write_text("".join(lines[cut:]), encoding="utf-8")
+    lines = {n: (source / f"{n}.txt").read_text(encoding="utf-8") for n in ("valid", "test")}
+    train, test = (text.splitlines(keepends=True) for text in lines.values())
+    eighth, last = len(test) // 8, len(test) // 8 + int(len(test) * share)
+    parts = {"train": train, "part": train[: len(train) // 3], "dev": test[:eighth]}
+    for name, part in {**parts, "test": test[eighth:last]}.items():
+        (folder / f"{name}.txt").write_text("".join(part), encoding="utf-8")
     return [
         "data=masked_corpus",
-        f"data.train={(source / 'valid.txt').absolute()}",
         f"data.validation={folder / 'dev.txt'}",
         f"data.test={folder / 'test.txt'}",
         "data.document=line",
-        "data.vocab_size=4000",
-        "data.max_length=64",
+        "data.vocab_size=2000",
+        "data.max_length=32",
         "trainer.accelerator=cpu",
     ]
 
 
-def run(folder: Path, *overrides: str) -> dict:
+def run(*overrides: str) -> None:
     command = [sys.executable, "-m", "lightning_distill.main", *overrides]
-    done = subprocess.run([*command, f"hydra.run.dir={folder}"], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    return json.loads((folder / "report.json").read_text())
 
 
 def show(found: dict[str, list[float]]) -> None:
