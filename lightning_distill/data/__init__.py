@@ -4,10 +4,16 @@ from .data import Cacheable, DataFacts, KeepsTeacher, Trainable
 from .draw import Draw
 from .language.chat_files import ChatFiles
 from .language.language_model import LanguageModelData
+from .language.masked_language_model import (
+    MaskedCorpus,
+    MaskedLanguageData,
+    MaskedStandardLibrary,
+)
 from .language.standard_library import StandardLibrary
 from .language.streamed_rows import StreamedRows, StreamLoader
 from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
+from .language.token_masks import TokenMasks
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
@@ -37,6 +43,9 @@ __all__ = [
     "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
+    "MaskedCorpus",
+    "MaskedLanguageData",
+    "MaskedStandardLibrary",
     "OffsetTokenizer",
     "QuestionData",
     "QuestionFiles",
@@ -51,6 +60,7 @@ __all__ = [
     "TokenAlignment",
     "TokenFiles",
     "TokenMasking",
+    "TokenMasks",
     "TokenizedTexts",
     "Trainable",
     "token_spans",

@@ -13,7 +13,12 @@ from .configuration import configured_text, is_encoder_decoder
 from .embeddings import generates, output_embeddings
 from .peft_parts import has_adapter, trained_part
 from .plain_tensors import is_quantized
-from .submodules import submodules, unwrapped
+from .submodules import innermost, submodules, unwrapped
+
+# How the names of masked language models end, which generate no text.
+MASKED = "ForMaskedLM"
+# Their logits are a product with two weights one beside the other, and no layer makes them.
+OF_TWO_WEIGHTS = ("MobileBertForMaskedLM",)
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,15 @@ def head_of(model: nn.Module, path: str) -> Head:
 
 
 def linear_head(model: nn.Module | None) -> str | None:
-    """The path of a causal language model's head; `None` of others, and if it is not linear.
+    """The path of a language model's head; `None` of others, and if it is not linear.
 
-    Causal is what generates texts with one stack of layers, as a user's own class can, too.
+    That is what makes logits of tokens behind one stack of layers, whatever is between: what
+    `get_output_embeddings` gives of a causal or a masked language model, or of a user's own class.
     """
-    if model is None or not generates(model) or is_encoder_decoder(model):
+    name = type(innermost(model)).__name__
+    if model is None or name in OF_TWO_WEIGHTS or is_encoder_decoder(model):
+        return None
+    if not (name.endswith(MASKED) or generates(model)):
         return None
     head = output_embeddings(model)
     parts = submodules(model).items()

@@ -58,7 +58,7 @@ def pretrained(
             # Its head is what was trained longest.
             raise ValueError(
                 f"The student {path} lacks {', '.join(sorted(new)[:4])}: these would be random "
-                "numbers. Is it a causal language model?"
+                "numbers. Is it a language model with a head of that kind?"
             )
         return model.train()
     stored = model.config.id2label

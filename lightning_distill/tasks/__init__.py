@@ -15,6 +15,7 @@ from .known import (
     TASKS,
 )
 from .language_modelling import LanguageModelling, PerToken
+from .masked_language_modelling import MaskedLanguageModelling
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
@@ -30,6 +31,7 @@ __all__ = [
     "Embedding",
     "GeneratedTexts",
     "LanguageModelling",
+    "MaskedLanguageModelling",
     "MultiLabel",
     "PerToken",
     "QuestionAnswering",

@@ -15,6 +15,7 @@ from .classification import Classification
 from .embedding import Embedding
 from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
+from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .regression import Regression
@@ -26,6 +27,7 @@ TASKS: tuple[Task, ...] = (
     MultiLabel(),
     Regression(),
     LanguageModelling(),
+    MaskedLanguageModelling(),
     TokenClassification(),
     QuestionAnswering(),
     # Behind those whose models end on more than `Model`.
@@ -34,7 +36,7 @@ TASKS: tuple[Task, ...] = (
 
 
 # Endings of the names of model classes whose classes are the ids of the vocabulary.
-OF_IDS = (*LanguageModelling.heads, "ForMaskedLM", "ForConditionalGeneration")
+OF_IDS = (*LanguageModelling.heads, *MaskedLanguageModelling.heads, "ForConditionalGeneration")
 
 
 def task_named(task: Any) -> Task:
@@ -135,9 +137,9 @@ def infer_task(
     """
     labels = labels_of(batch)
     if _is_per_token(batch, labels, predicted):
-        return LanguageModelling() if _predicts_ids(model, predicted) else TokenClassification()
+        return _of_ids(model) if _predicts_ids(model, predicted) else TokenClassification()
     if predicted is None:
-        return LanguageModelling() if labels is None and _predicts_ids(model, None) else None
+        return _of_ids(model) if labels is None and _predicts_ids(model, None) else None
     several = isinstance(labels, Tensor) and labels.dim() > 1 and labels.shape == predicted.shape
     if not isinstance(labels, Tensor) or not (several or labels.is_floating_point()):
         return Classification()
@@ -166,6 +168,12 @@ def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:
     mask = entry(batch, "attention_mask")
     tokens = next((t.shape for t in (mask, ids) if isinstance(t, Tensor) and t.dim() == 2), None)
     return tokens is not None and tokens == predicted.shape[:-1]
+
+
+def _of_ids(model: nn.Module | None) -> Task:
+    """Of models whose classes are ids: which of them a model says."""
+    named = task_of_architecture(type(innermost(model)).__name__)
+    return named if named.predicts_ids else LanguageModelling()
 
 
 def _predicts_ids(model: nn.Module | None, predicted: Tensor | None) -> bool:

@@ -51,6 +51,15 @@ class PerToken(Task):
         return of_classes or super().takes_metric(owner, options)
 
 
+def fused_label_term(model: nn.Module, label_smoothing: float) -> Term | None:
+    """Cross-entropy without making the logits; `None` where the head is not linear."""
+    head = None if label_smoothing else linear_head(model)
+    if head is None:
+        return None
+    fused = {"student": f"student.layer_input:{head}", "student_head": f"student.head:{head}"}
+    return Term(FusedLinearCrossEntropy(), {**fused, "labels": "batch.labels"})
+
+
 class LanguageModelling(PerToken):
     """Tokens: the label of a position is the token that follows it, or -100."""
 
@@ -64,6 +73,7 @@ class LanguageModelling(PerToken):
     measured_by: ClassVar[tuple[str, ...] | None] = ()
     has_names: ClassVar[bool] = False
     predicts_ids: ClassVar[bool] = True
+    predicts_next: ClassVar[bool] = True
 
     def config_fields(self, default: Any) -> dict[str, Any]:
         """A decoder: an encoder would see the tokens that it is to predict."""
@@ -77,8 +87,6 @@ class LanguageModelling(PerToken):
 
     def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
         """Cross-entropy without making the logits, where the model has a linear head."""
-        head = None if label_smoothing else linear_head(model)
-        if head is None:
-            return super().label_term(model, label_smoothing)
-        fused = {"student": f"student.layer_input:{head}", "student_head": f"student.head:{head}"}
-        return Term(FusedLinearCrossEntropy(), {**fused, "labels": "batch.labels"})
+        return fused_label_term(model, label_smoothing) or super().label_term(
+            model, label_smoothing
+        )

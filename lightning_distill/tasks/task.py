@@ -41,10 +41,11 @@ class Task:
         per_token: whether each token has a label, and not each row.
         masked_by_labels: whether what has no label does not count in terms that read labels.
         hides_padding: whether padding takes no part in logits as they are `arranged`.
-        predicts_ids: whether the classes are the ids of the vocabulary, so that texts can be
-            generated and heads need not know how many labels there are.
         one_width: whether student and teacher must predict equally many numbers.
         entries: entries of a batch that `measured` reads.
+        predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
+            write texts and heads need not know how many labels there are.
+        predicts_next: whether the label of a position is the token that follows it.
     """
 
     name: ClassVar[str] = "task"
@@ -69,6 +70,7 @@ class Task:
     predicts_ids: ClassVar[bool] = False
     one_width: ClassVar[bool] = True
     entries: ClassVar[tuple[str, ...]] = ()
+    predicts_next: ClassVar[bool] = False
 
     # Models.
 

@@ -106,6 +106,13 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
             continue
         shifts = term.criterion.shift_labels
         counted = labels != -100
+        task = task_of_architecture(type(model).__name__)
+        if shifts and task.predicts_ids and not task.predicts_next:
+            raise ValueError(
+                f"Term {name!r} moves labels by one token, but those of {task.name} stand at their "
+                "own position. Set `shift_labels` to false "
+                f"(criteria.{name}.criterion.shift_labels=false)."
+            )
         next_ones = (labels[:, :-1] == ids[:, 1:])[counted[:, :-1]]
         # Of labels in the last column alone it cannot be seen.
         follows = len(next_ones) > 0 and bool(next_ones.all())
@@ -119,10 +126,9 @@ def check_shift(terms: Mapping[str, Any], batch: Any, student: nn.Module) -> boo
                 "position which token follows: it would learn to skip one. Set `shift_labels` to "
                 f"false (criteria.{name}.criterion.shift_labels=false)."
             )
-        kind = type(model).__name__
         of_ids = any(source.kind == "head" for source in term.inputs.values())
         # A masked language model is to say what stands there, also where it is not masked.
-        causal = task_of_architecture(kind).predicts_ids or (of_ids and "MaskedLM" not in kind)
+        causal = task.predicts_next or (of_ids and not task.predicts_ids)
         if stands and not shifts and causal:
             raise ValueError(
                 f"{source} holds for each position the token that stands there, and term {name!r} "

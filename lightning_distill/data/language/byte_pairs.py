@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from tokenizers import decoders, models, pre_tokenizers, processors, Tokenizer, trainers
@@ -14,10 +14,21 @@ from ..cache_folder import cache_folder
 log = logging.getLogger("lightning_distill")
 
 END, PAD = "<|endoftext|>", "<|pad|>"
+FOR_ENDS = {"eos_token": END, "pad_token": PAD}
+# Of an encoder, whose texts stand between two of them.
+FOR_MASKS = {
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
 
 
 def train_byte_pairs(
-    texts: Sequence[str], vocab_size: int, max_length: int
+    texts: Sequence[str],
+    vocab_size: int,
+    max_length: int,
+    special: Mapping[str, str] = FOR_ENDS,
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE (Sennrich et al., 2016) as GPT-2 has (Radford et al., 2019).
 
@@ -27,19 +38,21 @@ def train_byte_pairs(
 
     Args:
         texts: to learn from.
-        vocab_size: at most so many tokens, among them the 256 bytes, an end and a pad token.
+        vocab_size: at most so many tokens, among them the 256 bytes and the special ones.
         max_length: what the tokenizer says of itself, in tokens.
+        special: tokens by the names that transformers has for them; with a `cls_token` and a
+            `sep_token`, texts are put between them.
 
     Raises:
         ValueError: if the vocabulary has no room for the bytes.
     """
-    least = len(pre_tokenizers.ByteLevel.alphabet()) + 2
+    least = len(pre_tokenizers.ByteLevel.alphabet()) + len(special)
     if vocab_size < least:
         raise ValueError(
-            f"`vocab_size` is {vocab_size}, but there are 256 bytes, an end and a pad token: raise "
-            f"it to {least} at least, or name a tokenizer."
+            f"`vocab_size` is {vocab_size}, but there are 256 bytes and {len(special)} special "
+            f"tokens: raise it to {least} at least, or name a tokenizer."
         )
-    path = cache_folder() / "tokenizers" / f"{_fingerprint(texts, vocab_size)}.json"
+    path = cache_folder() / "tokenizers" / f"{_fingerprint(texts, vocab_size, special)}.json"
     trained = None
     if path.is_file():
         try:
@@ -47,7 +60,7 @@ def train_byte_pairs(
         except Exception as error:
             log.warning("%s cannot be read (%s): the tokenizer is trained anew", path, error)
     if trained is None:
-        trained = _train(texts, vocab_size)
+        trained = _train(texts, vocab_size, special)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,29 +73,35 @@ def train_byte_pairs(
         tokenizer_object=trained,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
-        eos_token=END,
-        pad_token=PAD,
+        **special,
     )
 
 
-def _train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+def _train(texts: Sequence[str], vocab_size: int, special: Mapping[str, str]) -> Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
     trained.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END, PAD],
+        special_tokens=list(special.values()),
         # Sorted, for pieces that are equally frequent are taken by number.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     trained.train_from_iterator(texts, trainer, length=len(texts))
+    if "cls_token" in special:
+        sides = [(special[n], trained.token_to_id(special[n])) for n in ("sep_token", "cls_token")]
+        trained.post_processor = processors.RobertaProcessing(
+            *sides, trim_offsets=False, add_prefix_space=False
+        )
     return trained
 
 
-def _fingerprint(texts: Sequence[str], vocab_size: int) -> str:
+def _fingerprint(texts: Sequence[str], vocab_size: int, special: Mapping[str, str]) -> str:
     digest = hashlib.sha256(f"{vocab_size} {len(texts)} {version('tokenizers')}\n".encode())
+    if special != FOR_ENDS:
+        digest.update(f"{sorted(special.items())}\n".encode())
     for text in texts:
         encoded = text.encode()
         digest.update(b"%d " % len(encoded))

@@ -260,7 +260,7 @@ class LanguageModelData(RowsModule):
     def prepare_tokenizers(self, train: Iterable[dict[str, Any]]) -> None:
         """Load them, or train one on the documents."""
         if self.tokenizer is None:
-            texts = list(_first(self.texts(train), MOST_TO_LEARN_FROM))
+            texts = list(first_texts(self.texts(train), MOST_TO_LEARN_FROM))
             self.tokenizer = train_byte_pairs(texts, self.vocab_size, self.max_length)
         self.tokenizer = _checked(load_tokenizer(self.tokenizer), "tokenizer")
         if self.teacher_tokenizer is not None:
@@ -269,7 +269,7 @@ class LanguageModelData(RowsModule):
             self.teacher_tokenizer = None if same else teacher
 
 
-def _first(texts: Iterable[str], most: int) -> Iterator[str]:
+def first_texts(texts: Iterable[str], most: int) -> Iterator[str]:
     """Texts until there are so many characters."""
     for text in texts:
         yield text[:most]
