@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import batch as batches
-from .source import Item, matching, nearest, OUTPUTS, Source
+from .source import Item, matching, nearest, OF_LAYERS, OUTPUTS, Source
 
 
 def entry(container: Any, name: str, source: Source) -> Any:
@@ -26,7 +26,7 @@ def entry(container: Any, name: str, source: Source) -> Any:
             return container[name]
         keys = [str(k) for k, v in container.items() if v is not None]
         why = ""
-        if name in ("hidden_states", "attentions"):
+        if name.endswith(OF_LAYERS):
             why = (
                 " The model does not return them; name a submodule instead, "
                 f"as in {source.role}.layer:PATH."
