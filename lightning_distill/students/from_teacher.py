@@ -89,7 +89,9 @@ def from_teacher(
     student.load_state_dict(state)
     if hasattr(teacher, "generation_config"):
         student.generation_config = copy.deepcopy(teacher.generation_config)
-    return student.float().requires_grad_(True).train()
+    # What the class itself does not train, such as the sines of Marian's positions, stays frozen:
+    # it is not saved either.
+    return student.float().train()
 
 
 def _fitting(

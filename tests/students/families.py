@@ -69,8 +69,9 @@ class Family:
             torch.manual_seed(seed)
             model = getattr(transformers, self.model)(config)
             for p in model.parameters():
-                # The usual small numbers would make every layer nearly the identity.
-                nn.init.normal_(p, std=0.2) if p.dim() > 1 else None
+                # The usual small numbers would make every layer nearly the identity. What is not
+                # trained, as the sines of Marian, stays what it is.
+                nn.init.normal_(p, std=0.2) if p.dim() > 1 and p.requires_grad else None
         model.tie_weights()
         return model.eval().requires_grad_(False)
 
@@ -118,9 +119,7 @@ FAMILIES = [
         {"distilbert.transformer.layer": [1, 3]},
     ),
     encoder("RoBERTa", "RobertaForSequenceClassification", "roberta", "roberta.encoder.layer"),
-    encoder(
-        "XLM-R", "XLMRobertaForSequenceClassification", "xlm-roberta", "roberta.encoder.layer"
-    ),
+    encoder("XLM-R", "XLMRobertaForSequenceClassification", "xlm-roberta", "roberta.encoder.layer"),
     encoder("MPNet", "MPNetForSequenceClassification", "mpnet", "mpnet.encoder.layer"),
     encoder(
         "ELECTRA",
@@ -245,6 +244,7 @@ FAMILIES = [
         "layers of each stage",
         **SIZES,
         patch_size=2,
+        layer_scale_init_value=1.0,
     ),
     staged(
         "ResNet",

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from families import batch_for, ENCODER_DECODER, FAMILIES, halved, TABLE, table
+from students.families import batch_for, ENCODER_DECODER, FAMILIES, halved, TABLE, table
 from tiny import loader, trainer
 from torch import nn
 
@@ -46,7 +46,8 @@ def test_a_student_with_all_layers_answers_as_its_teacher(family):
     teacher, batch = family.build(), batch_for(family)
     counts = {"rows": 4, "tokens": 4, "pairs": 4, "sounds": 4, "both": 4, "pictures": 4}
     layers = family.config.get("depths", counts[family.batch])
-    student = from_teacher(teacher, layers)
+    # The gradient's bookkeeping alone lets torch choose another convolution for Mamba.
+    student = from_teacher(teacher, layers).requires_grad_(False)
     found, expected = answer(family, student, batch), answer(family, teacher, batch)
     assert torch.equal(found, expected)
     # Two layers fewer are seen.
