@@ -172,8 +172,8 @@ def example_inputs(model: Any) -> dict[str, torch.Tensor]:
         return {"pixel_values": values, **written}
     raise ValueError(
         f"job=export compares what {type(model).__name__} returns before and after it was written, "
-        f"for tokens, pictures or spectrograms, and this model reads {name!r}. Save it by its save_pretrained; "
-        "the weights are in the run's student/."
+        f"for tokens, pictures or spectrograms, and this model reads {name!r}. Save it by its "
+        "save_pretrained; the weights are in the run's student/."
     )
 
 

@@ -368,7 +368,7 @@ the list is found by building the model with one layer more, not by the name of 
 
 `python tests/students/families.py` writes this file, and a test holds that it is the one committed.
 
-| family | model | its layers | counted by | halved by | terms on layers | |
+| family | model | its layers | counted by | halved by | terms on layers | note |
 |---|---|---|---|---|---|---|
 """
 

@@ -259,11 +259,8 @@ def test_the_first_layer_of_a_student_of_t5_gets_the_bias_of_positions():
     teacher = of_family("T5")
     student = from_teacher(teacher, keep={"encoder": [3, 0], "decoder": [2]})
     bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    for part in ("encoder", "decoder"):
-        ours, theirs = (
-            model.get_submodule(part).get_parameter(bias) for model in (student, teacher)
-        )
-        assert torch.equal(ours, theirs)
+    for path in (f"encoder.{bias}", f"decoder.{bias}"):
+        assert torch.equal(student.get_parameter(path), teacher.get_parameter(path))
     new = student.encoder.block[1].layer[0].SelfAttention.q.weight
     assert torch.equal(new, teacher.encoder.block[0].layer[0].SelfAttention.q.weight)
     assert student.lm_head.weight is student.encoder.embed_tokens.weight is student.shared.weight
@@ -288,7 +285,7 @@ def test_what_a_class_does_not_train_stays_as_it_is():
 def test_a_model_that_runs_one_layer_many_times_runs_it_less_often():
     teacher = of_family("ALBERT")
     student = from_teacher(teacher, layers=1)
-    assert fingerprint(student) != fingerprint(from_teacher(teacher, layers=2))
+    assert fingerprint(student) == fingerprint(teacher)
     assert student.config.num_hidden_layers == 1
     batch = {"input_ids": IDS, "output_hidden_states": True}
     with torch.no_grad():
@@ -306,8 +303,12 @@ def test_stages_are_cut_one_by_one():
 
 @pytest.mark.parametrize(
     ("name", "keep", "found"),
-    [("ModernBERT", "last", [0, 3]), ("ModernBERT", "uniform", [0, 3])]
-    + [("ModernBERT", "first", [0, 1]), ("BERT", "last", [2, 3])],
+    [
+        ("ModernBERT", "last", [0, 3]),
+        ("ModernBERT", "uniform", [0, 3]),
+        ("ModernBERT", "first", [0, 1]),
+        ("BERT", "last", [2, 3]),
+    ],
 )
 def test_a_first_layer_without_its_like_is_always_kept(name, keep, found):
     teacher = of_family(name)
