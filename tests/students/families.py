@@ -373,18 +373,15 @@ the list is found by building the model with one layer more, not by the name of 
 """
 
 FOOT = """
-Of an encoder and a decoder, or two towers, `student.layers=2` means both, and what
-`student.layers={decoder: 2}` does not name keeps all its layers. `student.keep` says which:
-`student.keep={encoder: uniform, decoder: last}`, or numbers, as in
-`student.layers=null student.keep={encoder: [0, 5], decoder: [0]}`. Type such a mapping in quotes:
-`'student.layers={encoder: 6, decoder: 2}'`.
+[A student cut from any teacher](tasks/families.md) says how to choose layers.
 
 What cannot be cut:
 
 - Models of timm (`TimmWrapperForImageClassification`): the configuration names an architecture,
   and no field of it counts layers. Distil them as teachers, and take a smaller one of timm as the
   student; terms read their layers by `student.layer:PATH`.
-- Models that are quantised, and modules that are no model of transformers. Both say so.
+- Models with quantised weights, whose layers cannot be copied in float32.
+- Modules that are no model of transformers: no configuration says how to make a smaller one.
 """
 
 
