@@ -16,11 +16,13 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from ..models.batch import batch_size, first_rows
-from ..models.configuration import configured, configured_text
+from ..models.configuration import configured, configured_text, is_encoder_decoder
+from ..models.embeddings import generates
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
 from ..models.sentence_folder import copy_sentence_folder, with_sentence_parts
+from ..models.signature import accepts
 from ..newest_run import newest_run
 from ..run.of_run import directory_of
 from ..run.rows_of_run import first_test_batch
@@ -152,26 +154,35 @@ def _with_weights(model: Any, state: dict[str, torch.Tensor], adapter: Path) -> 
 
 
 def example_inputs(model: Any) -> dict[str, torch.Tensor]:
-    """One row of what a model of transformers reads: tokens, or a picture.
+    """One row of what a model of transformers reads: tokens, a picture, or a sound.
+
+    A model with an encoder and a decoder is also given the first tokens of what it writes.
 
     Raises:
         ValueError: for a model that reads something else.
     """
     name = model.main_input_name
+    known = min(configured_text(model, "vocab_size") or 1, 1000)
+    ids = torch.arange(1, known)[:32].reshape(1, -1)
+    writes = is_encoder_decoder(model) and generates(model) and accepts(model, "decoder_input_ids")
+    written = {"decoder_input_ids": ids[:, :8]} if writes else {}
     if name == "input_ids":
-        size = min(configured_text(model, "vocab_size"), 1000)
-        ids = torch.arange(1, size)[:32].reshape(1, -1)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **written}
+    bins, places = configured(model, "num_mel_bins"), configured(model, "max_source_positions")
+    if name == "input_features" and bins and places:
+        # As Whisper reads: its first layers halve the time.
+        generator = torch.Generator().manual_seed(0)
+        return {name: torch.rand((1, bins, 2 * places), generator=generator), **written}
     if name == "pixel_values":
         size = configured(model, "image_size") or 224
         height, width = size if isinstance(size, list | tuple) else (size, size)
         shape = (1, configured(model, "num_channels") or 3, height, width)
         values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        return {"pixel_values": values}
+        return {"pixel_values": values, **written}
     raise ValueError(
         f"job=export compares what {type(model).__name__} returns before and after it was written, "
-        f"for tokens or pictures, and this model reads {name!r}. Save it by its save_pretrained; "
-        "the weights are in the run's student/."
+        f"for tokens, pictures or spectrograms, and this model reads {name!r}. Save it by its "
+        "save_pretrained; the weights are in the run's student/."
     )
 
 

@@ -1,6 +1,7 @@
 """List the layers of both models with the shapes they return, and suggest which to compare."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from torch import nn, Tensor
 from ..check_values import check_number
 from ..models.capture import capture
 from ..models.source import Source
-from ..models.submodules import submodules
+from ..models.submodules import submodules, unwrapped
 from ..objective.layer_mapping import pair_layers
 from ..run.cached_teacher import teacher_weights
 from ..run.data import build_data
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective
+from ..students.layer_stacks import layer_stacks
 from ..training.module import DistillationModule
 
 
@@ -32,7 +34,8 @@ def inspect(cfg: DictConfig, run: str | None = None, depth: int | None = 6) -> d
         depth: leave out modules nested deeper than this.
 
     Returns:
-        Paths and shapes of both models and the suggested mapping, also in `layers.json`.
+        Paths and shapes of both models, their layers by stack, and the suggested mapping, also in
+        `layers.json`.
     """
     check_number("job.depth", depth, whole=True, least=1)
     data = build_data(cfg, loaders=("train_dataloader",))
@@ -45,16 +48,13 @@ def inspect(cfg: DictConfig, run: str | None = None, depth: int | None = 6) -> d
         "student": layer_shapes(student, module.student_forward, batch, "student"),
         "teacher": layer_shapes(teacher, module.teacher_forward, batch, "teacher"),
     }
-    blocks = {"student": repeated_blocks(student), "teacher": repeated_blocks(teacher)}
-    mapping = [
-        [blocks["student"][s], blocks["teacher"][t]]
-        for s, t in (
-            pair_layers(len(blocks["student"]), len(blocks["teacher"]), "uniform")
-            if blocks["student"] and blocks["teacher"]
-            else []
-        )
-    ]
-    found = {**shapes, "suggested_mapping": mapping}
+    layers = {"student": layers_of(student), "teacher": layers_of(teacher)}
+    mapping = suggested(layers["student"], layers["teacher"])
+    if not mapping:
+        # Models of two kinds, of which one may have no decoder.
+        longest = [{"": repeated_blocks(model)} for model in (student, teacher)]
+        mapping = suggested(*longest)
+    found = {**shapes, "layers": layers, "suggested_mapping": mapping}
     _show(found, depth, Path(str(cfg.output_dir)))
     return found
 
@@ -66,6 +66,33 @@ def layer_shapes(model: nn.Module, forward: Any, batch: Any, role: str) -> dict[
     with capture(model, [Source(role, "layer", path) for path in paths], copies=False) as captured:
         forward(batch)
     return {path: _shape(captured.get(f"layer:{path}")) for path in paths}
+
+
+def layers_of(model: nn.Module) -> dict[str, list[str]]:
+    """The paths of the model's layers, by the name of the stack that they are in.
+
+    Such as `encoder` and `decoder`, `stage 1` and so on, or `""` where there is one. What is no
+    model of transformers has its longest list of equal modules.
+    """
+    found = {}
+    for stack in layer_stacks(unwrapped(model)):
+        for i, (paths, count) in enumerate(zip(stack.paths, stack.counts, strict=True)):
+            name = f"{stack.name} stage {i}".strip() if stack.staged else stack.name
+            for path in paths[:1]:
+                found[name] = [f"{path}.{n}" for n in range(count)]
+    return found or {"": repeated_blocks(model)}
+
+
+def suggested(
+    student: Mapping[str, list[str]], teacher: Mapping[str, list[str]]
+) -> list[list[str]]:
+    """Pairs of paths: each layer of the student with one of the teacher's stack of that name."""
+    return [
+        [ours[s], teacher[name][t]]
+        for name, ours in student.items()
+        if ours and teacher.get(name)
+        for s, t in pair_layers(len(ours), len(teacher[name]), "uniform")
+    ]
 
 
 def repeated_blocks(model: nn.Module) -> list[str]:
@@ -100,6 +127,11 @@ def _show(found: dict[str, Any], depth: int | None, directory: Path) -> None:
             if depth is None or path.count(".") < depth:
                 table.add_row(path, shape)
         console.print(table)
+        for name, paths in found["layers"][role].items():
+            if paths:
+                of = f" ({name})" if name else ""
+                line = f"Layers of the {role}{of}: {len(paths)}, {paths[0]} to {paths[-1]}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
     mapping = "[" + ",".join(f"[{s},{t}]" for s, t in found["suggested_mapping"]) + "]"
     if found["suggested_mapping"]:
         console.print("A mapping to start from:")

@@ -13,7 +13,7 @@ from .head import head_of, linear_head
 from .pooling import note_tokens
 from .reading import read
 from .signature import accepts
-from .source import matching, nearest, OUTPUTS, Source
+from .source import matching, nearest, OF_LAYERS, OUTPUTS, Source
 from .submodules import PREFIXES, submodules, unwrapped
 
 
@@ -52,8 +52,8 @@ def _without_prefixes(path: str) -> str:
 def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bool]:
     """Keywords that make a Hugging Face model return what the sources name."""
     options = {}
-    for name in ("hidden_states", "attentions"):
-        if any(s.kind == "output" and s.name == name for s in sources):
+    for name in OF_LAYERS:
+        if any(s.kind == "output" and s.name.endswith(name) for s in sources):
             option = f"output_{name}"
             if accepts(model, option):
                 options[option] = True

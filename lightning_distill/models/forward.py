@@ -11,7 +11,7 @@ from torch import nn, Tensor
 from .batch import tensors
 from .capture import capture, forward_options, read
 from .head import check_head, shortened
-from .source import matching, OUTPUTS, Source
+from .source import matching, OF_LAYERS, OUTPUTS, Source
 from .submodules import unwrapped
 
 LOGITS = Source("teacher", "output", "logits")
@@ -75,7 +75,7 @@ def _is_same(before: Tensor, after: Tensor) -> bool:
 
 def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:
     if source.kind in OUTPUTS:
-        return source.name not in ("hidden_states", "attentions")
+        return not source.name.endswith(OF_LAYERS)
     return source.kind == "layer" and any(matching(source.name, [h.name, ""]) for h in heads)
 
 

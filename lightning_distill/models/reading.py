@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import batch as batches
 from .pooling import read_pooled
-from .source import Item, matching, nearest, OUTPUTS, Source
+from .source import Item, matching, nearest, OF_LAYERS, OUTPUTS, Source
 
 # What heads that point at a stretch of the text return, in the place of logits.
 ENDS = ("start_logits", "end_logits")
@@ -33,7 +33,7 @@ def entry(container: Any, name: str, source: Source) -> Any:
             return torch.stack([container[n] for n in ENDS], dim=-1)
         keys = [str(k) for k, v in container.items() if v is not None]
         why = ""
-        if name in ("hidden_states", "attentions"):
+        if name.endswith(OF_LAYERS):
             why = (
                 " The model does not return them; name a submodule instead, "
                 f"as in {source.role}.layer:PATH."

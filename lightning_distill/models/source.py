@@ -6,6 +6,7 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
     student.logits                          an output, by key
     student.hidden_states[2]                one of several, by index; also [-1]
     student.hidden_states[*]  or  [1:]      several at once, in order
+    student.decoder_hidden_states[*]        of one stack of several; also encoder_hidden_states
     student.layer:bert.encoder.layer.0      what a submodule returns, whatever is done to it then
     student.layer:bert.encoder.layer.*      what every submodule of that pattern returns
     student.layer:stem,stage1.2,stage2.*    those of several, in this order
@@ -39,6 +40,10 @@ ROLES = ("student", "teacher", "batch")
 
 # Kinds that are read from what the model returns.
 OUTPUTS = ("output", "sparse")
+
+# How the names of outputs end that models of transformers return when they are asked: those of an
+# encoder, a decoder or a tower have its name before.
+OF_LAYERS = ("hidden_states", "attentions")
 
 
 Item = int | str | tuple[int | None, int | None]  # a tuple is a slice

@@ -52,26 +52,29 @@ def pair_layers(
     return pairs
 
 
-def kept_layers(kept: int | None, of: int, keep: str | Sequence[int] = "uniform") -> list[int]:
+def kept_layers(
+    kept: int | None, of: int, keep: str | Sequence[int] = "uniform", name: str = "layers"
+) -> list[int]:
     """Which of the teacher's `of` layers a smaller copy keeps, counted from 0 at the bottom.
 
     Args:
         kept: how many; may be `None` if `keep` lists them.
         of: how many there are.
         keep: a strategy of [`pair_layers`][], or the numbers; negative ones count from the top.
+        name: of the argument that says how many, in errors.
 
     Raises:
         ValueError: if `kept` is not from 1 to `of`, or for a layer that does not exist or is
             listed twice.
     """
     if kept is not None and (isinstance(kept, bool) or not isinstance(kept, int)):
-        raise ValueError(f"`layers` must be a whole number, got {kept!r}.")
+        raise ValueError(f"`{name}` must be a whole number, got {kept!r}.")
     if kept is not None and not 1 <= kept <= of:
-        raise ValueError(f"`layers` must be from 1 to {of}, as the teacher has, got {kept}.")
+        raise ValueError(f"`{name}` must be from 1 to {of}, as the teacher has, got {kept}.")
     if isinstance(keep, str):
         if kept is None:
             raise ValueError(
-                f"`layers` says how many of the teacher's {of} layers to keep; set it."
+                f"`{name}` says how many of the teacher's {of} layers to keep; set it."
             )
         return [t for _, t in pair_layers(kept, of, keep)]
     numbers = [_existing(number, of, "teacher") for number in keep]
@@ -81,7 +84,7 @@ def kept_layers(kept: int | None, of: int, keep: str | Sequence[int] = "uniform"
         raise ValueError(f"`keep` lists a layer twice: {list(keep)} of {of} layers.")
     if kept not in (None, len(numbers)):
         raise ValueError(
-            f"`layers` is {kept}, but `keep` lists {len(numbers)}; set layers=null to keep these."
+            f"`{name}` is {kept}, but `keep` lists {len(numbers)}; set {name}=null to keep these."
         )
     return numbers
 

@@ -2,21 +2,20 @@ import copy
 
 import pytest
 import torch
+from students.families import FAMILIES as FAMILIES_OF_ALL
 from tiny import bert
 from torch import nn
 from torch.testing import assert_close
 from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BartConfig,
-    BartForSequenceClassification,
+    BertForSequenceClassification,
 )
 
 from lightning_distill.models import fingerprint
 from lightning_distill.students import from_teacher
+from lightning_distill.students.layer_stacks import layer_stacks
 
 LAYERS = 4
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -223,33 +222,171 @@ def test_a_plain_module_is_refused():
         from_teacher(nn.Sequential(nn.Linear(2, 2)), layers=1)
 
 
-def test_an_encoder_with_a_decoder_is_refused():
-    config = BartConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=60
-    )
-    config.decoder_attention_heads, config.encoder_ffn_dim, config.decoder_ffn_dim = 2, 32, 32
-    with pytest.raises(ValueError, match=r"BartForSeq.* has an encoder and a decoder"):
-        from_teacher(BartForSequenceClassification(config), layers=1)
+def of_family(name):
+    return next(family for family in FAMILIES_OF_ALL if family.name == name).build()
 
 
-def test_a_model_that_runs_one_layer_many_times_is_refused():
-    config = AlbertConfig(
-        vocab_size=60,
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    with pytest.raises(ValueError, match=r"Albert.* has 0 lists of 3 layers \(none\)"):
-        from_teacher(AlbertForSequenceClassification(config), layers=1)
+def counts(student):
+    return {stack.name: stack.counts for stack in layer_stacks(student)}
 
 
-def test_two_lists_of_as_many_layers_are_refused():
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"layers": 2}, {"encoder": (2,), "decoder": (2,)}),
+        ({"layers": {"encoder": 3, "decoder": 1}}, {"encoder": (3,), "decoder": (1,)}),
+        ({"layers": {"decoder": 1}}, {"encoder": (4,), "decoder": (1,)}),
+        ({"keep": {"encoder": [0, 3]}}, {"encoder": (2,), "decoder": (4,)}),
+        ({"layers": 2, "keep": "last"}, {"encoder": (2,), "decoder": (2,)}),
+    ],
+)
+def test_an_encoder_and_a_decoder_are_cut_together_or_apart(options, found):
+    assert counts(from_teacher(of_family("BART"), **options)) == found
+
+
+def test_layers_are_chosen_by_name_too():
+    teacher = of_family("Marian")
+    keep = {"encoder": "first", "decoder": [-1, 0]}
+    student = from_teacher(teacher, {"encoder": 2}, keep)
+    for part, numbers in (("encoder", [0, 1]), ("decoder", [3, 0])):
+        layers = zip(student.get_submodule(f"model.{part}.layers"), numbers, strict=True)
+        for layer, number in layers:
+            original = teacher.get_submodule(f"model.{part}.layers.{number}").state_dict()
+            assert all(torch.equal(t, original[n]) for n, t in layer.state_dict().items())
+
+
+def test_the_first_layer_of_a_student_of_t5_gets_the_bias_of_positions():
+    teacher = of_family("T5")
+    student = from_teacher(teacher, keep={"encoder": [3, 0], "decoder": [2]})
+    bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    for path in (f"encoder.{bias}", f"decoder.{bias}"):
+        assert torch.equal(student.get_parameter(path), teacher.get_parameter(path))
+    new = student.encoder.block[1].layer[0].SelfAttention.q.weight
+    assert torch.equal(new, teacher.encoder.block[0].layer[0].SelfAttention.q.weight)
+    assert student.lm_head.weight is student.encoder.embed_tokens.weight is student.shared.weight
+    assert student.config.decoder_start_token_id == teacher.config.decoder_start_token_id
+
+
+@pytest.mark.parametrize("name", ["T5", "Whisper"])
+def test_a_student_that_writes_does_so_by_the_settings_of_its_teacher(name):
+    teacher = of_family(name)
+    teacher.generation_config.max_new_tokens = 3
+    student = from_teacher(teacher, layers=1)
+    assert student.generation_config.to_dict() == teacher.generation_config.to_dict()
+    assert student.generation_config is not teacher.generation_config
+
+
+def test_what_a_class_does_not_train_stays_as_it_is():
+    student = from_teacher(of_family("Marian"), layers=1)
+    frozen = [name for name, p in student.named_parameters() if not p.requires_grad]
+    assert frozen == [f"model.{part}.embed_positions.weight" for part in ("encoder", "decoder")]
+
+
+def test_a_model_that_runs_one_layer_many_times_runs_it_less_often():
+    teacher = of_family("ALBERT")
+    student = from_teacher(teacher, layers=1)
+    assert fingerprint(student) == fingerprint(teacher)
+    assert student.config.num_hidden_layers == 1
+    batch = {"input_ids": IDS, "output_hidden_states": True}
+    with torch.no_grad():
+        ours, theirs = student.eval()(**batch), teacher(**batch)
+    assert torch.equal(ours.hidden_states[-1], theirs.hidden_states[1])
+
+
+def test_stages_are_cut_one_by_one():
+    teacher = of_family("ConvNeXt")
+    student = from_teacher(teacher, [2, 1, 3, 2], "first")
+    assert student.config.depths == [2, 1, 3, 2]
+    listed = from_teacher(teacher, None, [[0, 1], [0], [0, 1, 2], [0, 1]])
+    assert fingerprint(listed) == fingerprint(student)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "found"),
+    [
+        ("ModernBERT", "last", [0, 3]),
+        ("ModernBERT", "uniform", [0, 3]),
+        ("ModernBERT", "first", [0, 1]),
+        ("BERT", "last", [2, 3]),
+    ],
+)
+def test_a_first_layer_without_its_like_is_always_kept(name, keep, found):
+    teacher = of_family(name)
+    student = from_teacher(teacher, 2, keep)
+    (path,) = layer_stacks(teacher)[0].paths[0]
+    for layer, number in zip(student.get_submodule(path), found, strict=True):
+        original = teacher.get_submodule(f"{path}.{number}").state_dict()
+        assert all(torch.equal(t, original[n]) for n, t in layer.state_dict().items())
+
+
+CUT = "say how many of each to keep, as in student.layers=[1,1,2,1]"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("Swin", {"layers": 2}, f"has 4 stages of 2, 2, 4, 2 layers: {CUT}"),
+        ("Swin", {"layers": [1, 1]}, rf"{CUT}.*got layers=[1, 1]"),
+        ("Swin", {"layers": [1, 1, 5, 1]}, "`layers[2]` must be from 1 to 4, as the teacher has"),
+        ("Swin", {"layers": {"encoder": 2}}, "leave the name out, as in student.layers=2"),
+        (
+            "ResNet",
+            {"keep": [[0], [1], [0], [0]]},
+            "The layers of ResNetForImageClassification are",
+        ),
+        ("T5", {"layers": 5}, "`layers.encoder` must be from 1 to 4, as the teacher has, got 5"),
+        ("T5", {"layers": {"decoder": 0}}, "`layers.decoder` must be from 1 to 4"),
+        (
+            "T5",
+            {"layers": {"decodr": 2}},
+            "names decodr, and T5ForConditionalGeneration has encoder 4 layers and decoder 4 "
+            "layers: name encoder or decoder, as in student.layers={encoder: 1}",
+        ),
+        ("T5", {}, "`layers.encoder` says how many of the teacher's 4 layers to keep"),
+        ("T5", {"keep": [0, 1]}, "student.keep={encoder: [0], decoder: [0]}"),
+        ("BERT", {"layers": [1, 2]}, "and no stages. Numbers of layers go in student.keep"),
+        ("BERT", {"layers": {"encoder": 2}}, "4 layers in one list: leave the name out"),
+        ("ALBERT", {"keep": [0]}, "runs the same layer 4 times, so that `keep` can list none"),
+        ("ALBERT", {"layers": 5}, "`layers` must be from 1 to 4"),
+        ("ModernBERT", {"keep": [1, 3]}, "not alike, so [1, 3] cannot be kept alone"),
+    ],
+)
+def test_a_choice_that_does_not_fit_the_model_says_what_it_has(name, options, words):
+    with pytest.raises(ValueError) as caught:
+        from_teacher(of_family(name), **options)
+    assert all(part in str(caught.value) for part in words.split(".*"))
+
+
+def test_a_model_whose_layers_no_field_counts_is_refused():
+    class Fixed(BertForSequenceClassification):
+        def __init__(self, config):
+            config = copy.deepcopy(config)
+            config.num_hidden_layers = 2
+            super().__init__(config)
+
+    with pytest.raises(ValueError, match="No field of the configuration of Fixed counts a list"):
+        from_teacher(Fixed(bert(2, 16).config), layers=1)
+
+
+def test_a_list_that_the_configuration_does_not_count_is_left_alone():
     teacher, _ = build("bert")
     teacher.more = nn.ModuleList(nn.Linear(1, 1) for _ in range(LAYERS))
-    with pytest.raises(ValueError, match=r"2 lists of 4 layers \(bert.encoder.layer, more\)"):
-        from_teacher(teacher, layers=2)
+    assert [stack.paths for stack in layer_stacks(teacher)] == [(("bert.encoder.layer",),)]
+
+
+def test_several_lists_that_one_field_counts_are_cut_together():
+    config = AutoConfig.for_model("xlm", vocab_size=60, emb_dim=16, n_layers=4, n_heads=2)
+    config.max_position_embeddings = 32
+    teacher = AutoModelForSequenceClassification.from_config(config).eval()
+    (stack,) = layer_stacks(teacher)
+    assert len(stack.paths[0]) == 4
+    student = from_teacher(teacher, layers=2)
+    assert len(student.transformer.attentions) == len(student.transformer.ffns) == 2
+    for path in stack.paths[0]:
+        ours, theirs = student.get_submodule(path), teacher.get_submodule(path)
+        for layer, number in zip(ours, [1, 3], strict=True):
+            original = theirs[number].state_dict()
+            assert all(torch.equal(t, original[n]) for n, t in layer.state_dict().items())
 
 
 def test_layers_that_are_not_alike_are_refused():
