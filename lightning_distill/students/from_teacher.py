@@ -74,14 +74,10 @@ def from_teacher(
     kept, smaller = _fitting(teacher, stacks, kept, state)
     with torch.random.fork_rng(devices=[]):
         student = type(teacher)(smaller)
-<<<<<<< HEAD
     dense = dense_of(teacher)
     if dense is not None:
         give_dense(student, copy.deepcopy(dense))
-    state = _remapped(teacher.state_dict(), path, numbers)
-=======
     state = _cut(teacher, stacks, kept, state)
->>>>>>> i13-families
     order = label_order(label_names, names_of_labels(teacher))
     if order is not None and label_names is not None:
         state = _with_labels_in_order(state, type(teacher), smaller, order)
