@@ -5,6 +5,16 @@ PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
     *(("text1", "text2"), ("query", "passage"), ("question", "sentence")),
 )
+# A text, and the text that is to be written of it.
+WRITTEN = (
+    *(("source", "target"), ("article", "highlights"), ("document", "summary")),
+    *(("input", "output"), ("src", "tgt")),
+)
+# A text, one that belongs to it, and one that does not.
+RELATED = (
+    *(("anchor", "positive", "negative"), ("query", "positive", "negative")),
+    *(("query", "pos", "neg"), ("question", "answer", "negative")),
+)
 LABELS = (
     *("label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag"),
     *("tags", "ner_tags", "emotion", "rating", "score", "scores", "stars", "y"),

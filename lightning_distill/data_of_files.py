@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .column_names import LABELS, PAIRS, TAGS, TEXTS, WORDS
+from .column_names import LABELS, PAIRS, RELATED, TAGS, TEXTS, WORDS, WRITTEN
 from .find_files import find_files
 from .overrides import key_of, quoted
 
@@ -25,6 +25,14 @@ TAG = re.compile(r"O|[BIESLU]-\S+")
 SQUAD = r'\{(\s*"version"[^,]*,)?\s*"data"\s*:\s*\[\s*\{[^{]*"paragraphs"'
 OF_WORDS = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".bioes")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+# Files of text, and by the heads of models what they are read by.
+OF_TEXT = {"", ".txt", ".text", ".md", ".rst", ".py"}
+OF_HEADS = {
+    "ForCausalLM": "text_corpus",
+    "LMHeadModel": "text_corpus",
+    "ForMaskedLM": "masked_corpus",
+}
 # So many letters of a file of json are looked at, and so many rows.
 LETTERS, ROWS = 2**20, 20
 
@@ -63,12 +71,17 @@ def with_data(words: Sequence[str]) -> list[str]:
         ValueError: for files that are not recognised.
     """
     typed = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
+    pictures = typed.get("data.folder")
+    if pictures is not None and "data" not in typed and _has_pictures(Path(pictures).expanduser()):
+        words = [*words, "data=image_folder"]
+        print(f"Data: {pictures} holds pictures: data=image_folder", file=sys.stderr)
+        return words
     given = typed.get("data.train")
     elsewhere = {"data", "experiment", "job.run"} & typed.keys() or typed.get("resume")
     of_run = (Path(typed.get("job.path", "")) / "config.yaml").is_file()
     if not given or elsewhere or (of_run and "job.path" in typed):
         return list(words)
-    kind = kind_of_files(given)
+    kind = kind_of_files(given) or _kind_of_model(typed)
     if kind is None and {"--help", "-h"} & {*words}:
         return list(words)
     if kind is None:
@@ -93,6 +106,8 @@ def kind_of_files(given: Any) -> Kind | None:
     folder = Path(names[0]).expanduser() if len(names) == 1 else None
     if folder is not None and folder.is_dir() and (folder / "seq.in").is_file():
         return Kind("token_files", f"{folder} has a file seq.in")
+    if folder is not None and folder.is_dir() and _has_pictures(folder):
+        return Kind("image_folder", f"{folder} holds pictures")
     try:
         found = find_files("train", names, folders=True)
         return kind_of(found[0])
@@ -113,6 +128,32 @@ def _choices() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in found)
 
 
+def _has_pictures(folder: Path) -> bool:
+    """Whether the first files below a folder's folders are pictures."""
+    below = (path for path in sorted(folder.glob("*/**/*")) if path.is_file())
+    return any(path.suffix.lower() in PICTURES for path in islice(below, ROWS))
+
+
+def _kind_of_model(typed: Mapping[str, str]) -> Kind | None:
+    """What files of text are for: the head of a language model says it."""
+    names = _names(typed["data.train"])
+    endings = {Path(name.removesuffix(".gz")).suffix.lower() for name in names}
+    if not endings <= OF_TEXT:
+        return None
+    for key in ("teacher.path", "student.path"):
+        said = Path(typed.get(key, "")).expanduser() / "config.json"
+        if key not in typed or not said.is_file():
+            continue
+        try:
+            made = str((json.loads(said.read_text(encoding="utf-8"))["architectures"])[0])
+        except (ValueError, KeyError, IndexError, TypeError):
+            continue
+        for head, data in OF_HEADS.items():
+            if made.endswith(head):
+                return Kind(data, f"{key} holds a {made}, a language model")
+    return None
+
+
 def kind_of(file: str) -> Kind | None:
     """What a file is by its ending, its columns and its first rows."""
     ending = Path(file.removesuffix(".gz")).suffix.lower()
@@ -126,7 +167,7 @@ def kind_of(file: str) -> Kind | None:
         shown = ", ".join(map(str, columns))
         shows = f"{file} has the columns {shown}"
         return Kind(kind.data, shows, kind.settings, tuple(map(str, columns)))
-    if ending in ("", ".txt", ".text", ".md", ".rst", ".py"):
+    if ending in OF_TEXT:
         return _kind_of_lines(file)
     return None
 
@@ -154,6 +195,15 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
     if words is not None:
         tags = _first(TAGS, [n for n in names if n != words and isinstance(columns[n], list)])
         yield Kind("token_files", "", _unless({"words": words, "tags": tags}, "words", "tags"))
+    for source, target in WRITTEN:
+        if source in names and target in names:
+            own = {"source": source, "target": target}
+            yield Kind("pair_files", "", _unless(own, "source", "target"))
+    for first, second, third in RELATED:
+        if first in names and second in names:
+            negatives = third if third in names else None
+            own = {"text": first, "text_pair": second, "negatives": negatives}
+            yield Kind("embedding_files", "", _unless(own))
     label = _first(LABELS, names)
     for first, second in PAIRS:
         if first in names and second in names and label is not None:

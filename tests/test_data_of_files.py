@@ -1,10 +1,11 @@
 import gzip
 import json
+from importlib.resources import files
 
 import datasets
 import pytest
 
-from lightning_distill.data_of_files import kind_of, kind_of_files, with_data
+from lightning_distill.data_of_files import kind_of, kind_of_files, OF_HEADS, with_data
 
 TABLES = [
     ({"text": "a", "label": "b"}, "data=text_files"),
@@ -23,6 +24,16 @@ LISTS = [
     ({"tokens": ["a"], "ner_tags": [1]}, "data=token_files data.words=tokens data.tags=ner_tags"),
     ({"messages": [{"role": "user", "content": "a"}]}, "data=chat_files"),
     ({"prompt": "a", "completion": "b"}, "data=chat_files"),
+    ({"question": "a", "context": "b", "answers": None, "id": "1"}, "data=question_files"),
+    ({"source": "a", "target": "b"}, "data=pair_files"),
+    (
+        {"article": "a", "highlights": "b"},
+        "data=pair_files data.source=article data.target=highlights",
+    ),
+    (
+        {"anchor": "a", "positive": "b", "negative": "c"},
+        "data=embedding_files data.text=anchor data.text_pair=positive data.negatives=negative",
+    ),
 ]
 
 
@@ -63,6 +74,46 @@ def test_words_with_tags_are_told_by_lines_endings_and_folders(tmp_path):
     assert kind_of_files(f"[{tmp_path}/c.conll]").words == "data=token_files"
     assert kind_of_files(str(tmp_path)).words == "data=token_files"
     assert kind_of_files(f"{tmp_path}/*.conll").words == "data=token_files"
+
+
+def test_what_is_known_is_built_in():
+    folder = files("lightning_distill.conf") / "data"
+    named = {words.split()[0] for _, words in [*TABLES, *LISTS]}
+    named |= {f"data={name}" for name in ("image_folder", *OF_HEADS.values())}
+    for name in named:
+        assert (folder / f"{name.removeprefix('data=')}.yaml").is_file(), name
+
+
+def test_a_file_of_squad_is_told_by_its_begin(tmp_path):
+    paragraph = '{"paragraphs": [{"context": "a", "qas": []}]}'
+    for text in (
+        f'{{"data": [{paragraph}]}}',
+        f'{{\n "version": "v2.0",\n "data": [\n {{"title": "A", {paragraph[1:]}]}}',
+    ):
+        (tmp_path / "a.json").write_text(text)
+        assert kind_of(str(tmp_path / "a.json")).words == "data=question_files"
+
+
+def test_pictures_are_told_by_the_files_below(tmp_path, capsys):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.JPG").write_bytes(b"")
+    assert kind_of_files(str(tmp_path)).words == "data=image_folder"
+    words = [f"data.folder={tmp_path}"]
+    assert with_data(words) == [*words, "data=image_folder"]
+    assert "holds pictures: data=image_folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "data"),
+    [("GPT2LMHeadModel", "text_corpus"), ("BertForMaskedLM", "masked_corpus")],
+)
+def test_the_head_of_a_language_model_tells_what_text_is_for(architecture, data, tmp_path):
+    (tmp_path / "a.txt").write_text("Some text.\n")
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    words = [f"data.train={tmp_path}/a.txt", f"teacher.path={tmp_path}"]
+    assert with_data(words) == [*words, f"data={data}"]
+    with pytest.raises(ValueError, match="cannot be told by its name"):
+        with_data(words[:1])
 
 
 @pytest.mark.parametrize(
