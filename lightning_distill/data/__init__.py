@@ -18,11 +18,7 @@ from .length_grouped import EvenRows, LengthGroupedBatches
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
-from .text.hub_questions import HubQuestions
 from .text.hub_tokens import HubTokens
-from .text.question_files import QuestionFiles
-from .text.questions import QuestionData
-from .text.signature_questions import SignatureQuestions
 from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
@@ -38,7 +34,6 @@ __all__ = [
     "EmbeddingFiles",
     "EvenRows",
     "Hub",
-    "HubQuestions",
     "HubTokens",
     "KeepsTeacher",
     "LanguageModelData",
@@ -47,9 +42,6 @@ __all__ = [
     "MaskedLanguageData",
     "MaskedStandardLibrary",
     "OffsetTokenizer",
-    "QuestionData",
-    "QuestionFiles",
-    "SignatureQuestions",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

@@ -190,11 +190,6 @@ class DataFacts:
         return self._said("label_names")
 
     @property
-    def questions(self) -> Any:
-        """What is asked and answered, for metrics that compare answers; `None` where nothing is."""
-        return self._said("questions")
-
-    @property
     def num_rows(self) -> int | None:
         """How many training rows there are, above every `row` of a training batch."""
         return self._said("num_rows")

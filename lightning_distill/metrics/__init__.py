@@ -5,7 +5,6 @@ batch of many tokens counts as many, and every rank computes the same.
 """
 
 from .agreement import Agreement
-from .answers import AnswerExactMatch, AnswerF1
 from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
@@ -19,8 +18,6 @@ from .similarity_agreement import SimilarityAgreement
 __all__ = [
     "NDCG",
     "Agreement",
-    "AnswerExactMatch",
-    "AnswerF1",
     "BitsPerByte",
     "EntityF1",
     "ForwardKL",

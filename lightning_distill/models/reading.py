@@ -10,9 +10,6 @@ from . import batch as batches
 from .pooling import read_pooled
 from .source import Item, matching, nearest, OF_LAYERS, OUTPUTS, Source
 
-# What heads that point at a stretch of the text return, in the place of logits.
-ENDS = ("start_logits", "end_logits")
-
 
 def entry(container: Any, name: str, source: Source) -> Any:
     """A named entry of what a model returned, or of a batch."""
@@ -28,9 +25,6 @@ def entry(container: Any, name: str, source: Source) -> Any:
     if isinstance(container, Mapping):
         if container.get(name) is not None:
             return container[name]
-        if name == "logits" and all(container.get(n) is not None for n in ENDS):
-            # As the head makes them, (rows, tokens, 2).
-            return torch.stack([container[n] for n in ENDS], dim=-1)
         keys = [str(k) for k, v in container.items() if v is not None]
         why = ""
         if name.endswith(OF_LAYERS):

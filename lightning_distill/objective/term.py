@@ -106,8 +106,6 @@ class Term(Terms):
         }
         # A mask that is named, and none: everything counts, padding too.
         self.counts_padding = "mask" in inputs and inputs["mask"] is None
-        # Whether the logits that it reads are those of a task that leaves padding out of them.
-        self.hides_padding = False
         _check_arguments(self.criterion, list(self.inputs))
         self.adapter = adapter
         self.mapping = mapping

@@ -70,8 +70,6 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
             continue
         check_metric_task(cfg, str(name), node)
         more = {"label_names": names} if names is not None else {}
-        if (questions := DataFacts(data).questions) is not None:
-            more["questions"] = questions
         metrics[str(name)] = call(node, more, f"metrics.{name}")
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")

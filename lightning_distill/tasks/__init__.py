@@ -18,8 +18,6 @@ from .language_modelling import LanguageModelling, PerToken
 from .masked_language_modelling import MaskedLanguageModelling
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
-from .question_answering import QuestionAnswering
-from .questions import Questions
 from .regression import Regression
 from .softmax import check_softmax
 from .task import Task
@@ -34,8 +32,6 @@ __all__ = [
     "MaskedLanguageModelling",
     "MultiLabel",
     "PerToken",
-    "QuestionAnswering",
-    "Questions",
     "Regression",
     "Task",
     "TokenClassification",

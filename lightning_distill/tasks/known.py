@@ -17,7 +17,6 @@ from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
-from .question_answering import QuestionAnswering
 from .regression import Regression
 from .task import Task
 from .token_classification import TokenClassification
@@ -29,7 +28,6 @@ TASKS: tuple[Task, ...] = (
     LanguageModelling(),
     MaskedLanguageModelling(),
     TokenClassification(),
-    QuestionAnswering(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )

@@ -49,7 +49,6 @@ def mask_terms(
         if knows_what_counts(term, task):
             continue
         on_predictions = _reads_predictions(inputs)
-        term.hides_padding = task.hides_padding and on_predictions
         if values is None and not (on_predictions and task.per_token):
             continue
         mask = task.mask(batch) if on_predictions else task.padding(batch)

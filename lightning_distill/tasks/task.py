@@ -40,7 +40,6 @@ class Task:
         has_names: whether labels are classes with names.
         per_token: whether each token has a label, and not each row.
         masked_by_labels: whether what has no label does not count in terms that read labels.
-        hides_padding: whether padding takes no part in logits as they are `arranged`.
         one_width: whether student and teacher must predict equally many numbers.
         entries: entries of a batch that `measured` reads.
         predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
@@ -66,7 +65,6 @@ class Task:
     has_names: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
     masked_by_labels: ClassVar[bool] = True
-    hides_padding: ClassVar[bool] = False
     predicts_ids: ClassVar[bool] = False
     one_width: ClassVar[bool] = True
     entries: ClassVar[tuple[str, ...]] = ()
@@ -193,15 +191,6 @@ class Task:
             entries: of the batch, those of `self.entries` that it has, of the same rows.
         """
         return predicted
-
-    def arranged(self, logits: Tensor, batch: Any) -> Tensor:
-        """Logits as criteria and metrics are given them.
-
-        Args:
-            logits: as a model returns them.
-            batch: the entries that this model was given.
-        """
-        return logits
 
     def counted(self, batch: Any, predicted: Tensor) -> Tensor | None:
         """Which tokens are measured, `(rows, tokens)`; `None` if rows are."""

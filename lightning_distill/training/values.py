@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from ..models.batch import at_students_tokens, pairs_tokens, teacher_entries
+from ..models.batch import at_students_tokens, pairs_tokens
 from ..models.capture import read
 from ..models.embeddings import check_vocabulary
 from ..models.forward import run_model, with_logits
@@ -72,21 +70,9 @@ def _predicted_from(
     return found, [*sources, found]
 
 
-def _arranged(module: Any, batch: Any, values: Values) -> Values:
-    """The logits among the values as the task arranges them."""
-    if module.task is None:
-        return {}
-    return {
-        source: module.task.arranged(value, batch)
-        for source, value in values.items()
-        if source.kind == "output" and source.name == "logits" and isinstance(value, Tensor)
-    }
-
-
 def _ask_student(module: Any, batch: Any, sources: list[Source], heads: str) -> tuple[Any, Values]:
     predicted, asked = _predicted_from(module, "student", sources, heads)
     outputs, values = run_model(module.student, module.student_forward, batch, asked, heads)
-    values |= _arranged(module, batch, values)
     return (outputs if predicted is None else {"vectors": values[predicted]}), values
 
 
@@ -95,7 +81,6 @@ def _ask_teacher(module: Any, batch: Any, sources: list[Source], heads: str) -> 
     keep = not module.is_trying
     predicted, asked = _predicted_from(module, "teacher", sources, heads)
     outputs, values = module.taught_by.answers(batch, asked, module, heads, keep)
-    values |= _arranged(module, teacher_entries(batch) or batch, values)
     if predicted is not None:
         return {"vectors": values[predicted]}, values
     if module.label_order is not None:
