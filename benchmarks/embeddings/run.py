@@ -2,11 +2,12 @@
 
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/embeddings/run.py --teacher DIR
 
-FOLDER holds `stsb/sts-{train,dev,test}.csv`. DIR is a folder of sentence-transformers; the teacher is
-the model as it is, of which the vectors of all texts are kept once. Students are made of its layers
+FOLDER holds `stsb/sts-{train,dev,test}.csv`. DIR is a folder of sentence-transformers; the teacher
+is the model as it is, and the vectors of all texts are kept once. Students are made of its layers
 (`student=from_teacher`). Dropped, such a student is measured as it is cut. Alone it learns from the
-scores of `--pairs` training pairs. Distilled it learns from the teacher's vectors of the same texts,
-and from no score. Both take the same number of steps. Every command is `lightning-distill`.
+`--labelled` pairs of the training data that keep their scores. Distilled it also learns from the
+teacher's vectors of all texts. Both take the same number of steps. Every command is
+`lightning-distill`.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder of a sentence-transformers model")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=2000, help="of the training data")
+    parser.add_argument("--labelled", type=int, default=100, help="of these with a score")
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 2], help="of the students")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
@@ -60,8 +62,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, li
         for seed in range(options.seeds):
             start = time.perf_counter()
             budget = [f"student.layers={layers}", f"trainer.max_epochs={options.epochs}"]
+            budget += [f"data.labelled_rows={options.labelled}", "optimizer.lr=1e-4"]
             where = folder / f"layers{layers}seed{seed}"
-            report = run(where, *data, *cached, *budget, "optimizer.lr=3e-4", f"seed={seed}")
+            report = run(where, *data, *cached, *budget, f"seed={seed}")
             for name, of in (("alone", "baseline"), ("distilled", "student")):
                 of_size[name].append(100 * report[of]["metrics"]["spearman"])
             of_size["teacher"] = [100 * report["teacher"]["metrics"]["spearman"]]
@@ -101,7 +104,7 @@ def prepare(folder: Path, pairs: int) -> list[str]:
         "data.text_pair=text_pair",
         "data.largest_score=5",
         "data.batch_size=16",
-        "criteria=[vectors]",
+        "criteria=[pair_score,vectors]",
         "metrics=[spearman]",
         "trainer.accelerator=cpu",
     ]
