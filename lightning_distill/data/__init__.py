@@ -9,9 +9,11 @@ from .language.streamed_rows import StreamedRows, StreamLoader
 from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .text.docstring_pairs import DocstringPairs
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
+from .text.sentences import Sentences
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
 from .text.token_files import TokenFiles
@@ -21,6 +23,7 @@ __all__ = [
     "Cacheable",
     "ChatFiles",
     "DataFacts",
+    "DocstringPairs",
     "Docstrings",
     "Draw",
     "EmbeddingFiles",
@@ -30,6 +33,7 @@ __all__ = [
     "LanguageModelData",
     "LengthGroupedBatches",
     "OffsetTokenizer",
+    "Sentences",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",
