@@ -178,7 +178,9 @@ def _check_models(cfg: DictConfig) -> None:
         target = "" if node is None else str(node.get("_target_"))
         if not target.startswith("lightning_distill."):
             continue
-        if node.get("path") is not None and target.endswith((".pretrained", ".lora_student")):
+        if node.get("path") is not None and target.endswith(
+            (".pretrained", ".lora_student", ".projected_student")
+        ):
             check_model_path(f"{role}.path", str(node.path))
         if target.endswith(".from_config"):
             _check_sizes(role, node)

@@ -44,7 +44,7 @@ REQUIRED = {
     "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
 }
 # Those that can do without a path.
-NAMELESS = ("cached_teacher", "caching_teacher", "lora_student")
+NAMELESS = ("cached_teacher", "caching_teacher", "lora_student", "projected_student")
 GROUPS = {
     "job": "distill",
     "data": "text_files",

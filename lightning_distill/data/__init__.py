@@ -15,11 +15,13 @@ from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .language.token_masks import TokenMasks
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .text.docstring_pairs import DocstringPairs
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
 from .text.hub_tokens import HubTokens
 from .text.tagged_words import TaggedWords
+from .text.sentences import Sentences
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
 from .text.token_files import TokenFiles
@@ -29,6 +31,7 @@ __all__ = [
     "Cacheable",
     "ChatFiles",
     "DataFacts",
+    "DocstringPairs",
     "Docstrings",
     "Draw",
     "EmbeddingFiles",
@@ -42,6 +45,7 @@ __all__ = [
     "MaskedLanguageData",
     "MaskedStandardLibrary",
     "OffsetTokenizer",
+    "Sentences",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

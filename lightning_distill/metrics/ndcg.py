@@ -23,6 +23,9 @@ class NDCG(RetrievalNormalizedDCG):
 
     def __init__(self, top_k: int | None = 10, **options: Any):
         super().__init__(top_k=top_k, **{"empty_target_action": "skip", **options})
+        for name in ("indexes", "preds", "target"):
+            # Put together before ranks exchange them: these may have had unequally many batches.
+            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(  # type: ignore[override]
         self,

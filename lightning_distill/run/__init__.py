@@ -3,6 +3,13 @@
 from .cached_teacher import cached_teacher
 from .caching_teacher import caching_teacher
 from .lora_student import lora_student
+from .projected_student import projected_student
 from .trained_teacher import trained_teacher
 
-__all__ = ["cached_teacher", "caching_teacher", "lora_student", "trained_teacher"]
+__all__ = [
+    "cached_teacher",
+    "caching_teacher",
+    "lora_student",
+    "projected_student",
+    "trained_teacher",
+]

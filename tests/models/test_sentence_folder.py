@@ -96,9 +96,8 @@ def test_what_maps_vectors_is_written_and_read_apart_from_the_model(tmp_path, to
     model = ours(tmp_path, tokenizer, dense=Dense(8, 5))
     assert (tmp_path / "2_Dense" / "model.safetensors").is_file()
     loaded, _ = load(str(tmp_path), "AutoModel")
-    assert_close(
-        vectors(loaded.eval(), tokenizer, Embedding()), vectors(model, tokenizer, Embedding())
-    )
+    found, expected = (vectors(m.eval(), tokenizer, Embedding()) for m in (loaded, model))
+    assert_close(found, expected)
     # A student that is cut from it maps its vectors alike.
     cut = from_teacher(loaded, 1)
     assert_close(dense_of(cut).state_dict(), dense_of(loaded).state_dict())

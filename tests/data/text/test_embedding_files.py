@@ -103,7 +103,7 @@ def test_vectors_and_scores_of_a_teacher_come_from_columns(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "options", "words"),
     [
-        ([{"q": "a", "good": None, "bad": "c"}], {}, r"must hold a text in column 'good', got None"),
+        ([{"q": "a", "good": None, "bad": "c"}], {}, "hold a text in column 'good', got None"),
         ([{"q": "a", "good": "b", "bad": " "}], {}, "must hold a text in column 'bad', got ' '"),
         ([{"q": "a", "good": "b", "bad": []}], {}, "empty list in column 'bad'"),
         ([{"q": "a", "good": "b", "bad": "c", "s": [1.0]}], {"scores": "s"},
