@@ -100,7 +100,7 @@ def from_teacher(
 
 def _fitting(
     teacher: nn.Module, stacks: Sequence[Stack], kept: Sequence[tuple[Kept, ...]], state: State
-) -> tuple[Sequence[tuple[Kept, ...]], Any]:
+) -> tuple[list[tuple[Kept, ...]], Any]:
     """What is kept, with the first layer of those stages where no other can take its place.
 
     That of a stage of ResNet changes the size of its input; that of ModernBERT has no norm.

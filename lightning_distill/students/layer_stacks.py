@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 # How fields that may count layers are called: num_hidden_layers, n_layer, depths, num_blocks, ...
-COUNTING = re.compile(r"layer|depth|block")
+# Convolutions before a model and adapters behind it change how long its rows are.
+COUNTING = re.compile(r"^(?!.*(conv|adapter)).*(layer|depth|block)")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Stack:
             # Per-layer settings, such as layer_types, are cut with the layers; other lists can be
             # as long by chance.
             other = name == "architectures" or name.endswith(("_token_id", "_token_ids"))
+            other = other or "conv" in name
             if isinstance(value, list | tuple) and len(value) == self.counts[0] and not other:
                 setattr(part, name, [value[i] for i in numbers])
         setattr(part, self.field, len(numbers))
@@ -87,7 +89,7 @@ def layer_stacks(model: nn.Module) -> list[Stack]:
         of_part = stages or [
             s for f in _fields(part, int) if (s := _counted(model, lists, name, f))
         ]
-        found += of_part or _shared(name, part)
+        found += _main(part, of_part) or _shared(name, part)
     # A field may have two names, or two configurations be the same one.
     found = [s for i, s in enumerate(found) if s.paths not in [t.paths for t in found[:i]]]
     names = _names([next(iter(s.paths[0]), s.part) for s in found]) if found[1:] else [""]
@@ -155,6 +157,16 @@ def _stages(
         longer = [[*range(n), *([0] if i == stage else [])] for i, n in enumerate(counts)]
         paths.append(_grown(model, lists, stack, longer))
     return replace(stack, paths=tuple(paths)) if all(paths) else None
+
+
+def _main(part: Any, found: list[Stack]) -> list[Stack]:
+    """Without a decoder, that which transformers calls the hidden layers of every model.
+
+    Beside these, Wav2Vec2 counts the layers that read the sound.
+    """
+    field = part.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    main = [stack for stack in found if stack.field == field]
+    return main if main and not part.is_encoder_decoder else found
 
 
 def _shared(name: str, part: Any) -> list[Stack]:

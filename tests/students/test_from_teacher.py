@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from students.families import FAMILIES as FAMILIES_OF_ALL
 from tiny import bert
 from torch import nn
@@ -372,6 +373,27 @@ def test_a_list_that_the_configuration_does_not_count_is_left_alone():
     teacher, _ = build("bert")
     teacher.more = nn.ModuleList(nn.Linear(1, 1) for _ in range(LAYERS))
     assert [stack.paths for stack in layer_stacks(teacher)] == [(("bert.encoder.layer",),)]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "fields", "names"),
+    [
+        ("Wav2Vec2ForSequenceClassification", "wav2vec2", SIZES, [""]),
+        (
+            "Speech2TextForConditionalGeneration",
+            "speech_to_text",
+            {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "vocab_size": 60},
+            ["encoder", "decoder"],
+        ),
+    ],
+)
+def test_layers_that_only_read_a_sound_are_not_counted(model, kind, fields, names):
+    config = AutoConfig.for_model(kind, **fields)
+    with torch.device("meta"):
+        teacher = getattr(transformers, model)(config)
+    stacks = layer_stacks(teacher)
+    assert [stack.name for stack in stacks] == names
+    assert not any("conv" in path for stack in stacks for path in stack.paths[0])
 
 
 def test_several_lists_that_one_field_counts_are_cut_together():
