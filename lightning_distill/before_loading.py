@@ -44,7 +44,7 @@ STRATEGIES = (
     *("single_device", "single_xla", "xla_debug", "xla", "single_tpu"),
 )
 # Data modules whose splits are files.
-OF_FILES = ("TextFiles", "TokenFiles", "TextCorpus", "ChatFiles")
+OF_FILES = ("TextFiles", "TokenFiles", "QuestionFiles", "TextCorpus", "ChatFiles")
 # Those that read tables, and which setting names the column without which they read nothing.
 NAMED_COLUMNS = {"text_files": "text", "token_files": "words"}
 # Whole numbers of all of them, and the least that any takes.

@@ -12,7 +12,10 @@ from .length_grouped import EvenRows, LengthGroupedBatches
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
+from .text.hub_questions import HubQuestions
 from .text.hub_tokens import HubTokens
+from .text.question_files import QuestionFiles
+from .text.questions import Questions
 from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
@@ -28,11 +31,14 @@ __all__ = [
     "EmbeddingFiles",
     "EvenRows",
     "Hub",
+    "HubQuestions",
     "HubTokens",
     "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
     "OffsetTokenizer",
+    "QuestionFiles",
+    "Questions",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

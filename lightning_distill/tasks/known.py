@@ -16,6 +16,7 @@ from .embedding import Embedding
 from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
+from .question_answering import QuestionAnswering
 from .regression import Regression
 from .task import Task
 from .token_classification import TokenClassification
@@ -26,6 +27,7 @@ TASKS: tuple[Task, ...] = (
     Regression(),
     LanguageModelling(),
     TokenClassification(),
+    QuestionAnswering(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )
@@ -114,6 +116,7 @@ def infer_task(
 ) -> Task | None:
     """The task where nobody names it.
 
+    0. That of a model with two outputs for the ends of an answer.
     1. Labels of which there is one for each token, or predictions `(rows, tokens, classes)`: a
        language model if the classes are the ids of the model's vocabulary, else classes of tokens.
     2. Labels that are floating point numbers, or as many as predictions: what the label loss of
@@ -132,6 +135,8 @@ def infer_task(
         `None` if the batch alone does not say, and nothing is predicted yet.
     """
     labels = labels_of(batch)
+    if model is not None and QuestionAnswering().serves(type(innermost(model)).__name__):
+        return QuestionAnswering()
     if _is_per_token(batch, labels, predicted):
         return LanguageModelling() if _predicts_ids(model, predicted) else TokenClassification()
     if predicted is None:

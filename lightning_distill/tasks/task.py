@@ -10,7 +10,7 @@ from ..criteria import HardLabel
 from ..models.batch import entry
 from ..models.capture import read
 from ..models.source import Source
-from ..objective.term import Term
+from ..objective.term import Term, Terms
 from .labels import UNLABELLED
 
 LOGITS = Source("student", "output", "logits")
@@ -44,6 +44,7 @@ class Task:
             generated and heads need not know how many labels there are.
         one_width: whether student and teacher must predict equally many numbers.
         entries: entries of a batch that `measured` reads.
+        fixed_classes: whether a class is the same for every row, and not a place in it.
     """
 
     name: ClassVar[str] = "task"
@@ -67,6 +68,7 @@ class Task:
     predicts_ids: ClassVar[bool] = False
     one_width: ClassVar[bool] = True
     entries: ClassVar[tuple[str, ...]] = ()
+    fixed_classes: ClassVar[bool] = True
 
     # Models.
 
@@ -132,7 +134,15 @@ class Task:
 
     # What is learnt.
 
-    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
+    def terms(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """The terms of an objective as this task learns them, by name.
+
+        Args:
+            terms: as they are configured; each reads predictions as `logits`.
+        """
+        return dict(terms)
+
+    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Terms:
         """What a model learns of labels alone.
 
         Args:
