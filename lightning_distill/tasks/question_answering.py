@@ -1,6 +1,6 @@
 """Where in a text the answer to a question begins and ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -103,6 +103,19 @@ class QuestionAnswering(Task):
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:
         """Where both ends are the same."""
         return (student.argmax(-1) == teacher.argmax(-1)).all(dim=-1)
+
+    # Labels of files.
+
+    def read_labels(self, values: Sequence[Any], names: Sequence[str], split: str) -> Any:
+        """Nothing: answers are found among the tokens of their context.
+
+        Raises:
+            ValueError: naming what reads them.
+        """
+        raise ValueError(
+            f"data.task={self.name} has an answer within each text, and no label beside it: such "
+            "files are read by data=question_files, and data sets of the hub by data=hub_questions."
+        )
 
 
 class BothEnds(Terms):

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import torch
 
-from ...tasks import QuestionAnswering, References, Task
+from ...tasks import QuestionAnswering, References, Task, task_of
 from ..truncation import counts_of_cut
 from .question_rows import joined, QuestionCollate, QuestionRows
 from .read_questions import parsed, Unusable
@@ -193,6 +193,14 @@ class Questions(TextDataModule):
             elif given and self.no_answer:
                 found[i] = null
         return QuestionRows(windows, torch.from_numpy(found))
+
+    def _check_options(self) -> None:
+        if task_of(self).fixed_classes:
+            raise ValueError(
+                f"`task` of {type(self).__name__} must be one whose classes are places of a text, "
+                f"such as question_answering, got {task_of(self).name}."
+            )
+        super()._check_options()
 
     def _check_labels(self) -> None:
         wanted, self.labelled_rows = self.labelled_rows, None

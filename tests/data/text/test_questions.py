@@ -2,13 +2,14 @@
 
 import csv
 import gzip
+import itertools
 import json
 
 import datasets
 import pytest
 import torch
 
-from lightning_distill.data import HubQuestions, QuestionFiles
+from lightning_distill.data import HubQuestions, QuestionFiles, TextFiles
 from lightning_distill.data.text.word_pieces import train_word_pieces
 
 FIRST = "Ann Lee was born in Rome, and moved to Oslo in 1998."
@@ -141,7 +142,7 @@ def test_windows_overlap_and_hold_the_whole_context(tmp_path):
     rows = data.splits["train"]
     assert len(rows) > 4 and max(rows.lengths) <= 24
     windows, cls = rows.windows, data.tokenizer.cls_token_id
-    for question, (_, asked, context, texts) in enumerate(ROWS):
+    for question, (_, asked, context, _texts) in enumerate(ROWS):
         own = [i for i, q in enumerate(windows.questions) if q == question]
         places = []
         for i in own:
@@ -156,7 +157,7 @@ def test_windows_overlap_and_hold_the_whole_context(tmp_path):
             places.append(set(zip(starts[inside].tolist(), ends[inside].tolist(), strict=True)))
         letters = {n for part in places for a, b in part for n in range(a, b)}
         assert letters == {n for n, letter in enumerate(context) if letter != " "}
-        for one, other in zip(places, places[1:], strict=False):
+        for one, other in itertools.pairwise(places):
             assert len(one & other) == 6
     found = answers(data, data.val_dataloader())
     assert found == {i + 4: {row[3][0]} for i, row in enumerate(ROWS)}
@@ -233,6 +234,15 @@ def test_files_that_are_none_are_refused(tmp_path):
         ready(file, tokenizer=tokenizer)
     with pytest.raises(ValueError, match="max_length=16 leaves no room for a question"):
         ready(file, max_length=16, stride=12)
+
+
+def test_tasks_and_files_that_do_not_fit_are_refused(tmp_path):
+    file = write("flat.csv", tmp_path)
+    with pytest.raises(ValueError, match="must be one whose classes are places of a text, such as"):
+        ready(file, task="classification")
+    data = TextFiles(str(file), str(file), text="question", task="question_answering", label="text")
+    with pytest.raises(ValueError, match="an answer within each text.*data=question_files"):
+        data.setup()
 
 
 def test_validation_questions_are_on_texts_of_their_own(tmp_path):
