@@ -19,7 +19,10 @@ from .text.docstring_pairs import DocstringPairs
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
 from .text.hub import Hub
+from .text.hub_questions import HubQuestions
 from .text.hub_tokens import HubTokens
+from .text.question_files import QuestionFiles
+from .text.questions import Questions
 from .text.tagged_words import TaggedWords
 from .text.sentences import Sentences
 from .text.text import TextDataModule
@@ -37,6 +40,7 @@ __all__ = [
     "EmbeddingFiles",
     "EvenRows",
     "Hub",
+    "HubQuestions",
     "HubTokens",
     "KeepsTeacher",
     "LanguageModelData",
@@ -46,6 +50,8 @@ __all__ = [
     "MaskedStandardLibrary",
     "OffsetTokenizer",
     "Sentences",
+    "QuestionFiles",
+    "Questions",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

@@ -195,6 +195,11 @@ class DataFacts:
         return self._said("num_rows")
 
     @property
+    def references(self) -> Any:
+        """What metrics that ask for it compare predictions with, where labels do not say it all."""
+        return self._said("references")
+
+    @property
     def max_length(self) -> int | None:
         """The longest row in tokens; `None` where it does not say."""
         return self._said("max_length")

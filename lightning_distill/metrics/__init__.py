@@ -5,6 +5,8 @@ batch of many tokens counts as many, and every rank computes the same.
 """
 
 from .agreement import Agreement
+from .answer_exact_match import AnswerExactMatch
+from .answer_f1 import AnswerF1
 from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
@@ -18,6 +20,8 @@ from .similarity_agreement import SimilarityAgreement
 __all__ = [
     "NDCG",
     "Agreement",
+    "AnswerExactMatch",
+    "AnswerF1",
     "BitsPerByte",
     "EntityF1",
     "ForwardKL",

@@ -15,6 +15,8 @@ from .source import matching, OF_LAYERS, OUTPUTS, Source
 from .submodules import unwrapped
 
 LOGITS = Source("teacher", "output", "logits")
+# What heads call their predictions.
+PREDICTED = ("logits", "start_logits", "end_logits")
 
 
 def with_logits(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -13,7 +13,10 @@ from .signature import accepts, input_names, signature
 from .submodules import innermost
 
 # Entries of a batch that are for the loss or for bookkeeping, never for a model.
-NOT_INPUTS = (*LABELS, "label_bytes", "place", "row", "scores", "teacher", "vectors", "word_mask")
+NOT_INPUTS = (
+    *(*LABELS, "answer_mask", "label_bytes", "place", "row", "scores", "teacher", "vectors"),
+    *("window", "word_mask"),
+)
 
 
 def named(batch: Any, model: nn.Module) -> Any:

@@ -64,12 +64,13 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     if DataFacts(data).unlabelled:
         without_labels(cfg)
     metrics = {}
-    names = DataFacts(data).label_names
+    names, references = DataFacts(data).label_names, DataFacts(data).references
     for name, node in group(cfg, "metrics").items():
         if node is None:
             continue
         check_metric_task(cfg, str(name), node)
-        more = {"label_names": names} if names is not None else {}
+        more = {} if names is None else {"label_names": names}
+        more |= {} if references is None else {"references": references}
         metrics[str(name)] = call(node, more, f"metrics.{name}")
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")

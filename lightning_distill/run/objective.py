@@ -49,8 +49,9 @@ def build_label_objective(cfg: DictConfig, model: nn.Module) -> Objective:
 def _terms(cfg: DictConfig) -> dict[str, Any]:
     if not group(cfg, "criteria"):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
-    return {
+    terms = {
         str(name): instantiate(node, _convert_="object")
         for name, node in group(cfg, "criteria").items()
         if node is not None
     }
+    return (task_in(cfg) or Task()).terms(terms)

@@ -1,5 +1,6 @@
 """What labels mean: tasks, which models, metrics, masks, data and jobs ask."""
 
+from .answers import References
 from .classification import Classification
 from .embedding import Embedding
 from .generated_texts import GeneratedTexts
@@ -18,6 +19,7 @@ from .language_modelling import LanguageModelling, PerToken
 from .masked_language_modelling import MaskedLanguageModelling
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
+from .question_answering import QuestionAnswering
 from .regression import Regression
 from .softmax import check_softmax
 from .task import Task
@@ -32,6 +34,8 @@ __all__ = [
     "MaskedLanguageModelling",
     "MultiLabel",
     "PerToken",
+    "QuestionAnswering",
+    "References",
     "Regression",
     "Task",
     "TokenClassification",

@@ -17,6 +17,7 @@ from .labels import label_or_none, plain
 from .language_modelling import LanguageModelling
 from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
+from .question_answering import QuestionAnswering
 from .regression import Regression
 from .task import Task
 from .token_classification import TokenClassification
@@ -28,6 +29,7 @@ TASKS: tuple[Task, ...] = (
     LanguageModelling(),
     MaskedLanguageModelling(),
     TokenClassification(),
+    QuestionAnswering(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )
@@ -116,6 +118,7 @@ def infer_task(
 ) -> Task | None:
     """The task where nobody names it.
 
+    0. That of a model with two outputs for the ends of an answer.
     1. Labels of which there is one for each token, or predictions `(rows, tokens, classes)`: a
        language model if the classes are the ids of the model's vocabulary, else classes of tokens.
     2. Labels that are floating point numbers, or as many as predictions: what the label loss of
@@ -134,6 +137,8 @@ def infer_task(
         `None` if the batch alone does not say, and nothing is predicted yet.
     """
     labels = labels_of(batch)
+    if model is not None and QuestionAnswering().serves(type(innermost(model)).__name__):
+        return QuestionAnswering()
     if _is_per_token(batch, labels, predicted):
         return _of_ids(model) if _predicts_ids(model, predicted) else TokenClassification()
     if predicted is None:

@@ -10,7 +10,7 @@ from ..criteria import HardLabel
 from ..models.batch import entry
 from ..models.capture import read
 from ..models.source import Source
-from ..objective.term import Term
+from ..objective.term import Term, Terms
 from .labels import UNLABELLED
 
 LOGITS = Source("student", "output", "logits")
@@ -45,6 +45,7 @@ class Task:
         predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
             write texts and heads need not know how many labels there are.
         predicts_next: whether the label of a position is the token that follows it.
+        fixed_classes: whether a class is the same for every row, and not a place in it.
     """
 
     name: ClassVar[str] = "task"
@@ -69,6 +70,7 @@ class Task:
     one_width: ClassVar[bool] = True
     entries: ClassVar[tuple[str, ...]] = ()
     predicts_next: ClassVar[bool] = False
+    fixed_classes: ClassVar[bool] = True
 
     # Models.
 
@@ -134,7 +136,15 @@ class Task:
 
     # What is learnt.
 
-    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
+    def terms(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """The terms of an objective as this task learns them, by name.
+
+        Args:
+            terms: as they are configured; each reads predictions as `logits`.
+        """
+        return dict(terms)
+
+    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Terms:
         """What a model learns of labels alone.
 
         Args:

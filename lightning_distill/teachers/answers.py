@@ -11,7 +11,7 @@ from ..cache import Answer, token_count
 from ..cache.answer import Encoding
 from ..models.batch import entries, teacher_entries, with_entries
 from ..models.capture import read
-from ..models.forward import kept_heads, LOGITS
+from ..models.forward import kept_heads, LOGITS, PREDICTED
 from ..models.source import Source
 
 
@@ -95,10 +95,11 @@ def raw_values(
                 "tensors that the teacher returns. Use a live teacher."
             )
         found[answer_name(source, counts)] = value
-    if "logits" not in found and not kept_heads(sources):
+    for name in () if kept_heads(sources) else PREDICTED:
         # A model without a head has none; metrics on the teacher are not asked for then.
-        with suppress(ValueError):
-            found["logits"] = read(LOGITS, outputs, {})
+        if name not in found:
+            with suppress(ValueError):
+                found[name] = read(replace(LOGITS, name=name), outputs, {})
     return found
 
 
@@ -128,11 +129,11 @@ def describe(
         if shorter is not None:
             before, after = tuple(tensor.shape[1:]), tuple(shorter[name].shape[1:])
             per_token = before != after
-            moved = before[1:] != after[1:] or len(before) < 2 or before[0] != tokens
+            moved = before[1:] != after[1:] or not before or before[0] != tokens
             if per_token and moved:
                 raise ValueError(
                     f"teacher.{name} has shape {tuple(tensor.shape)}, which depends on the number "
-                    "of tokens in other ways than (rows, tokens, width), as attention maps do. "
+                    "of tokens in other ways than (rows, tokens, ...), as attention maps do. "
                     "Leave its term out, or use a live teacher."
                 )
         shape = tuple(tensor.shape[2:] if per_token else tensor.shape[1:])

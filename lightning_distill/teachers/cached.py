@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cache import AnswerStore
 from ..cache.plan import check_same
 from ..models.batch import row_numbers
-from ..models.forward import LOGITS
+from ..models.forward import LOGITS, PREDICTED
 from ..models.head import Head
 from ..models.source import Source
 from .recall import outputs_of, recall_sources, Rows
@@ -81,11 +81,15 @@ class CachedTeacher(Teacher):
         return self._about
 
     def forward(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
-        """The logits of these rows, (rows, classes) or (rows, tokens, classes), in float32."""
+        """The logits of these rows, (rows, classes) or (rows, tokens, classes), in float32.
+
+        Of answers to questions `start_logits` and `end_logits`, (rows, tokens).
+        """
         outputs = outputs_of(Rows(self.store, args or inputs), self.head)
-        if "logits" not in outputs:
+        found = {name: outputs[name] for name in PREDICTED if name in outputs}
+        if not found:
             raise ValueError(not_kept(self.store, LOGITS))
-        return {"logits": outputs["logits"]}
+        return found
 
     def head(self, path: str, device: torch.device) -> Head:
         """A head of the teacher, on a device; read from disk once."""

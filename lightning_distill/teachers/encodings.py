@@ -5,6 +5,7 @@ from functools import partial
 
 from ..cache import Full, Sampled, TopK
 from ..cache.answer import Encoding
+from ..models.forward import PREDICTED
 
 LOGITS = ("full", "top_k", "sampled")
 
@@ -42,6 +43,6 @@ def encoding_of(
 
 def _chosen(of_logits: Encoding, of_vectors: Encoding, others: Encoding, name: str) -> Encoding:
     # No lambda: a teacher that keeps its answers is sent to the processes of ddp_spawn.
-    if name == "logits":
+    if name in PREDICTED:
         return of_logits
     return of_vectors if name.startswith("pooled:") else others

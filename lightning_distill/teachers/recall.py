@@ -1,6 +1,7 @@
 """The answers to a batch, read from disk."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..cache import AnswerStore, row_ids, token_count
+from ..models.forward import PREDICTED
 from ..models.head import Head
 from ..models.source import Source
 from .answers import names_of
@@ -152,12 +154,17 @@ def recall_sources(
 def outputs_of(rows: Rows, head: Callable[[str, torch.device], Head]) -> Outputs:
     """The logits, as they were kept or as they follow from a head."""
     store = rows.store
-    if "logits" in store.answers:
-        return Outputs({"logits": lambda: rows.values(["logits"])["logits"]})
+    kept = [name for name in PREDICTED if name in store.answers]
+    if kept:
+        return Outputs({name: partial(_kept, rows, name) for name in kept})
     paths = [path for path in store.head_names if f"layer_input:{path}" in store.answers]
     if not paths:
         return Outputs({})
     return Outputs({"logits": lambda: _logits(rows, paths[0], head(paths[0], rows.device))})
+
+
+def _kept(rows: Rows, name: str) -> Tensor:
+    return rows.values([name])[name]
 
 
 def _logits(rows: Rows, path: str, head: Head) -> Tensor:

@@ -84,7 +84,8 @@ def check_effects(
 def check_mask(source: Source, name: str, term: Any) -> None:
     """Refuse a term that reads answers per token and is not told which are padding."""
     by_labels = term.criterion.masked_by_labels and "labels" in term.inputs
-    if not by_labels and "mask" not in term.inputs:
+    # Where the classes are positions, those that count are named in another way.
+    if not by_labels and not {"mask", "positions"} & {*term.inputs}:
         raise ValueError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
             "padding would be compared with zeros. Give the term a mask, as in "

@@ -23,7 +23,7 @@ from ..models.head import linear_head
 from ..objective.objective import Objective
 from ..objective.term import Term
 from ..sealed import check_sealed
-from ..tasks import Task
+from ..tasks import Task, task_named, task_of_model
 from .module import DistillationModule
 from .scheduling import Scheduling
 from .usual_training import usual_training
@@ -82,7 +82,8 @@ def distill(
         )
     if mode not in (None, "min", "max"):
         raise ValueError(f"`mode` must be min or max, got {mode!r}.")
-    objective = _objective(objective, student, teacher)
+    of_task = task_of_model(student) if task is None else task_named(task)
+    objective = _objective(objective, student, teacher, of_task)
     metrics = _metrics(metrics)
     usual = usual_training(student)
     if optimizer is None:
@@ -188,11 +189,13 @@ def _way_out(wrong: Any) -> str:
     return "Batches in a list: torch.utils.data.DataLoader(batches, batch_size=None)."
 
 
-def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) -> Objective:
+def _objective(
+    objective: Any, student: nn.Module, teacher: nn.Module | None, task: Task
+) -> Objective:
     if isinstance(objective, Objective):
         return objective
     if isinstance(objective, Mapping):
-        return Objective(objective)
+        return Objective(task.terms(objective))
     if objective is not None:
         name = type(objective).__name__
         raise ValueError(
@@ -212,14 +215,11 @@ def _objective(objective: Any, student: nn.Module, teacher: nn.Module | None) ->
         criterion = FusedLinearDivergence(label_weight=1.0)
         return Objective({"fused_linear_divergence": Term(criterion, fused)})
     inputs = {"student": "student.logits", "teacher": "teacher.logits"}
-    return Objective(
-        {
-            "hard_label": Term(
-                HardLabel(), {"student": "student.logits", "labels": "batch.labels"}
-            ),
-            "soft_target": Term(SoftTarget(temperature=2.0), inputs),
-        }
-    )
+    usual = {
+        "hard_label": Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"}),
+        "soft_target": Term(SoftTarget(temperature=2.0), inputs),
+    }
+    return Objective(task.terms(usual))
 
 
 def _metrics(metrics: Any) -> Mapping[str, Metric] | None:

@@ -124,6 +124,9 @@ def _answers(module: Any, data: Any) -> Iterator[tuple[Tensor, Tensor, bool]]:
     if module.task is not None and module.task.predicted_from("teacher", ()) is not None:
         # Cosines and scores lie on scales of their own: an error says nothing.
         return
+    if module.task is not None and not module.task.fixed_classes:
+        # A place of a text says nothing of another text.
+        return
     for batch in data.val_dataloader():
         batch = named(transferred(module, batch, data), module.student)
         if labels_of(batch) is None or teacher_entries(batch) is not None:

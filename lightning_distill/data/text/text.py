@@ -102,6 +102,8 @@ class TextDataModule(RowsModule):
     # Which option names the column of labels.
     label_option: ClassVar[str] = "label"
     lost_with_cut: ClassVar[str] = ""
+    # The column of which rows with the same value are cut for validation together.
+    together: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -170,17 +172,10 @@ class TextDataModule(RowsModule):
         self.bad_rows.say({name: len(split) for name, split in given.items()})
         if self.task is None:
             self.task = self._task_of_labels(given["train"]) if "train" in given else None
-        splits = all_splits(given, self.validation_fraction, self.seed, type(self).__name__)
-        reader = LabelReader(
-            self.label, task_of(self), self.label_names, self.num_labels, self.label_option
+        splits = all_splits(
+            given, self.validation_fraction, self.seed, type(self).__name__, self.together
         )
-        labels = reader.read(
-            splits,
-            unlabelled_training=self.labelled_rows is None and not self.drop_unlabelled,
-            validation_is_cut="validation" not in given,
-            texts=[column for column in (self.text, self.text_pair) if column is not None],
-        )
-        self.label_names, self.num_labels = reader.names, reader.count
+        labels = self._read_labels(splits, validation_is_cut="validation" not in given)
         self.tokenizer = self._build_tokenizer(splits["train"])
         if self.teacher_tokenizer is not None:
             self.teacher_tokenizer = load_tokenizer(self.teacher_tokenizer)
@@ -194,6 +189,22 @@ class TextDataModule(RowsModule):
         say_cut(self._cut(), sizes, self.max_length, more=self.lost_with_cut)
         self._check_labels()
         self._check_augmentation()
+
+    def _read_labels(
+        self, splits: Mapping[str, datasets.Dataset], validation_is_cut: bool
+    ) -> dict[str, Any]:
+        """The labels of each split; from here on it is known how many classes there are."""
+        reader = LabelReader(
+            self.label, task_of(self), self.label_names, self.num_labels, self.label_option
+        )
+        labels = reader.read(
+            splits,
+            unlabelled_training=self.labelled_rows is None and not self.drop_unlabelled,
+            validation_is_cut=validation_is_cut,
+            texts=[column for column in (self.text, self.text_pair) if column is not None],
+        )
+        self.label_names, self.num_labels = reader.names, reader.count
+        return labels
 
     def _task_of_labels(self, train: datasets.Dataset) -> str:
         """The task that the labels show; said where it is no classification."""
