@@ -47,9 +47,15 @@ class AttentionMSE(Criterion):
         self,
         student: Float[Tensor, "batch heads queries keys"],
         teacher: Float[Tensor, "batch heads queries keys"],
-        mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
+        mask: Bool[Tensor, "batch tokens"]
+        | Int[Tensor, "batch tokens"]
+        | Bool[Tensor, "batch queries keys"]
+        | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean over the pairs of which `mask` is true for both tokens."""
+        """The mean over the pairs of which `mask` is true for both tokens.
+
+        Of cross-attention, whose keys are other tokens, a mask says which pairs count.
+        """
         if mask is None and in_force() is None:  # the mean of the means, in one pass
             return masked_mean(_squares(student, teacher))
         if mask is None:

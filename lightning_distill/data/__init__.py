@@ -9,6 +9,15 @@ from .language.streamed_rows import StreamedRows, StreamLoader
 from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .pairs.function_docs import FunctionDocs
+from .pairs.keep import (
+    KeepByEditDistance,
+    KeepByLogProbability,
+    KeepByRouge,
+    KeepByWordErrorRate,
+)
+from .pairs.pair_files import PairFiles
+from .pairs.pairs import PairDataModule
 from .text.docstrings import Docstrings
 from .text.hub import Hub
 from .text.text import TextDataModule
@@ -23,11 +32,18 @@ __all__ = [
     "Docstrings",
     "Draw",
     "EvenRows",
+    "FunctionDocs",
     "Hub",
+    "KeepByEditDistance",
+    "KeepByLogProbability",
+    "KeepByRouge",
+    "KeepByWordErrorRate",
     "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
     "OffsetTokenizer",
+    "PairDataModule",
+    "PairFiles",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

@@ -11,15 +11,22 @@ from .forward_kl import ForwardKL
 from .perplexity import Perplexity
 from .reverse_kl import ReverseKL
 from .samples import check_pairs, Samples, teacher_batch
+from .texts import Bleu, ExactMatch, feed_texts, Rouge, WordErrorRate, WrittenTexts
 
 __all__ = [
     "Agreement",
     "BitsPerByte",
+    "Bleu",
     "EntityF1",
+    "ExactMatch",
     "ForwardKL",
     "Perplexity",
     "ReverseKL",
+    "Rouge",
     "Samples",
+    "WordErrorRate",
+    "WrittenTexts",
     "check_pairs",
+    "feed_texts",
     "teacher_batch",
 ]

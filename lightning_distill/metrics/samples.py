@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from ..models.batch import describe, entry, labels_of, take_rows, teacher_entries, with_entries
 from ..tasks import infer_task, Task
-from .traits import batch_entries, needs_teacher, reads_rows, take_task
+from .traits import batch_entries, needs_teacher, reads_rows, reads_texts, take_task
 
 # So many logits of a model are held in float32 at once: 32 MiB. The whole of a batch of a language
 # model would be larger than the model.
@@ -96,6 +96,9 @@ class Samples:
 
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+        if reads_texts(metric):
+            # These are fed by `feed_texts`.
+            return
         if self.are_sequences or self.are_tokens:
             if reads_rows(metric) is not self.are_sequences:
                 return

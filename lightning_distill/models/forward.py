@@ -65,7 +65,7 @@ def _is_same(before: Tensor, after: Tensor) -> bool:
 
 def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:
     if source.kind in OUTPUTS:
-        return source.name not in ("hidden_states", "attentions")
+        return not source.name.endswith(("hidden_states", "hidden_state", "attentions"))
     return source.kind == "layer" and any(matching(source.name, [h.name, ""]) for h in heads)
 
 

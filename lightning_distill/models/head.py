@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import nn, Tensor
 
-from .configuration import configured_text, is_encoder_decoder
+from .configuration import configured_text
 from .embeddings import generates, output_embeddings
 from .peft_parts import has_adapter, trained_part
 from .plain_tensors import is_quantized
-from .submodules import submodules, unwrapped
+from .submodules import innermost, submodules, unwrapped
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,19 @@ def head_of(model: nn.Module, path: str) -> Head:
     scale = float(configured_text(model, "logit_scale") or 1.0)  # of Cohere
     scale /= float(configured_text(model, "logits_scaling") or 1.0)  # of Granite
     softcap = configured_text(model, "final_logit_softcapping")  # of Gemma 2
-    return Head(module.weight, module.bias, scale, None if softcap is None else float(softcap))
+    bias = module.bias
+    beside = getattr(innermost(model), "final_logits_bias", None)  # of BART and Marian
+    if isinstance(beside, Tensor):
+        bias = beside.flatten() if bias is None else bias + beside.flatten()
+    return Head(module.weight, bias, scale, None if softcap is None else float(softcap))
 
 
 def linear_head(model: nn.Module | None) -> str | None:
-    """The path of a causal language model's head; `None` of others, and if it is not linear.
+    """The path of a head that makes logits of texts; `None` of others, and if it is not linear.
 
-    Causal is what generates texts with one stack of layers, as a user's own class can, too.
+    Of what generates texts, as a user's own class can, too.
     """
-    if model is None or not generates(model) or is_encoder_decoder(model):
+    if model is None or not generates(model):
         return None
     head = output_embeddings(model)
     parts = submodules(model).items()

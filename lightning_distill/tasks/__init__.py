@@ -16,6 +16,7 @@ from .language_modelling import LanguageModelling, PerToken
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .regression import Regression
+from .sequence_to_sequence import SequenceToSequence
 from .softmax import check_softmax
 from .task import Task
 from .token_classification import TokenClassification
@@ -28,6 +29,7 @@ __all__ = [
     "MultiLabel",
     "PerToken",
     "Regression",
+    "SequenceToSequence",
     "Task",
     "TokenClassification",
     "check_softmax",

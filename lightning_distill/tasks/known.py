@@ -7,7 +7,7 @@ from torch import nn, Tensor
 
 from ..criteria import HardLabel
 from ..models.batch import entry, labels_of
-from ..models.configuration import configured
+from ..models.configuration import configured, is_encoder_decoder
 from ..models.head import linear_head
 from ..models.submodules import innermost
 from ..objective.term import Term
@@ -15,6 +15,7 @@ from .classification import Classification
 from .language_modelling import LanguageModelling
 from .multi_label import MultiLabel
 from .regression import Regression
+from .sequence_to_sequence import SequenceToSequence
 from .task import Task
 from .token_classification import TokenClassification
 
@@ -24,11 +25,12 @@ TASKS: tuple[Task, ...] = (
     Regression(),
     LanguageModelling(),
     TokenClassification(),
+    SequenceToSequence(),
 )
 
 
 # Endings of the names of model classes whose classes are the ids of the vocabulary.
-OF_IDS = (*LanguageModelling.heads, "ForMaskedLM", "ForConditionalGeneration")
+OF_IDS = (*LanguageModelling.heads, *SequenceToSequence.heads, "ForMaskedLM")
 
 
 def task_named(task: Any) -> Task:
@@ -92,7 +94,8 @@ def infer_task(
     """The task where nobody names it.
 
     1. Labels of which there is one for each token, or predictions `(rows, tokens, classes)`: a
-       language model if the classes are the ids of the model's vocabulary, else classes of tokens.
+       language model if the classes are the ids of the model's vocabulary, an encoder-decoder if
+       that model is one, else classes of tokens.
     2. Labels that are floating point numbers, or as many as predictions: what the label loss of
        the objective, or `problem_type` in the model's configuration, says; else independent labels
        if all of several are 0 or 1, and a regression if not.
@@ -110,9 +113,9 @@ def infer_task(
     """
     labels = labels_of(batch)
     if _is_per_token(batch, labels, predicted):
-        return LanguageModelling() if _predicts_ids(model, predicted) else TokenClassification()
+        return _of_ids(model) if _predicts_ids(model, predicted) else TokenClassification()
     if predicted is None:
-        return LanguageModelling() if labels is None and _predicts_ids(model, None) else None
+        return _of_ids(model) if labels is None and _predicts_ids(model, None) else None
     several = isinstance(labels, Tensor) and labels.dim() > 1 and labels.shape == predicted.shape
     if not isinstance(labels, Tensor) or not (several or labels.is_floating_point()):
         return Classification()
@@ -125,6 +128,10 @@ def infer_task(
     known = labels[MultiLabel().labelled(labels)] if several else None
     are_binary = known is not None and bool(((known == 0) | (known == 1)).all())
     return MultiLabel() if are_binary else Regression()
+
+
+def _of_ids(model: nn.Module | None) -> Task:
+    return SequenceToSequence() if is_encoder_decoder(model) else LanguageModelling()
 
 
 def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:

@@ -40,6 +40,8 @@ class Task:
         masked_by_labels: whether what has no label does not count in terms that read labels.
         predicts_ids: whether the classes are the ids of the vocabulary, so that texts can be
             generated and heads need not know how many labels there are.
+        reads_source: whether texts are written from a source that an encoder reads, and do not go
+            on with what the model has read.
     """
 
     name: ClassVar[str] = "task"
@@ -60,6 +62,7 @@ class Task:
     per_token: ClassVar[bool] = False
     masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
+    reads_source: ClassVar[bool] = False
 
     # Models.
 
@@ -70,7 +73,8 @@ class Task:
             architecture: the name of the model's class, as its configuration has it.
         """
         endings = [end for end in self.heads if architecture and architecture.endswith(end)]
-        return self.heads[endings[0]] if endings else next(iter(self.heads.values()))
+        # The longest says most.
+        return self.heads[max(endings, key=len)] if endings else next(iter(self.heads.values()))
 
     def serves(self, architecture: str) -> bool:
         """Whether a class of transformers has a head for this task."""
@@ -130,6 +134,15 @@ class Task:
         """Where a term that compares layers token by token finds which tokens are no padding."""
         mask = entry(batch, "attention_mask")
         return PADDING if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def layer_mask(self, batch: Any, source: Source) -> Source | None:
+        """The same for the layer that a source of the student names.
+
+        Args:
+            batch: as models are given it.
+            source: that a term reads.
+        """
+        return self.padding(batch)
 
     # What is measured.
 
