@@ -38,7 +38,7 @@ class AttentionKL(Criterion):
         teacher: Float[Tensor, "batch heads queries keys"],
         mask: Bool[Tensor, "batch tokens"]
         | Int[Tensor, "batch tokens"]
-        | Bool[Tensor, "batch queries keys"]
+        | Bool[Tensor, "batch queries #keys"]
         | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the queries for which `mask` is true, in nats.

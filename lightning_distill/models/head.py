@@ -73,10 +73,16 @@ def head_of(model: nn.Module, path: str) -> Head:
     scale /= float(configured_text(model, "logits_scaling") or 1.0)  # of Granite
     softcap = configured_text(model, "final_logit_softcapping")  # of Gemma 2
     bias = module.bias
-    beside = getattr(innermost(model), "final_logits_bias", None)  # of BART and Marian
-    if isinstance(beside, Tensor):
+    beside = _bias_beside(model)
+    if beside is not None:
         bias = beside.flatten() if bias is None else bias + beside.flatten()
     return Head(module.weight, bias, scale, None if softcap is None else float(softcap))
+
+
+def _bias_beside(model: nn.Module) -> Tensor | None:
+    """What BART and Marian add to the logits that their head makes."""
+    found = getattr(innermost(model), "final_logits_bias", None)
+    return found if isinstance(found, Tensor) else None
 
 
 def linear_head(model: nn.Module | None) -> str | None:
@@ -99,7 +105,12 @@ def linear_head(model: nn.Module | None) -> str | None:
 
 @contextmanager
 def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterator[None]:
-    """While it lasts, heads make logits of the last positions only; of none, for 0."""
+    """While it lasts, heads make logits of the last positions only; of none, for 0.
+
+    A model that adds something to its logits is left those of one position: it adds it to as many
+    classes as there are.
+    """
+    positions = max(positions, int(_bias_beside(model) is not None))
     parts = [submodules(model)[path] for path in paths]
 
     def take_last(part: nn.Module, args: tuple[Tensor]) -> Tensor:

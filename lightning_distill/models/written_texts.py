@@ -48,8 +48,8 @@ def check_writes(model: nn.Module, what: str) -> None:
     if not (is_encoder_decoder(model) and generates(model)):
         raise ValueError(
             f"{what} reads texts that a model writes from a source, and a "
-            f"{type(innermost(model)).__name__} is no encoder-decoder that generates. Take one such "
-            "as T5, BART or Whisper, or leave this out."
+            f"{type(innermost(model)).__name__} is no encoder-decoder that generates. Take one "
+            "such as T5, BART or Whisper, or leave this out."
         )
 
 

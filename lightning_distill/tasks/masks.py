@@ -115,8 +115,9 @@ def _is_per_token(
         if source.role != "student" or not isinstance(first, Tensor) or first.dim() < 3:
             continue
         # Attention maps are (rows, heads, queries, keys).
-        of_keys = tokens.shape[-1] if tokens.dim() == 3 or mask.name else first.shape[-1]
-        is_map = first.dim() == 4 and first.shape[2:] == (length, of_keys)
+        is_map = first.dim() == 4 and first.shape[2] == length
+        # A mask of pairs may leave open how many keys there are.
+        is_map &= tokens.shape[-1] == first.shape[-1] or tokens.shape[2:] == (1,)
         if first.shape[:2] == (rows, length) or (is_map and first.shape[0] == rows):
             return True
     return False

@@ -13,11 +13,11 @@ from .language_modelling import has_label, LABELLED, LanguageModelling
 def both_sides(batch: Any) -> Tensor:
     """Which tokens of the source count for which labels; `(rows, targets, sources)`.
 
-    Without an attention mask of the source, as of speech in frames, `(rows, targets)`.
+    Without an attention mask of the source, as of speech in frames, `(rows, targets, 1)`.
     """
     targets, sources = has_label(labels_of(batch)), entry(batch, "attention_mask")
     if not isinstance(sources, Tensor) or sources.dim() != 2:
-        return targets
+        return targets.unsqueeze(2)
     return targets.unsqueeze(2) & (sources != 0).unsqueeze(1)
 
 

@@ -145,7 +145,8 @@ class PairDataModule(RowsModule):
         self.num_rows = len(self.splits["train"])
         sizes = {name: len(rows) for name, rows in self.splits.items()}
         say_cut(self._cut("cut"), sizes, self.max_length)
-        say_cut(self._cut("cut_targets"), sizes, self.max_target_length, "targets")
+        cut, most = self._cut("cut_targets"), self.max_target_length
+        say_cut(cut, sizes, most, "targets", option="max_target_length")
 
     def collate(self) -> PairCollate:
         """What pads the rows of a batch."""
@@ -169,9 +170,8 @@ class PairDataModule(RowsModule):
             found[f"{name} rows"] = len(self.splits[name])
         if self._filtered is not None:
             found["train rows left out by data.keep"] = self._filtered
-        found |= {
-            f"{n} target tokens": int(s.targets.lengths.sum()) for n, s in self.splits.items()
-        }
+        for name, rows in self.splits.items():
+            found[f"{name} target tokens"] = int(rows.targets.lengths.sum())
         cut = counts_of_cut(self._cut("cut"))
         cut |= {f"{n} targets cut": c for n, c in self._cut("cut_targets").items() if c}
         return found | cut | self.bad_rows.counts()
@@ -214,7 +214,6 @@ class PairDataModule(RowsModule):
             column = getattr(self, option)
             if isinstance(value, str) and value.strip():
                 continue
-            # With its name in front: of the two, a model has nothing to read, or nothing to write.
             self.bad_rows.add(
                 name,
                 f"Row {i} of {self.origin(name)} must have a {option} (column {column!r}), and it "
