@@ -148,7 +148,8 @@ def test_filters_are_their_measures():
 
 def test_functions_and_what_they_do(tmp_path):
     (tmp_path / "a.py").write_text(
-        'def add(a, b):\n    """Give the sum of\n    two numbers.\n\n    More."""\n    return a + b\n'
+        'def add(a, b):\n    """Give the sum of\n    two numbers.\n\n    More."""\n'
+        "    return a + b\n"
         'def none():\n    """Only a docstring here."""\n'
         "def without(a):\n    return a\n"
     )
