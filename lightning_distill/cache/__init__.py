@@ -6,7 +6,7 @@ from .full import Full
 from .heads import write_heads
 from .manifest import write_manifest
 from .plan import Plan
-from .row_id import row_ids, row_lengths, token_count
+from .row_id import has_decoder, row_ids, row_lengths, token_count
 from .sampled import Sampled
 from .shard import DamagedCacheError
 from .shard_writer import ShardWriter
@@ -23,6 +23,7 @@ __all__ = [
     "Sampled",
     "ShardWriter",
     "TopK",
+    "has_decoder",
     "row_ids",
     "row_lengths",
     "token_count",

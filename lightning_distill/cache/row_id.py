@@ -13,6 +13,8 @@ from torch import Tensor
 # Entries with a value for each token, of which whatever stands for padding is never read.
 PER_TOKEN = (
     "attention_mask",
+    "decoder_attention_mask",
+    "decoder_input_ids",
     "input_ids",
     "inputs_embeds",
     "position_ids",
@@ -20,23 +22,38 @@ PER_TOKEN = (
     "token_type_ids",
 )
 
+# What the names of entries begin with that a decoder reads beside an encoder.
+DECODER = "decoder_"
+
 
 def row_lengths(inputs: Any) -> list[int] | None:
     """How many tokens of each row there are before the padding; `None` if that is not known.
 
-    Packed rows, which have positions and no attention mask, are full.
+    Packed rows, which have positions and no attention mask, are full. Where a decoder reads tokens
+    of its own, these are meant: it is they of which something is predicted.
     """
-    mask = _mask(inputs)
+    mask = _mask(inputs, DECODER)
+    if mask is None:
+        mask = _mask(inputs)
     if mask is None:
         tokens = token_count(inputs)
         return None if tokens is None else [tokens] * len(inputs["input_ids"])
+    return _lengths(mask)
+
+
+def _lengths(mask: Tensor) -> list[int]:
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return ((mask != 0) * places).amax(dim=1).tolist() if mask.shape[1] else [0] * len(mask)
 
 
 def token_count(inputs: Any) -> int | None:
-    """How many tokens a row of the batch has, padding included; `None` if that is not known."""
-    mask = _mask(inputs)
+    """How many tokens a row of the batch has, padding included; `None` if that is not known.
+
+    Where a decoder reads tokens of its own, these are meant.
+    """
+    mask = _mask(inputs, DECODER)
+    if mask is None:
+        mask = _mask(inputs)
     if mask is not None:
         return mask.shape[1]
     named = inputs if isinstance(inputs, Mapping) else {}
@@ -46,8 +63,13 @@ def token_count(inputs: Any) -> int | None:
     return None
 
 
-def _mask(inputs: Any) -> Tensor | None:
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+def has_decoder(inputs: Any) -> bool:
+    """Whether a decoder reads tokens of its own, beside those of an encoder."""
+    return _mask(inputs, DECODER) is not None
+
+
+def _mask(inputs: Any, side: str = "") -> Tensor | None:
+    mask = inputs.get(f"{side}attention_mask") if isinstance(inputs, Mapping) else None
     return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
@@ -84,16 +106,18 @@ def row_ids(inputs: Any) -> Int64[np.ndarray, "rows 2"]:
                 f"The teacher's inputs must have one entry per row, but {name} has {len(tensor)} "
                 f"and another {rows}."
             )
-    mask = _mask(inputs)
     # Without a mask there is no padding: all bytes count.
-    lengths = None if mask is None else row_lengths(inputs)
-    tokens = 0 if mask is None else mask.shape[1]
+    masks = {side: mask for side in ("", DECODER) if (mask := _mask(inputs, side)) is not None}
+    lengths_of = {side: _lengths(mask) for side, mask in masks.items()}
     same = "".join(f"{name} {others[name]!r}\n" for name in sorted(others)).encode()
     digests = [blake2b(same, digest_size=16) for _ in range(rows)]
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu()
         if not tensor.is_floating_point() and not tensor.is_complex():
             tensor = tensor.long()
+        side = DECODER if name.startswith(DECODER) else ""
+        lengths = lengths_of.get(side)
+        tokens = masks[side].shape[1] if side in masks else 0
         per_token = lengths is not None and tensor.dim() > 1 and tensor.shape[1] == tokens
         tail = tuple(tensor.shape[2 if per_token else 1 :])
         width = tensor.element_size() * math.prod(tensor.shape[1:])

@@ -1,6 +1,6 @@
 """Checks and masks that criteria between attention maps share."""
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 
@@ -14,9 +14,9 @@ def check_heads(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def pairs(
-    mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"],
-) -> Bool[Tensor, "batch tokens tokens"]:
-    """For which pairs of tokens both count."""
+def pairs(mask: Tensor) -> Bool[Tensor, "batch queries keys"]:
+    """For which pairs of tokens both count; those of a mask `(batch, queries, keys)` are said."""
     counted = mask != 0
+    if counted.dim() == 3:
+        return counted
     return counted.unsqueeze(2) & counted.unsqueeze(1)

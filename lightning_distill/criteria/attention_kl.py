@@ -36,10 +36,16 @@ class AttentionKL(Criterion):
         self,
         student: Float[Tensor, "batch heads queries keys"],
         teacher: Float[Tensor, "batch heads queries keys"],
-        mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
+        mask: Bool[Tensor, "batch tokens"]
+        | Int[Tensor, "batch tokens"]
+        | Bool[Tensor, "batch queries #keys"]
+        | None = None,
     ) -> Float[Tensor, ""]:
         """The mean over the queries for which `mask` is true, in nats.
 
-        Keys need no mask: both models give padding no attention.
+        Keys need no mask: both models give padding no attention. Of a mask of pairs, a query counts
+        that has a key.
         """
+        if mask is not None and mask.dim() == 3:
+            mask = mask.any(dim=-1)
         return masked_mean(attention_kl(student, teacher), mask)

@@ -40,21 +40,31 @@ class AttentionMSE(Criterion):
 
     def counted(self, **inputs: Any) -> Tensor | None:
         """The pairs of tokens of which both count."""
-        mask = inputs.get("mask")
-        return None if mask is None else pairs(mask)
+        mask, maps = inputs.get("mask"), inputs.get("student")
+        if mask is None:
+            return None
+        # A mask of pairs may leave open how many keys there are.
+        keys = -1 if maps is None else maps.shape[-1]
+        return pairs(mask).expand(-1, -1, keys)
 
     def forward(
         self,
         student: Float[Tensor, "batch heads queries keys"],
         teacher: Float[Tensor, "batch heads queries keys"],
-        mask: Bool[Tensor, "batch tokens"] | Int[Tensor, "batch tokens"] | None = None,
+        mask: Bool[Tensor, "batch tokens"]
+        | Int[Tensor, "batch tokens"]
+        | Bool[Tensor, "batch queries #keys"]
+        | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean over the pairs of which `mask` is true for both tokens."""
+        """The mean over the pairs of which `mask` is true for both tokens.
+
+        Of cross-attention, whose keys are other tokens, a mask says which pairs count.
+        """
         if mask is None and in_force() is None:  # the mean of the means, in one pass
             return masked_mean(_squares(student, teacher))
         if mask is None:
             return masked_mean(attention_mse(student, teacher))
-        counted = pairs(mask)
+        counted = pairs(mask).expand(-1, -1, student.shape[-1])
         # Scores of padding are often minus infinity in both, and their difference NaN.
         hidden = ~counted.unsqueeze(1)
         student, teacher = (x.masked_fill(hidden, 0.0) for x in (student, teacher))

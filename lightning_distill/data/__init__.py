@@ -15,6 +15,15 @@ from .language.text_corpus import TextCorpus
 from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignment, TokenizedTexts
 from .language.token_masks import TokenMasks
 from .length_grouped import EvenRows, LengthGroupedBatches
+from .pairs.function_docs import FunctionDocs
+from .pairs.keep import (
+    KeepByEditDistance,
+    KeepByLogProbability,
+    KeepByRouge,
+    KeepByWordErrorRate,
+)
+from .pairs.pair_files import PairFiles
+from .pairs.pairs import PairDataModule
 from .text.docstring_pairs import DocstringPairs
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
@@ -23,8 +32,8 @@ from .text.hub_questions import HubQuestions
 from .text.hub_tokens import HubTokens
 from .text.question_files import QuestionFiles
 from .text.questions import Questions
-from .text.tagged_words import TaggedWords
 from .text.sentences import Sentences
+from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
 from .text.token_files import TokenFiles
@@ -39,9 +48,14 @@ __all__ = [
     "Draw",
     "EmbeddingFiles",
     "EvenRows",
+    "FunctionDocs",
     "Hub",
     "HubQuestions",
     "HubTokens",
+    "KeepByEditDistance",
+    "KeepByLogProbability",
+    "KeepByRouge",
+    "KeepByWordErrorRate",
     "KeepsTeacher",
     "LanguageModelData",
     "LengthGroupedBatches",
@@ -49,9 +63,11 @@ __all__ = [
     "MaskedLanguageData",
     "MaskedStandardLibrary",
     "OffsetTokenizer",
-    "Sentences",
+    "PairDataModule",
+    "PairFiles",
     "QuestionFiles",
     "Questions",
+    "Sentences",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

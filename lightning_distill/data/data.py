@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import lightning as L
 from torch.utils.data import DataLoader
 
+from .pairs.pair_rows import PairRows
 from .row_loader import Plan
 
 
@@ -278,7 +279,10 @@ def token_lengths(data: Any, side: str) -> tuple[int, int]:
         side: `student` or `teacher`, whose tokens.
     """
     # Another data module may call something else its splits.
-    held = [getattr(split, side, None) for split in DataFacts(data).splits.values()]
+    splits = list(DataFacts(data).splits.values())
+    held = [getattr(split, side, None) for split in splits]
     rows: list[Any] = [tokens["input_ids"] for tokens in held if tokens is not None]
+    # What a decoder is to write has the same ids, and is held beside them.
+    rows += [split.targets for split in splits if isinstance(split, PairRows)]
     longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
     return longest, max((int(split.values.max(initial=0)) for split in rows), default=0)

@@ -33,7 +33,12 @@ def cut_rows(encoded: Any, texts: Sequence[Sequence[str]], tokenizer: Any, most:
 
 
 def say_cut(
-    cut: Mapping[str, int], rows: Mapping[str, int], most: int, what: str = "rows", more: str = ""
+    cut: Mapping[str, int],
+    rows: Mapping[str, int],
+    most: int,
+    what: str = "rows",
+    more: str = "",
+    option: str = "max_length",
 ) -> None:
     """Say how many rows of each split were cut: a warning if they are many, nothing if none were.
 
@@ -43,6 +48,7 @@ def say_cut(
         most: tokens of a row.
         what: they are called.
         more: what is lost with them.
+        option: of the data, by which they were cut.
     """
     found = {name: count for name, count in cut.items() if count}
     if not found:
@@ -52,9 +58,9 @@ def say_cut(
         f"{count:,} of {rows[name]:,} {name} {what} ({_percent(shares[name])})"
         for name, count in found.items()
     ]
-    text = f"data.max_length={most} tokens cuts {', '.join(parts)}{more}"
+    text = f"data.{option}={most} tokens cuts {', '.join(parts)}{more}"
     if max(shares.values()) > MANY:
-        log.warning("%s. To read more of them, raise data.max_length.", text)
+        log.warning("%s. To read more of them, raise data.%s.", text, option)
     else:
         log.info("%s", text)
 

@@ -13,6 +13,7 @@ from .distill import distill
 from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
+from .generate import generate
 from .inspect import inspect
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "generate",
     "inspect",
     "run",
 ]

@@ -15,6 +15,7 @@ from ..models.source import Source
 from ..run.cached_teacher import newest_cache
 from ..run.data import build_data, check_lengths
 from ..run.every_row import check_keyed, every_row
+from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_objective
@@ -126,7 +127,9 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
 
     def rehearsal(teacher: nn.Module) -> None:
         student = build_student(cfg, data, teacher)
-        rehearse(cfg, data, student, teacher, build_objective(cfg), metrics)
+        settled = cfg.copy()
+        settle_training(settled, student, write=False)
+        rehearse(settled, data, student, teacher, build_objective(cfg), metrics)
 
     teacher = build_teacher(cfg, data, rehearsal)
     if not Teacher.of(teacher).is_live:

@@ -16,6 +16,7 @@ from .recall_at_k import RecallAtK
 from .reverse_kl import ReverseKL
 from .samples import check_pairs, Samples, teacher_batch
 from .similarity_agreement import SimilarityAgreement
+from .texts import Bleu, ExactMatch, feed_texts, Rouge, WordErrorRate, WrittenTexts
 
 __all__ = [
     "NDCG",
@@ -23,13 +24,19 @@ __all__ = [
     "AnswerExactMatch",
     "AnswerF1",
     "BitsPerByte",
+    "Bleu",
     "EntityF1",
+    "ExactMatch",
     "ForwardKL",
     "Perplexity",
     "RecallAtK",
     "ReverseKL",
+    "Rouge",
     "Samples",
     "SimilarityAgreement",
+    "WordErrorRate",
+    "WrittenTexts",
     "check_pairs",
+    "feed_texts",
     "teacher_batch",
 ]

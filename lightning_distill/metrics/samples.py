@@ -22,6 +22,7 @@ from .traits import (
     needs_teacher,
     optional_entries,
     reads_rows,
+    reads_texts,
     reads_vectors,
     take_task,
 )
@@ -113,6 +114,9 @@ class Samples:
 
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+        if reads_texts(metric):
+            # These are fed by `feed_texts`.
+            return
         if self.are_sequences or self.are_tokens:
             if reads_rows(metric) is not self.are_sequences:
                 return

@@ -35,6 +35,11 @@ def reads_rows(metric: Any) -> bool:
     return bool(getattr(metric, "reads_rows", False))
 
 
+def reads_texts(metric: Any) -> bool:
+    """Whether a metric is given what a model writes, and no predictions."""
+    return bool(getattr(metric, "reads_texts", False))
+
+
 def take_task(metric: Any, task: Task) -> None:
     """Tell a metric the task of the data, if it has a `task` and nobody named one."""
     if getattr(metric, "task", task) is None:

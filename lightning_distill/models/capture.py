@@ -52,7 +52,9 @@ def _without_prefixes(path: str) -> str:
 def forward_options(model: nn.Module, sources: Iterable[Source]) -> dict[str, bool]:
     """Keywords that make a Hugging Face model return what the sources name."""
     options = {}
+    sources = list(sources)
     for name in OF_LAYERS:
+        # Those of an encoder-decoder are of one part, as decoder_hidden_states or cross_attentions.
         if any(s.kind == "output" and s.name.endswith(name) for s in sources):
             option = f"output_{name}"
             if accepts(model, option):

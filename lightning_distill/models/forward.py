@@ -77,7 +77,7 @@ def _is_same(before: Tensor, after: Tensor) -> bool:
 
 def _reads_logits(source: Source, heads: Sequence[Source]) -> bool:
     if source.kind in OUTPUTS:
-        return not source.name.endswith(OF_LAYERS)
+        return not source.name.endswith((*OF_LAYERS, "hidden_state"))
     return source.kind == "layer" and any(matching(source.name, [h.name, ""]) for h in heads)
 
 

@@ -114,7 +114,7 @@ def generate(
     mask = pad_sequence(
         [torch.ones_like(p) for p in prompts], batch_first=True, padding_side="left"
     )
-    with torch.no_grad(), _evaluating(model), _without_defaults(model):
+    with torch.no_grad(), evaluating(model), _without_defaults(model):
         whole = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -196,7 +196,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While it lasts, a model is in eval mode and not compiled."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

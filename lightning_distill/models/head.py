@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import nn, Tensor
 
-from .configuration import configured_text, is_encoder_decoder
+from .configuration import configured_text
 from .embeddings import generates, output_embeddings
 from .peft_parts import has_adapter, trained_part
 from .plain_tensors import is_quantized
@@ -77,17 +77,27 @@ def head_of(model: nn.Module, path: str) -> Head:
     scale = float(configured_text(model, "logit_scale") or 1.0)  # of Cohere
     scale /= float(configured_text(model, "logits_scaling") or 1.0)  # of Granite
     softcap = configured_text(model, "final_logit_softcapping")  # of Gemma 2
-    return Head(module.weight, module.bias, scale, None if softcap is None else float(softcap))
+    bias = module.bias
+    beside = _bias_beside(model)
+    if beside is not None:
+        bias = beside.flatten() if bias is None else bias + beside.flatten()
+    return Head(module.weight, bias, scale, None if softcap is None else float(softcap))
+
+
+def _bias_beside(model: nn.Module) -> Tensor | None:
+    """What BART and Marian add to the logits that their head makes."""
+    found = getattr(innermost(model), "final_logits_bias", None)
+    return found if isinstance(found, Tensor) else None
 
 
 def linear_head(model: nn.Module | None) -> str | None:
-    """The path of a language model's head; `None` of others, and if it is not linear.
+    """The path of the head that makes logits of tokens; `None` of others, and if it is not linear.
 
-    That is what makes logits of tokens behind one stack of layers, whatever is between: what
-    `get_output_embeddings` gives of a causal or a masked language model, or of a user's own class.
+    That is what `get_output_embeddings` gives of a causal or a masked language model, of an
+    encoder-decoder, or of a user's own class that generates texts.
     """
     name = type(innermost(model)).__name__
-    if model is None or name in OF_TWO_WEIGHTS or is_encoder_decoder(model):
+    if model is None or name in OF_TWO_WEIGHTS:
         return None
     if not (name.endswith(MASKED) or generates(model)):
         return None
@@ -104,7 +114,12 @@ def linear_head(model: nn.Module | None) -> str | None:
 
 @contextmanager
 def shortened(model: nn.Module, paths: Sequence[str], positions: int) -> Iterator[None]:
-    """While it lasts, heads make logits of the last positions only; of none, for 0."""
+    """While it lasts, heads make logits of the last positions only; of none, for 0.
+
+    A model that adds something to its logits is left those of one position: it adds it to as many
+    classes as there are.
+    """
+    positions = max(positions, int(_bias_beside(model) is not None))
     parts = [submodules(model)[path] for path in paths]
 
     def take_last(part: nn.Module, args: tuple[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn, Tensor
 from .batch import batch_size, describe, entries, entry, is_pair, LABELS, labels_of, NamedTuple
 from .compilation import readable
 from .configuration import configured, is_encoder_decoder, pad_token
+from .decoder_inputs import decoder_inputs
 from .embeddings import generates
 from .signature import accepts, input_names, signature
 from .submodules import innermost
@@ -90,9 +91,7 @@ def _decoder_inputs(given: Mapping[str, Any], labels: Any, model: nn.Module) -> 
     writes = isinstance(labels, Tensor) and is_encoder_decoder(model) and generates(model)
     if present or not writes or not accepts(model, "decoder_input_ids"):
         return {}
-    made = getattr(innermost(model), "prepare_decoder_input_ids_from_labels", None)
-    # A model without that method makes them in its forward, and the loss as well.
-    return {"labels": labels} if made is None else {"decoder_input_ids": made(labels=labels)}
+    return decoder_inputs(labels, model)
 
 
 def _check_tuple(batch: Any, model: nn.Module) -> None:

@@ -130,7 +130,8 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
         value = read_pooled(source, outputs, captured)
     elif source.kind in OUTPUTS:
         value = outputs
-        for part in source.name.split("."):
+        # Without a name it is the whole batch, of which `process` makes something.
+        for part in source.name.split(".") if source.name else ():
             value = entry(value, part, source)
         value = pick(value, source.item, source)
     elif source.names_many:

@@ -5,6 +5,8 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
 
     student.logits                          an output, by key
     student.hidden_states[2]                one of several, by index; also [-1]
+    student.cross_attentions[-1]            of an encoder-decoder, as encoder_hidden_states[0] and
+                                            decoder_hidden_states[0]
     student.hidden_states[*]  or  [1:]      several at once, in order
     student.decoder_hidden_states[*]        of one stack of several; also encoder_hidden_states
     student.layer:bert.encoder.layer.0      what a submodule returns, whatever is done to it then
@@ -63,7 +65,8 @@ class Source:
             settings of their encoding, and from a live teacher the whole tensor, for the criterion
             to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
-            between them; `""` is the whole model. Of `pooled` how, as `mean,normalised`.
+            between them; `""` is the whole model, or the whole batch. Of `pooled` how, as
+            `mean,normalised`.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
         process: applied last to the tensor found.
         optional: an entry of the batch that may be absent, which then reads as `None`.

@@ -12,8 +12,9 @@ import torch
 from torch import nn, Tensor
 
 from ..data.data import DataFacts
-from ..models.configuration import longest_input
+from ..models.configuration import is_encoder_decoder, longest_input
 from ..models.embeddings import generates
+from ..models.written_texts import write_texts, Writing
 from ..teachers.teacher import Teacher
 
 log = logging.getLogger("lightning_distill")
@@ -44,6 +45,7 @@ def write_samples(
     count: int = 3,
     prompt_tokens: int = 32,
     max_new_tokens: int = 48,
+    from_source: bool = False,
 ) -> list[Sample]:
     """Let models go on with the beginnings of test rows, and add that to the report.
 
@@ -61,6 +63,8 @@ def write_samples(
         prompt_tokens: how many tokens of a row are the prompt; in a row of which the beginning is
             not learned, such as a chat, it is that beginning.
         max_new_tokens: how many tokens a model writes at most.
+        from_source: whether texts are written from a row, which then is the prompt as a whole, and
+            do not go on with it.
 
     Returns:
         The samples; none where no model writes any.
@@ -73,7 +77,9 @@ def write_samples(
     if not models or DataFacts(data).tokenizer is None:
         return []
     samples = []
-    for prompt, rest in _prompts(data.test_dataloader(), count, prompt_tokens):
+    rows = data.test_dataloader()
+    found = _sources(rows, count) if from_source else _prompts(rows, count, prompt_tokens)
+    for prompt, rest in found:
         text = data.tokenizer.decode(prompt)
         sample = Sample(text, data.tokenizer.decode(rest[:max_new_tokens]), {})
         for name, (model, tokenizer) in list(models.items()):
@@ -120,6 +126,20 @@ def _prompts(batches: Any, count: int, prompt_tokens: int) -> Iterator[tuple[Ten
             found += 1
 
 
+def _sources(batches: Any, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sources and what is to be written from them, in ids; none of what is no text, as speech."""
+    found = 0
+    for batch in batches:
+        for i in range(len(batch.get("input_ids", ()))):
+            if found == count:
+                return
+            row = {k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
+            if int(row.get("row", 0)) < 0:
+                continue
+            yield _document(row), row["labels"][row["labels"] != UNLABELLED]
+            found += 1
+
+
 def _document(row: Mapping[str, Tensor]) -> Tensor:
     """The tokens of a row, of its first document where several are packed into it."""
     ids, mask, positions = row["input_ids"], row.get("attention_mask"), row.get("position_ids")
@@ -143,6 +163,8 @@ def _prompt_length(row: Mapping[str, Tensor], tokens: int, prompt_tokens: int) -
 @torch.no_grad()
 def _continued(model: nn.Module, prompt: Tensor, tokenizer: Any, max_new_tokens: int) -> str:
     longest = longest_input(model)
+    if is_encoder_decoder(model):
+        return _written(model, prompt, tokenizer, max_new_tokens)
     if longest is not None:
         max_new_tokens = min(max_new_tokens, longest - len(prompt))
     if max_new_tokens < 1:
@@ -170,10 +192,17 @@ def _continued(model: nn.Module, prompt: Tensor, tokenizer: Any, max_new_tokens:
     return str(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True))
 
 
+def _written(model: nn.Module, source: Tensor, tokenizer: Any, max_new_tokens: int) -> str:
+    ids = source.unsqueeze(0).to(next(model.parameters()).device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    (row,) = write_texts(model, inputs, Writing(max_new_tokens))
+    return str(tokenizer.decode(row[row != UNLABELLED], skip_special_tokens=True))
+
+
 def _add(samples: list[Sample], directory: Path) -> None:
     report, facts = directory / "report.md", directory / "report.json"
     if report.is_file():
-        lines = ["", "## Samples", "", "Test rows, and how each model goes on; greedy."]
+        lines = ["", "## Samples", "", "Test rows, and what each model writes; greedy."]
         for i, sample in enumerate(samples, 1):
             parts = {"prompt": sample.prompt, "the row itself": sample.text}
             lines += ["", f"### {i}"]

@@ -15,9 +15,7 @@ from ..cache.manifest import MANIFEST
 from ..cache.row_id import row_ids
 from ..data.data import check_cacheable, DataFacts
 from ..models import fingerprint
-from ..models.batch import teacher_entries
 from ..models.hugging_face import DTYPES
-from ..models.inputs import model_inputs
 from ..newest_run import newest_run
 from ..teachers import CachedTeacher, pretrained, Teacher
 from .every_row import every_row
@@ -165,7 +163,7 @@ def _check_rows(teacher: CachedTeacher, data: Any) -> None:
         batches,
         strict=True,
     ):
-        places = teacher.store.find(row_ids(model_inputs(teacher_entries(batch) or batch, teacher)))
+        places = teacher.store.find(row_ids(teacher.teacher_inputs(batch)))
         looked += len(places)
         lost = [rows[i] for i in np.flatnonzero(places < 0)]
         if lost:

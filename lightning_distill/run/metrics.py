@@ -55,7 +55,8 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
 
     Args:
         cfg: the run's configuration. Metrics by default give way to those of the task.
-        data: the data module, whose `label_names` a metric is given that asks for them.
+        data: the data module, whose `label_names` and `tokenizer` a metric is given that asks for
+            them.
 
     Raises:
         ValueError: for metrics of another task, and for a monitor that is measured by none.
@@ -64,13 +65,17 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     if DataFacts(data).unlabelled:
         without_labels(cfg)
     metrics = {}
-    names, references = DataFacts(data).label_names, DataFacts(data).references
+    facts = DataFacts(data)
+    more = {
+        "label_names": facts.label_names,
+        "references": facts.references,
+        "tokenizer": facts.tokenizer,
+    }
+    more = {name: value for name, value in more.items() if value is not None}
     for name, node in group(cfg, "metrics").items():
         if node is None:
             continue
         check_metric_task(cfg, str(name), node)
-        more = {} if names is None else {"label_names": names}
-        more |= {} if references is None else {"references": references}
         metrics[str(name)] = call(node, more, f"metrics.{name}")
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")

@@ -9,8 +9,9 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
-from ..metrics.traits import needs_teacher
+from ..metrics.traits import needs_teacher, reads_texts
 from ..models.batch import labels_of
+from ..models.written_texts import check_writes
 from ..objective.objective import Objective
 from ..training.module import DistillationModule
 from ..training.scheduling import scheduler_config
@@ -64,7 +65,9 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     if labels.shape[:1] != predicted.shape[:1]:
         return
     for name, metric in metrics.items():
-        if needs_teacher(metric):
+        if reads_texts(metric):
+            check_writes(module.student, f"metrics.{name}")
+        if needs_teacher(metric) or reads_texts(metric):
             continue
         try:
             for samples in Samples.of(batch, predicted, metrics=[metric], task=module.task):

@@ -114,7 +114,8 @@ def report(
     task = task_in(cfg)
     if task is not None and task.predicts_ids:
         alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
-        write_samples(directory, data, {**alone_too, title: module.student}, module.teacher)
+        students = {**alone_too, title: module.student}
+        write_samples(directory, data, students, module.teacher, from_source=task.reads_source)
     profile = Profile.load(directory) if cfg.get("profile") else None
     if profile is not None:
         profile.show()

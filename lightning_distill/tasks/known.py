@@ -7,7 +7,7 @@ from torch import nn, Tensor
 
 from ..criteria import HardLabel
 from ..models.batch import entry, labels_of
-from ..models.configuration import configured
+from ..models.configuration import configured, is_encoder_decoder
 from ..models.head import linear_head
 from ..models.submodules import innermost
 from ..objective.term import Term
@@ -19,6 +19,7 @@ from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .regression import Regression
+from .sequence_to_sequence import SequenceToSequence
 from .task import Task
 from .token_classification import TokenClassification
 
@@ -30,13 +31,18 @@ TASKS: tuple[Task, ...] = (
     MaskedLanguageModelling(),
     TokenClassification(),
     QuestionAnswering(),
+    SequenceToSequence(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )
 
 
 # Endings of the names of model classes whose classes are the ids of the vocabulary.
-OF_IDS = (*LanguageModelling.heads, *MaskedLanguageModelling.heads, "ForConditionalGeneration")
+OF_IDS = (
+    *LanguageModelling.heads,
+    *MaskedLanguageModelling.heads,
+    *SequenceToSequence.heads,
+)
 
 
 def task_named(task: Any) -> Task:
@@ -120,7 +126,8 @@ def infer_task(
 
     0. That of a model with two outputs for the ends of an answer.
     1. Labels of which there is one for each token, or predictions `(rows, tokens, classes)`: a
-       language model if the classes are the ids of the model's vocabulary, else classes of tokens.
+       language model if the classes are the ids of the model's vocabulary, an encoder-decoder if
+       that model is one, else classes of tokens.
     2. Labels that are floating point numbers, or as many as predictions: what the label loss of
        the objective, or `problem_type` in the model's configuration, says; else independent labels
        if all of several are 0 or 1, and a regression if not.
@@ -155,6 +162,10 @@ def infer_task(
     known = labels[MultiLabel().labelled(labels)] if several else None
     are_binary = known is not None and bool(((known == 0) | (known == 1)).all())
     return MultiLabel() if are_binary else Regression()
+
+
+def _of_ids(model: nn.Module | None) -> Task:
+    return SequenceToSequence() if is_encoder_decoder(model) else LanguageModelling()
 
 
 def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:

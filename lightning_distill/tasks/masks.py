@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models.batch import entry
+from ..models.capture import read
 from ..models.source import Source
 from ..objective.term import Term
 from .task import PADDING, Task
@@ -51,7 +52,7 @@ def mask_terms(
         on_predictions = _reads_predictions(inputs)
         if values is None and not (on_predictions and task.per_token):
             continue
-        mask = task.mask(batch) if on_predictions else task.padding(batch)
+        mask = task.mask(batch) if on_predictions else _mask_of_layer(inputs, task, batch)
         if values is not None and not _is_per_token(inputs, values, mask or PADDING, batch):
             continue
         if mask is not None and term.criterion.takes_mask:
@@ -59,6 +60,11 @@ def mask_terms(
             log.debug("Term %r counts by %s.", name, mask)
         elif values is not None and _is_unaware(inputs) and _has_padding(batch):
             _refuse(name, term, task)
+
+
+def _mask_of_layer(inputs: Mapping[str, Source], task: Task, batch: Any) -> Source | None:
+    own = next((source for source in inputs.values() if source.role == "student"), None)
+    return task.padding(batch) if own is None else task.layer_mask(batch, own)
 
 
 def _refuse(name: str, term: Term, task: Task) -> None:
@@ -98,17 +104,20 @@ def _is_per_token(
     inputs: Mapping[str, Source], values: Mapping[Source, Any], mask: Source, batch: Any
 ) -> bool:
     """Whether a tensor of the student has an entry for each token that a mask has."""
-    tokens = entry(batch, mask.name)
-    if not isinstance(tokens, Tensor) or tokens.dim() != 2:
+    # A mask may be made of the whole batch, as that of cross-attention is.
+    tokens = entry(batch, mask.name) if mask.name else read(mask, batch, {})
+    if not isinstance(tokens, Tensor) or tokens.dim() not in (2, 3):
         return False
-    rows, length = tokens.shape
+    rows, length = tokens.shape[:2]
     for source in inputs.values():
         value = values.get(source)
         first = value[0] if isinstance(value, list) and value else value
         if source.role != "student" or not isinstance(first, Tensor) or first.dim() < 3:
             continue
-        # Attention maps are (rows, heads, tokens, tokens).
-        is_map = first.dim() == 4 and first.shape[2:] == (length, length)
+        # Attention maps are (rows, heads, queries, keys).
+        is_map = first.dim() == 4 and first.shape[2] == length
+        # A mask of pairs may leave open how many keys there are.
+        is_map &= tokens.shape[-1] == first.shape[-1] or tokens.shape[2:] == (1,)
         if first.shape[:2] == (rows, length) or (is_map and first.shape[0] == rows):
             return True
     return False

@@ -46,6 +46,8 @@ class Task:
             write texts and heads need not know how many labels there are.
         predicts_next: whether the label of a position is the token that follows it.
         fixed_classes: whether a class is the same for every row, and not a place in it.
+        reads_source: whether texts are written from a source that an encoder reads, and do not go
+            on with what the model has read.
     """
 
     name: ClassVar[str] = "task"
@@ -71,6 +73,7 @@ class Task:
     entries: ClassVar[tuple[str, ...]] = ()
     predicts_next: ClassVar[bool] = False
     fixed_classes: ClassVar[bool] = True
+    reads_source: ClassVar[bool] = False
 
     # Models.
 
@@ -81,7 +84,8 @@ class Task:
             architecture: the name of the model's class, as its configuration has it.
         """
         endings = [end for end in self.heads if architecture and architecture.endswith(end)]
-        return self.heads[endings[0]] if endings else next(iter(self.heads.values()))
+        # The longest says most.
+        return self.heads[max(endings, key=len)] if endings else next(iter(self.heads.values()))
 
     def serves(self, architecture: str) -> bool:
         """Whether a class of transformers has a head for this task."""
@@ -169,6 +173,15 @@ class Task:
         """Where a term that compares layers token by token finds which tokens are no padding."""
         mask = entry(batch, "attention_mask")
         return PADDING if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def layer_mask(self, batch: Any, source: Source) -> Source | None:
+        """The same for the layer that a source of the student names.
+
+        Args:
+            batch: as models are given it.
+            source: that a term reads.
+        """
+        return self.padding(batch)
 
     # What is measured.
 

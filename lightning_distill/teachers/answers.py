@@ -141,6 +141,18 @@ def describe(
     return answers
 
 
+def without_last_target(batch: Any) -> Any:
+    """The batch with one token less of what a decoder reads beside an encoder, and of its labels.
+
+    `None` if nothing would be left.
+    """
+    names = ("labels", "label", "decoder_input_ids", "decoder_attention_mask")
+    found = {n: v for n, v in entries(batch).items() if n in names and isinstance(v, Tensor)}
+    if not found or min(value.shape[1] for value in found.values()) < 2:
+        return None
+    return with_entries(batch, {name: value[:, :-1] for name, value in found.items()})
+
+
 def without_last_token(batch: Any) -> Any:
     """The batch with one token less in each tensor that has as many as a row has.
 

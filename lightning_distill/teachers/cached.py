@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..cache import AnswerStore
 from ..cache.plan import check_same
-from ..models.batch import row_numbers
+from ..models.batch import labels_of, row_numbers, teacher_entries
+from ..models.decoder_inputs import mask_of_labels, moved_by_one
 from ..models.forward import LOGITS, PREDICTED
 from ..models.head import Head
 from ..models.source import Source
@@ -79,6 +80,18 @@ class CachedTeacher(Teacher):
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What is known of the teacher that answered."""
         return self._about
+
+    def teacher_inputs(self, batch: Any) -> Any:
+        """What the teacher was given of a batch, with what its decoder read, if it had one."""
+        inputs, decoder = super().teacher_inputs(batch), self._about.get("decoder")
+        labels = labels_of(teacher_entries(batch) or batch)
+        present = not isinstance(inputs, dict) or "decoder_input_ids" in inputs
+        if decoder is None or present or not isinstance(labels, Tensor):
+            return inputs
+        made = {"decoder_input_ids": moved_by_one(labels, **decoder)}
+        if "decoder_attention_mask" in self.input_names:
+            made["decoder_attention_mask"] = mask_of_labels(labels)
+        return {**inputs, **made}
 
     def forward(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """The logits of these rows, (rows, classes) or (rows, tokens, classes), in float32.

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..cache import Plan, token_count
+from ..cache import has_decoder, Plan, token_count
 from ..cache.answer import Encoding
 from ..models.forward import kept_heads
 from ..models.source import Source
-from .answers import describe, raw_values, without_last_token
+from .answers import describe, raw_values, without_last_target, without_last_token
 from .teacher import Asker, Teacher
 
 
@@ -38,10 +38,29 @@ def plan_of(
     """
     how = "skipped" if kept_heads(sources) else "whole"
     outputs, values = answered or teacher.answers(batch, sources, asker, how)
-    shorter = None
-    if (cut := without_last_token(batch)) is not None:
+    inputs, shorter = asker.teacher_inputs(batch), None
+    two = has_decoder(inputs)
+    if (cut := without_last_target(batch) if two else without_last_token(batch)) is not None:
         shorter = raw_values(sources, *teacher.answers(cut, sources, asker, how))
-    tokens = token_count(asker.teacher_inputs(batch))
+    tokens = token_count(inputs)
+    if two:
+        _check_targets(raw_values(sources, outputs, values), inputs)
     answers = describe(raw_values(sources, outputs, values), shorter, tokens, encodings)
     heads = sorted({source.name for source in sources if source.kind == "head"})
     return Plan(teacher.about(outputs), precision, answers, heads, data)
+
+
+def _check_targets(values: Mapping[str, Any], inputs: Any) -> None:
+    """Refuse what is of the source's tokens: rows are cut by those of the target.
+
+    Raises:
+        ValueError: naming the answer.
+    """
+    tokens = token_count(inputs)
+    for name, value in values.items():
+        if value.dim() > 2 and value.shape[1] != tokens:
+            raise ValueError(
+                f"teacher.{name} has shape {tuple(value.shape)}: it is no tensor of the target's "
+                f"{tokens} tokens, and of an encoder-decoder a cache keeps those alone. Leave its "
+                "term out, or use a live teacher."
+            )

@@ -9,6 +9,7 @@ from torch import nn
 from ..models.batch import teacher_entries
 from ..models.capture import check_layers
 from ..models.configuration import label_names
+from ..models.decoder_inputs import first_token
 from ..models.fingerprint import fingerprint
 from ..models.forward import run_model
 from ..models.freeze import freeze
@@ -118,6 +119,8 @@ class Teacher(nn.Module):
             "inputs": self.input_names,
             "modules": self.module_names,
             "outputs": counts_of(outputs),
+            # What a decoder beside an encoder begins with, of which rows are told.
+            "decoder": first_token(model),
             # A token's logits stand where the model returns them; nothing is moved by one.
             "shift": "none",
         }

@@ -7,8 +7,8 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from ..metrics import check_pairs, Samples, teacher_batch
-from ..metrics.traits import batch_entries, needs_teacher, parts_of
+from ..metrics import check_pairs, feed_texts, Samples, teacher_batch
+from ..metrics.traits import batch_entries, needs_teacher, parts_of, reads_texts
 from ..models.batch import (
     batch_size,
     counted_rows,
@@ -191,6 +191,18 @@ class Evaluation:
             for samples in Samples.of(own, taught, None, rows, metrics.values(), task):
                 for metric in metrics.values():
                     samples.feed(metric)
+        self._update_texts(loader, batch, rows, own, metrics)
+
+    def _update_texts(
+        self, loader: int, batch: Any, rows: Tensor | None, own: Any, of_teacher: dict[str, Metric]
+    ) -> None:
+        """Feed what reads texts that a model writes: of the student, and in a test of both."""
+        module, metrics = self.module, self._metrics(self.stage, loader).values()
+        if any(map(reads_texts, metrics)):
+            feed_texts(module.student, module.student_inputs(batch), batch, rows, metrics)
+        if any(map(reads_texts, of_teacher.values())):
+            taught = module.taught_by.model
+            feed_texts(taught, module.teacher_inputs(batch), own, rows, of_teacher.values())
 
     def _with_labels_that_follow(self, batch: Any) -> Any:
         """The batch with labels where they are predicted, if the objective moves them there."""
@@ -218,6 +230,8 @@ class Evaluation:
             name: metric
             for name, metric in self._metrics("teacher", loader).items()
             if not needs_teacher(metric)
+            # One that is not there writes nothing.
+            and not (reads_texts(metric) and self.module.taught_by.model is None)
             and all(entry(own, n) is not None for n in batch_entries(metric))
         }
 

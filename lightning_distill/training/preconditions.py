@@ -56,9 +56,8 @@ def make_attentions(model: nn.Module | None, sources: Iterable[Source]) -> None:
 
     The default attention of transformers computes none that could be compared.
     """
-    if model is not None and any(
-        s.kind == "output" and s.name.endswith("attentions") for s in sources
-    ):
+    read = any(s.kind == "output" and s.name.endswith("attentions") for s in sources)
+    if model is not None and read:
         use_eager_attention(model)
 
 

@@ -1,0 +1,1 @@
+"""Rows of a source and the text that is to be written from it."""
