@@ -13,6 +13,7 @@ from ..models.configuration import longest_input
 from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
+from .image_processors import take_image_processors
 from .targets import instantiate
 from .task import note_task
 from .tokenizers import folder_of_arguments
@@ -45,6 +46,7 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
         two = "teacher_tokenizer" in cfg.data and cfg.data.teacher_tokenizer is None and all(paths)
         if two and not share_ids(cfg, str(cfg.data.tokenizer), paths[1]):
             cfg.data.teacher_tokenizer = paths[1]
+        take_image_processors(cfg, *paths)
     data = instantiate(cfg.data)
     if not isinstance(data, L.LightningDataModule):
         raise ValueError(
