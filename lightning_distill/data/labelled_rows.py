@@ -1,7 +1,7 @@
 """Rows with a label each, of which some may be hidden or left out."""
 
 import copy
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -36,15 +36,15 @@ class LabelledRows(Dataset):
             return (labels != UNLABELLED).all(dim=1)
         return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
 
-    def labelled(self) -> Self:
+    def labelled(self) -> Any:
         """Those rows that have a label."""
         return self._with(numbers=self.numbers[self.has_label])
 
-    def augmented_by(self, augmentation: Any, seed: int) -> Self:
+    def augmented_by(self, augmentation: Any, seed: int) -> Any:
         """The same rows, which change with the view under which they are drawn."""
         return self._with(augmentation=augmentation, seed=seed)
 
-    def keeping_labels(self, count: int, seed: int) -> Self:
+    def keeping_labels(self, count: int, seed: int) -> Any:
         """All rows, but only `count` of them labelled, in equal shares of the classes."""
         generator = torch.Generator().manual_seed(seed)
         candidates = self.numbers[self.has_label]
@@ -63,7 +63,7 @@ class LabelledRows(Dataset):
         labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
         return self._with(labels=labels)
 
-    def _with(self, **changes: Any) -> Self:
+    def _with(self, **changes: Any) -> Any:
         changed = copy.copy(self)
         for name, value in changes.items():
             setattr(changed, name, value)

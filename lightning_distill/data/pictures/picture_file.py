@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 64
 
 
+@runtime_checkable
 class Sources(Protocol):
     """The pictures of a split by number."""
 
