@@ -43,8 +43,10 @@ REQUIRED = {
     "student.path": f"{MODEL}, as in student.path=DIR",
     "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
 }
-# Those that can do without a path.
-NAMELESS = ("cached_teacher", "caching_teacher", "lora_student", "projected_student")
+# Those that can do without a path, or have another name for it.
+NAMELESS = (
+    *("cached_teacher", "caching_teacher", "lora_student", "projected_student", "ImageFolder"),
+)
 GROUPS = {
     "job": "distill",
     "data": "text_files",

@@ -71,6 +71,8 @@ def test_every_metric_can_be_built_by_name(path):
     more = []
     if path.stem == "entity_f1":
         more = ["metrics.entity_f1.label_names=[O,B-a,I-a]"]
+    if path.stem == "top5":
+        more = ["num_labels=10"]
     assert instantiate(config(f"metrics=[{path.stem}]", *more).metrics[path.stem]) is not None
 
 

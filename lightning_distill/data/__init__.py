@@ -1,4 +1,4 @@
-"""Where batches come from: LightningDataModules of tokenised text, and of documents."""
+"""Where batches come from: LightningDataModules of tokenised text, of documents, of pictures."""
 
 from .data import Cacheable, DataFacts, KeepsTeacher, Trainable
 from .draw import Draw
@@ -24,6 +24,12 @@ from .pairs.keep import (
 )
 from .pairs.pair_files import PairFiles
 from .pairs.pairs import PairDataModule
+from .pictures.crop_and_flip import CropAndFlip
+from .pictures.hub_pictures import HubPictures
+from .pictures.image_folder import ImageFolder
+from .pictures.image_processor import ImageProcessor
+from .pictures.picture_arrays import Digits, PictureArrays
+from .pictures.picture_module import PictureDataModule
 from .text.docstring_pairs import DocstringPairs
 from .text.docstrings import Docstrings
 from .text.embedding_files import EmbeddingFiles
@@ -42,7 +48,9 @@ from .text.token_masking import TokenMasking
 __all__ = [
     "Cacheable",
     "ChatFiles",
+    "CropAndFlip",
     "DataFacts",
+    "Digits",
     "DocstringPairs",
     "Docstrings",
     "Draw",
@@ -50,8 +58,11 @@ __all__ = [
     "EvenRows",
     "FunctionDocs",
     "Hub",
+    "HubPictures",
     "HubQuestions",
     "HubTokens",
+    "ImageFolder",
+    "ImageProcessor",
     "KeepByEditDistance",
     "KeepByLogProbability",
     "KeepByRouge",
@@ -65,6 +76,8 @@ __all__ = [
     "OffsetTokenizer",
     "PairDataModule",
     "PairFiles",
+    "PictureArrays",
+    "PictureDataModule",
     "QuestionFiles",
     "Questions",
     "Sentences",

@@ -215,6 +215,21 @@ class DataFacts:
         """The teacher's, if it is another one than the student's."""
         return self._said("teacher_tokenizer")
 
+    @property
+    def architecture(self) -> str | None:
+        """How the names of model classes of transformers end that read such rows, if it says so."""
+        return self._said("architecture")
+
+    @property
+    def image_size(self) -> Any:
+        """Pixels of a side of the pictures that the student is given, or height and width."""
+        return self._said("image_size")
+
+    def as_teacher_reads(self) -> Any:
+        """The same data, with what the teacher is given of a row in the student's place."""
+        given = _defines(self.data, "as_teacher_reads")
+        return self.data.as_teacher_reads() if given else self.data
+
     def processors(self, names: Sequence[str]) -> list[Any]:
         """What is saved with a student, of attributes of these names, where it has them."""
         found = (self._said(name) for name in names)
@@ -253,7 +268,8 @@ class DataFacts:
     @property
     def draws_anew(self) -> bool:
         """Whether a training row is another one in each epoch, so that no answer to it is kept."""
-        return self._said("augmentation") is not None and self._said("views") is None
+        varied = self._said("augmentation") is not None or self._said("mixup") is not None
+        return varied and self._said("views") is None
 
     @property
     def order(self) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """What a sampler asks of the rows: which, and under which view."""
 
+import hashlib
 from collections.abc import Iterable
+
+import torch
 
 
 class Draw(list[int]):
@@ -13,3 +16,15 @@ class Draw(list[int]):
     def __init__(self, rows: Iterable[int] = (), view: int | None = None):
         super().__init__(rows)
         self.view = view
+
+
+def keyed(seed: int, number: int, view: int) -> torch.Generator:
+    """Random numbers that depend on what is drawn, and not on who draws it when.
+
+    Args:
+        seed: of the augmentation.
+        number: the row's.
+        view: under which it is drawn.
+    """
+    key = hashlib.blake2b(f"{seed} {number} {view}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key) >> 1)

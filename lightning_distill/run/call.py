@@ -36,7 +36,8 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
         "vocab_size": None if tokenizer is None else len(tokenizer),
         "pad_token_id": pad_token_id(data),
         "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
-        "auto_class": auto_class_of(task, path),
+        "auto_class": auto_class_of(task, path, facts.architecture),
+        "image_size": facts.image_size,
         "data": data,
         **more,
     }

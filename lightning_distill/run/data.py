@@ -15,6 +15,7 @@ from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
 from .follow_task import follow_task
 from .heads import check_heads, task_of_heads
+from .image_processors import take_image_processors
 from .targets import instantiate
 from .task import note_task
 from .tokenizers import brings_tokenizer, folder_of_arguments
@@ -51,6 +52,7 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
             cfg.data.teacher_tokenizer = other
         if "task" in cfg.data and cfg.data.task is None:
             cfg.data.task = task_of_heads(cfg)
+        take_image_processors(cfg, *paths)
     data = instantiate(cfg.data)
     if not isinstance(data, L.LightningDataModule):
         raise ValueError(

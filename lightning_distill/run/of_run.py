@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..newest_run import check_is_run, newest_run
 from ..overrides import key_of, quoted
 from ..read_config import read_config
+from .image_processors import FILE as IMAGE_PROCESSOR
 from .resuming import CONFIG, go_to, record_of
 from .stage import say
 from .tokenizers import FILES as TOKENIZER
@@ -29,8 +30,10 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None, str | None]] = {
     "cache": ("run", None, None),
     "inspect": ("run", None, None),
 }
+# Options that name what reads the rows of each model.
+READERS = ("tokenizer", "teacher_tokenizer", "image_processor", "teacher_image_processor")
 # Options that name a file or folder, also where that has no ending.
-PATHS = ("train", "validation", "test", "path", "folder", "tokenizer", "teacher_tokenizer")
+PATHS = ("train", "validation", "test", "path", "folder", *READERS)
 # Options of jobs that name what there need not be yet.
 WRITTEN = ("folder", "to")
 
@@ -179,10 +182,11 @@ def _check_data_is_named(path: Path) -> None:
 
 
 def _read_as_student(cfg: DictConfig, run: Path, typed: list[str]) -> None:
-    """The student brings the tokenizer that it was trained with."""
-    if "data" in typed or not any((run / "student" / name).is_file() for name in TOKENIZER):
+    """The student brings the tokenizer, or what else reads rows, that it was trained with."""
+    files_of_readers = (*TOKENIZER, IMAGE_PROCESSOR)
+    if "data" in typed or not any((run / "student" / n).is_file() for n in files_of_readers):
         return
-    for option in ("tokenizer", "teacher_tokenizer"):
+    for option in READERS:
         if option in cfg.data and f"data.{option}" not in typed:
             cfg.data[option] = None
 

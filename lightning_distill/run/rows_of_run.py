@@ -9,7 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from ..read_config import check_expansion
 from .data import build_data
-from .of_run import take
+from .of_run import READERS, take
 from .targets import check_targets, trusting
 from .typed import ALLOW, check_remote_code, REMOTE_CODE, typed
 
@@ -29,7 +29,7 @@ def first_test_batch(cfg: DictConfig, run: Path) -> Any:
         take(cfg, run, ("data", "task", "num_labels", "seed"))
         with open_dict(cfg):
             cfg.student, cfg.teacher = {"path": str(run / "student")}, None
-            for option in ("tokenizer", "teacher_tokenizer"):
+            for option in READERS:
                 if option in cfg.data:
                     cfg.data[option] = None
         check_expansion(cfg)

@@ -49,13 +49,14 @@ def note_task(cfg: DictConfig, data: Any) -> None:
         )
 
 
-def auto_class_of(task: Any, path: Any = None) -> str:
+def auto_class_of(task: Any, path: Any = None, otherwise: str | None = None) -> str:
     """The `Auto` class of transformers for a task, and for the class of a saved model.
 
     Args:
         task: a task or its name; `None` is that of the model.
         path: a folder that `save_pretrained` wrote, if there is one.
+        otherwise: the name of the class, or its ending, where the folder does not say it.
     """
-    name = None if path is None else architecture_in(path)
+    name = (None if path is None else architecture_in(path)) or otherwise
     known = task_of_architecture(name or "") if task is None else task_named(task)
     return known.auto_class(name)

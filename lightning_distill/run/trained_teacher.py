@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..models.hugging_face import check_dtype
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
 from ..sealed import ChangedFileError, check_folder, seal_folder
-from ..tasks import Task
+from ..tasks import Task, task_of
 from ..teachers import pretrained
 from ..training.module import DistillationModule
 from .call import call, known
@@ -78,6 +78,8 @@ def trained_teacher(
     answering = check_dtype(dtype)
     check_quantization(quantization)
     check_keeps_teacher(data, "teacher=trained")
+    # The teacher learns from what it will be given.
+    data = DataFacts(data).as_teacher_reads()
     facts = DataFacts(data)
     if facts.labelled_rows == 0:
         raise ValueError(
@@ -142,13 +144,14 @@ def trained_teacher(
             "tokens_per_batch": None,
             "augmentation": None,
             "views": None,
+            "mixup": None,
         }
         rows = facts.replaced(**whole)
         directory = Path(str(cfg.output_dir)) / "teacher"
         # A stream does not say how long an epoch is: the teacher has as many steps as the student.
         steps = cfg.trainer.max_steps if facts.is_streaming else -1
         train(stage, module, rows, directory, max_epochs=max_epochs, max_steps=steps)
-        _keep(module.student, facts.tokenizer, kept, text)
+        _keep(module.student, facts.processors(task_of(data).processors), kept, text)
     # As if it were loaded from there, for who asks where it is.
     module.student.name_or_path = str(kept)  # type: ignore[assignment]
     return quantized(module.student.eval().to(answering), quantization)
@@ -218,13 +221,13 @@ def _is_whole(kept: Path) -> bool:
 
 
 @rank_zero_only
-def _keep(model: Any, tokenizer: Any, kept: Path, recipe: str) -> None:
+def _keep(model: Any, processors: Sequence[Any], kept: Path, recipe: str) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a killed run leaves no half teacher to be found.
     aside = Path(tempfile.mkdtemp(dir=kept.parent))
     model.save_pretrained(aside)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(aside)
+    for processor in processors:
+        processor.save_pretrained(aside)
     (aside / "recipe.json").write_text(recipe, encoding="utf-8")
     seal_folder(aside)
     shutil.rmtree(kept, ignore_errors=True)

@@ -25,6 +25,7 @@ def from_config(
     auto_class: str | None = None,
     attn_implementation: str | None = None,
     seed: int = 0,
+    image_size: int | Sequence[int] | None = None,
     **config: Any,
 ) -> nn.Module:
     """A model with random weights; the same seed gives the same ones, whatever ran before.
@@ -32,7 +33,7 @@ def from_config(
     Args:
         model_type: as in a `config.json`: bert, distilbert, roberta, gpt2, llama, ...
         num_labels: size of the head; the data says it. A head over the vocabulary needs none.
-        vocab_size: size of the embeddings; the tokenizer says it.
+        vocab_size: size of the embeddings; the tokenizer says it. Models of pictures have none.
         label_names: in order, written into the configuration.
         task: a [`Task`][lightning_distill.tasks.Task], or the name of one.
         pad_token_id: the tokenizer's.
@@ -40,6 +41,8 @@ def from_config(
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
         seed: of the weights.
+        image_size: pixels of a side, or height and width; the data says it. Models that read
+            pictures of any size do without.
         config: fields of that model's configuration, as `hidden_size=96`; `None` is its default.
 
     Raises:
@@ -48,9 +51,6 @@ def from_config(
     config = {name: value for name, value in config.items() if value is not None}
     task = task_named(task)
     labelled = not task.predicts_ids
-    for name, size in (("num_labels", num_labels if labelled else 1), ("vocab_size", vocab_size)):
-        if size is None or size < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {size}.")
     known = list(transformers.CONFIG_MAPPING)
     if model_type not in known:
         near = get_close_matches(str(model_type), known, n=3)
@@ -59,6 +59,15 @@ def from_config(
             f"Nearest: {', '.join(near) or '-'}."
         )
     default = transformers.AutoConfig.for_model(model_type)
+    reads_ids = hasattr(default, "vocab_size")
+    for name, size, asked in (
+        ("num_labels", num_labels, labelled),
+        ("vocab_size", vocab_size, reads_ids),
+    ):
+        if asked and (size is None or size < 1):
+            raise ValueError(f"`{name}` must be at least 1, got {size}.")
+    if image_size is not None and hasattr(default, "image_size"):
+        config = {"image_size": image_size, **config}
     config = {**task.config_fields(default), **config}
     for field in config:
         # Methods are attributes too, and a field of their name would replace them.
@@ -77,7 +86,8 @@ def from_config(
     except StrictDataclassError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"This is no configuration of a {model_type}: {reason}") from error
-    made.vocab_size = vocab_size
+    if reads_ids:
+        made.vocab_size = vocab_size
     for name, number in (("pad_token_id", pad_token_id), ("eos_token_id", eos_token_id)):
         if number is not None:
             setattr(made, name, number)

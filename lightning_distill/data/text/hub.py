@@ -1,12 +1,12 @@
 """Text and labels from the Hugging Face hub, or a folder in its layout; GLUE by task name."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import datasets
 
 from ...tasks import Regression, task_of
+from ..load_from_hub import load_from_hub
 from .text import TextDataModule
 
 log = logging.getLogger("lightning_distill")
@@ -81,7 +81,7 @@ class Hub(TextDataModule):
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Load the named splits."""
-        found = self._load_all()
+        found = load_from_hub(self.path, self.name, self.revision)
         splits = {}
         for split, name in self.split_names.items():
             if name is None:
@@ -103,18 +103,6 @@ class Hub(TextDataModule):
     def _all_hidden(self, split: datasets.Dataset) -> bool:
         hidden = (None, -1, -100)
         return self.label in split.column_names and all(v in hidden for v in split[self.label])
-
-    def _load_all(self) -> Any:
-        folder = Path(self.path).expanduser()
-        if (folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(str(folder))
-        try:
-            return datasets.load_dataset(self.path, self.name, revision=self.revision)
-        except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-            raise FileNotFoundError(
-                f"The data set {self.path!r}{f' ({self.name})' if self.name else ''} could not be "
-                f"loaded: {str(error).splitlines()[0]} Without a network, give a local folder."
-            ) from error
 
     def _without_hidden_labels(self, split: datasets.Dataset) -> datasets.Dataset:
         if self.label not in split.column_names or not task_of(self).has_softmax:

@@ -1,23 +1,19 @@
 """Tokenised rows, and how some of them become a batch."""
 
-import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from ..draw import Draw
+from ..draw import Draw, keyed
+from ..labelled_rows import LabelledRows, UNLABELLED
 from ..ragged import Ragged
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], Any]
 
-UNLABELLED = -100
 
-
-class Rows(Dataset):
+class Rows(LabelledRows):
     """Tokenised rows; indexed by a list of row numbers, it gives what is to be collated.
 
     Args:
@@ -44,12 +40,8 @@ class Rows(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ):
+        super().__init__(labels, numbers, augmentation, seed)
         self.student, self.teacher = student, teacher
-        self.labels, self.numbers = labels, numbers
-        self.augmentation, self.seed = augmentation, seed
-
-    def __len__(self) -> int:
-        return len(self.numbers)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -79,13 +71,10 @@ class Rows(Dataset):
 
     def _augmented(self, tokens: Ragged, numbers: np.ndarray, view: int) -> Ragged:
         assert self.augmentation is not None
-        # Keyed by what the row is, and not by who draws it when.
-        generator = torch.Generator()
         seed = getattr(self.augmentation, "seed", self.seed)
         made = []
         for number, row in zip(numbers.tolist(), tokens, strict=True):
-            key = hashlib.blake2b(f"{seed} {number} {view}".encode(), digest_size=8).digest()
-            generator.manual_seed(int.from_bytes(key) >> 1)
+            generator = keyed(seed, number, view)
             changed = self.augmentation(torch.from_numpy(row.astype(np.int64)), generator)
             found = np.asarray(changed)
             if found.shape != row.shape:
@@ -96,51 +85,10 @@ class Rows(Dataset):
             made.append(found)
         return Ragged.of(made)
 
-    @property
-    def has_label(self) -> torch.Tensor:
-        """Which rows have a label, shape (rows,)."""
-        labels = self.labels[self.numbers]
-        if labels.dim() == 2:
-            return (labels != UNLABELLED).all(dim=1)
-        return ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
-
     def contents(self) -> Iterator[bytes]:
         """All tokens and labels, in one form whatever types they are held in."""
         yield from self.student["input_ids"].contents()
         yield self.labels.numpy().tobytes()
-
-    def labelled(self) -> "Rows":
-        """Those rows that have a label."""
-        return self._with(numbers=self.numbers[self.has_label])
-
-    def augmented_by(self, augmentation: Augmentation | None, seed: int) -> "Rows":
-        """The same rows, which change with the view under which they are drawn."""
-        return self._with(augmentation=augmentation, seed=seed)
-
-    def _with(self, **changes: Any) -> "Rows":
-        changed = copy.copy(self)
-        for name, value in changes.items():
-            setattr(changed, name, value)
-        return changed
-
-    def keeping_labels(self, count: int, seed: int) -> "Rows":
-        """All rows, but only `count` of them labelled, in equal shares of the classes."""
-        generator = torch.Generator().manual_seed(seed)
-        candidates = self.numbers[self.has_label]
-        candidates = candidates[torch.randperm(len(candidates), generator=generator)]
-        if self.labels.dim() == 1 and not self.labels.is_floating_point():
-            seen: dict[int, int] = {}
-            turn = []
-            for label in self.labels[candidates].tolist():
-                seen[label] = seen.get(label, 0) + 1
-                turn.append(seen[label])
-            # First of each class, second of each class, ...
-            candidates = candidates[torch.tensor(turn).argsort(stable=True)]
-        labels = self.labels.clone()
-        hidden = torch.ones(len(labels), dtype=torch.bool)
-        hidden[candidates[:count]] = False
-        labels[hidden] = float("nan") if labels.dim() == 1 and labels.is_floating_point() else -100
-        return self._with(labels=labels)
 
 
 class Collate:

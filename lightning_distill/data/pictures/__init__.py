@@ -1,0 +1,1 @@
+"""Rows of one picture with a label."""
