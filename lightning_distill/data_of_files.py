@@ -266,7 +266,8 @@ def _rows_of_json(file: str) -> list[Any]:
     if re.match(SQUAD, text):
         return [{"question": "", "context": ""}]
     if text.startswith("["):
-        decoder, rows, at = json.JSONDecoder(), [], 1
+        decoder, at = json.JSONDecoder(), 1
+        rows: list[Any] = []
         while len(rows) < ROWS:
             begin = re.compile(r"[\s,]*").match(text, at)
             try:

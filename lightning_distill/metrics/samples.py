@@ -129,8 +129,9 @@ class Samples:
         take_task(metric, self.task)
         if needs_teacher(metric):
             if self.teacher is not None:
-                both = (self._measured(metric, p) for p in (self.predicted, self.teacher))
-                metric.update(*_of_both(*both, self.are_tokens), **entries)
+                ours = self._measured(metric, self.predicted)
+                theirs = self._measured(metric, self.teacher)
+                metric.update(*_of_both(ours, theirs, self.are_tokens), **entries)
             return
         labels, predicted = self.labels, self._measured(metric, self.predicted)
         if labels is None:

@@ -35,6 +35,9 @@ class SimilarityAgreement(Metric):
         if isinstance(most, bool) or not isinstance(most, int) or most < 3:
             raise ValueError(f"`most` must be a whole number of at least 3, got {most!r}.")
         self.most = most
+        self.students: list[Tensor]
+        self.teachers: list[Tensor]
+        self.rows: list[Tensor]
         for name in ("students", "teachers", "rows"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 

@@ -126,6 +126,7 @@ def read(source: Source, outputs: Any, captured: Mapping[str, Any]) -> Any:
     may_be_absent = source.optional or _is_mask_of_packed(source, outputs)
     if source.role == "batch" and may_be_absent and _is_absent(source, outputs):
         return None
+    value: Any
     if source.kind == "pooled":
         value = read_pooled(source, outputs, captured)
     elif source.kind in OUTPUTS:

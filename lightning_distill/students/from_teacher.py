@@ -69,7 +69,7 @@ def from_teacher(
             f"No field of the configuration of {name} counts a list of its layers, so that none "
             "can be left out: take a smaller model as student=pretrained or by _target_."
         )
-    kept = which_layers(stacks, layers, keep, name)
+    kept: Sequence[tuple[Kept, ...]] = which_layers(stacks, layers, keep, name)
     state = teacher.state_dict()
     kept, smaller = _fitting(teacher, stacks, kept, state)
     with torch.random.fork_rng(devices=[]):

@@ -91,9 +91,10 @@ def _train(texts: Sequence[str], vocab_size: int, special: Mapping[str, str]) ->
     )
     trained.train_from_iterator(texts, trainer, length=len(texts))
     if "cls_token" in special:
-        sides = [(special[n], trained.token_to_id(special[n])) for n in ("sep_token", "cls_token")]
+        sep, cls = special["sep_token"], special["cls_token"]
+        ids: dict[str, Any] = {text: trained.token_to_id(text) for text in (sep, cls)}
         trained.post_processor = processors.RobertaProcessing(
-            *sides, trim_offsets=False, add_prefix_space=False
+            (sep, ids[sep]), (cls, ids[cls]), trim_offsets=False, add_prefix_space=False
         )
     return trained
 

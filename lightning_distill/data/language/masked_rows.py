@@ -59,7 +59,7 @@ class MaskedRows(Dataset):
         view = chosen.view if isinstance(chosen, Draw) else None
         # Keyed by what the row is, and not by who draws it when.
         fixed = self.seed is None or view is None
-        key = (EVALUATED, 0) if fixed else (self.seed, view)
+        key: tuple[Any, Any] = (EVALUATED, 0) if fixed else (self.seed, view)
         ids, words = (self.student[name].take(numbers) for name in ("input_ids", "words"))
         given, labels = [], []
         for number, row, own in zip(numbers.tolist(), ids, words, strict=True):

@@ -119,7 +119,7 @@ class EmbeddingFiles(Sentences):
         return self.score if self.score in table.column_names else None
 
     def _row(self, row: dict[str, Any], score: str | None) -> dict[str, Any]:
-        texts = []
+        texts: list[Any] = []
         for column in self.text_columns:
             of_column = strings(row[column])
             for value in of_column:
