@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from tokenizers import decoders, models, pre_tokenizers, processors, Tokenizer, trainers
 from transformers import PreTrainedTokenizerFast
