@@ -223,10 +223,12 @@ def translation():
 def test_a_decoders_input_is_made_of_the_labels(name):
     model, batch = encoder_decoder(name), translation()
     given = model_inputs(batch, model)
-    assert set(given) == {"input_ids", "attention_mask", "decoder_input_ids"}
+    of_decoder = {"decoder_input_ids", "decoder_attention_mask"}
+    assert set(given) == {"input_ids", "attention_mask", *of_decoder}
     outputs = call_model(model, given, {})
     # transformers itself, which makes them of the labels too.
-    assert_close(outputs.logits, model(**batch).logits)
+    there = batch["labels"] != -100
+    assert_close(outputs.logits[there], model(**batch).logits[there])
     assert outputs.loss is None
     own = batch | {"decoder_input_ids": torch.full((3, 4), 5)}
     assert model_inputs(own, model)["decoder_input_ids"] is own["decoder_input_ids"]
@@ -236,6 +238,10 @@ def test_a_decoder_without_that_method_is_given_the_labels(monkeypatch):
     method = "prepare_decoder_input_ids_from_labels"
     monkeypatch.delattr(hf.BartForConditionalGeneration, method)
     model, batch = encoder_decoder("bart"), translation()
+    found = model_inputs(batch, model)
+    # As that of Whisper: they begin with the token that its configuration names.
+    assert found["decoder_input_ids"][:, 0].tolist() == [2, 2, 2] and "labels" not in found
+    model.config.decoder_start_token_id = None
     assert model_inputs(batch, model)["labels"] is batch["labels"]
 
 
