@@ -39,6 +39,7 @@ from .text.hub_tokens import HubTokens
 from .text.question_files import QuestionFiles
 from .text.questions import Questions
 from .text.sentences import Sentences
+from .text.signature_questions import SignatureQuestions
 from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
@@ -81,6 +82,7 @@ __all__ = [
     "QuestionFiles",
     "Questions",
     "Sentences",
+    "SignatureQuestions",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",
