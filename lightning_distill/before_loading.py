@@ -44,9 +44,17 @@ STRATEGIES = (
     *("single_device", "single_xla", "xla_debug", "xla", "single_tpu"),
 )
 # Data modules whose splits are files.
-OF_FILES = ("TextFiles", "TokenFiles", "QuestionFiles", "TextCorpus", "ChatFiles")
+OF_FILES = (
+    *("TextFiles", "TokenFiles", "QuestionFiles", "PairFiles", "EmbeddingFiles", "PictureArrays"),
+    *("TextCorpus", "MaskedCorpus", "ChatFiles"),
+)
 # Those that read tables, and which setting names the column without which they read nothing.
-NAMED_COLUMNS = {"text_files": "text", "token_files": "words"}
+NAMED_COLUMNS = {
+    "text_files": "text",
+    "token_files": "words",
+    "question_files": "question",
+    "pair_files": "source",
+}
 # Whole numbers of all of them, and the least that any takes.
 LEAST = {
     **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
