@@ -9,7 +9,7 @@ from ..criteria import FusedLinearCrossEntropy
 from ..models.batch import entry, labels_of
 from ..models.head import linear_head
 from ..models.source import Source
-from ..objective.term import Term
+from ..objective.term import Term, Terms
 from .classification import Classification
 from .labels import UNLABELLED
 from .task import Task
@@ -85,7 +85,7 @@ class LanguageModelling(PerToken):
             # A number of the default vocabulary, which may be another token of this one or none.
             config.bos_token_id = config.eos_token_id
 
-    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
+    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Terms:
         """Cross-entropy without making the logits, where the model has a linear head."""
         return fused_label_term(model, label_smoothing) or super().label_term(
             model, label_smoothing

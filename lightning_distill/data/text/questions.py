@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import datasets
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ...tasks import QuestionAnswering, References, Task, task_of
 from ..truncation import counts_of_cut
@@ -179,6 +180,7 @@ class Questions(TextDataModule):
         return {name: None for name in splits}
 
     def _tokenise(self, split: datasets.Dataset, labels: Any) -> QuestionRows:
+        assert isinstance(self.tokenizer, PreTrainedTokenizerBase)
         windows = windows_of(
             split["question"], split["context"], self.tokenizer, self.max_length, self.stride
         )
