@@ -127,7 +127,7 @@ def _choices_with(group: str, rest: str) -> list[str]:
             if OmegaConf.is_dict(inner) and last in [*inner]:
                 found.append(file.name.removesuffix(".yaml"))
     # What is meant most often first.
-    return sorted(found, key=lambda name: name != "pretrained")
+    return sorted(found, key=lambda name: name not in ("pretrained", "text_files"))
 
 
 def _composed(chosen: Mapping[str, str]) -> Any:

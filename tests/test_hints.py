@@ -16,8 +16,8 @@ UNKNOWN = {
     "criteria.soft_target.weigth=1": "Nearest: criteria.soft_target.weight.",
     "teacher.path=x": "teacher.path is a setting of teacher=pretrained or cached or caching, which"
     " is not chosen here: type teacher=pretrained too.",
-    "student.path=x": "student.path is a setting of student=pretrained or lora,",
-    "data.columns=x": "data.columns is a setting of data=text_files",
+    "student.path=x": "student.path is a setting of student=pretrained or lora or projected,",
+    "data.columns=x": "data.columns is a setting of data=text_files or embedding_files",
     "criteria.hint.weight=2": "which is not chosen here: type criteria=[hint] too.",
     "student.nothing=2": "If its constructor takes nothing, type +student.nothing=VALUE.",
     "optimizer.rate=1": "optimizer.rate is no setting of torch.optim.AdamW, which has lr, betas,",

@@ -35,3 +35,8 @@ class RecallAtK(RetrievalRecall):
     ) -> None:
         """Take the scores and the relevance of the candidates of one batch."""
         super().update(preds, (target > 0).long(), indexes=row)
+
+    def _metric(self, preds: Tensor, target: Tensor) -> Tensor:
+        # The class takes scores for probabilities, and finds nothing that has none above 0.
+        scores = preds.double()
+        return super()._metric(scores - scores.min() + 1, target)

@@ -49,9 +49,9 @@ def check_head(name: str, path: Any, task: Task) -> None:
         ValueError: naming the class of the model, and what to type.
     """
     architecture = architecture_in(path)
-    if architecture is None or task.serves(architecture):
+    if architecture is None or not task.needs_head or task.serves(architecture):
         return
-    serving = [known for known in TASKS if known.serves(architecture)]
+    serving = [known for known in TASKS if known.needs_head and known.serves(architecture)]
     if not serving and "For" not in architecture:
         # A body without a head: what it lacks is said when it is loaded.
         return

@@ -43,6 +43,7 @@ class Embedding(Task):
     measured_by: ClassVar[tuple[str, ...] | None] = ("torchmetrics.retrieval",)
     has_softmax: ClassVar[bool] = False
     has_names: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
     one_width: ClassVar[bool] = False
     entries: ClassVar[tuple[str, ...]] = ("place",)
 

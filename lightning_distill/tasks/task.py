@@ -40,6 +40,7 @@ class Task:
         has_names: whether labels are classes with names.
         per_token: whether each token has a label, and not each row.
         masked_by_labels: whether what has no label does not count in terms that read labels.
+        needs_head: whether a model has a head for the task, and is not a body alone.
         one_width: whether student and teacher must predict equally many numbers.
         entries: entries of a batch that `measured` reads.
         predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
@@ -69,6 +70,7 @@ class Task:
     per_token: ClassVar[bool] = False
     masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = True
     one_width: ClassVar[bool] = True
     entries: ClassVar[tuple[str, ...]] = ()
     predicts_next: ClassVar[bool] = False

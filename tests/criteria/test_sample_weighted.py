@@ -98,6 +98,12 @@ REFUSED = {
     "RKD": (criteria.RKD, VECTORS, {}),
     "SimilarityPreserving": (criteria.SimilarityPreserving, VECTORS, {}),
     "SRD": (criteria.SRD, VECTORS, {}),
+    "OfCandidates": (
+        lambda: criteria.OfCandidates(criteria.ListwiseKL()),
+        VECTORS,
+        {"place": ROWS % 3},
+    ),
+    "PairScore": (criteria.PairScore, VECTORS, {"labels": ROWS / 6, "place": ROWS % 2}),
 }
 EACH = pytest.mark.parametrize("name", WEIGHED)
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.0, 0.0, 3.0], dtype=torch.float64)

@@ -335,11 +335,12 @@ def test_what_has_no_public_name_is_still_there():
     assert list(dict(eagerly_compiled(Net()).named_children())) == ["_orig_mod"]
 
 
-def test_only_causal_language_models_have_a_head():
+def test_models_of_tokens_have_a_head():
     own = type("Mine", (hf.GPT2LMHeadModel,), {})(gpt2(1, 8).config)
     assert linear_head(own) == "lm_head" and generates(own)
-    assert linear_head(hf.BertForMaskedLM(bert(1, 8).config)) is None
-    assert linear_head(encoder_decoder("t5")) is None and linear_head(bert(1, 8)) is None
+    masked = hf.BertForMaskedLM(bert(1, 8).config)
+    assert linear_head(masked) == "cls.predictions.decoder" and not generates(masked)
+    assert linear_head(encoder_decoder("t5")) == "lm_head" and linear_head(bert(1, 8)) is None
 
 
 def test_freezing_leaves_nothing_to_train():

@@ -81,7 +81,7 @@ def default_metrics(task: str, **changes):
     for name in ("accuracy", "agreement"):
         nodes |= OmegaConf.to_container(OmegaConf.load(PACKAGED / f"{name}.yaml"))
     cfg = OmegaConf.create({"task": task, "num_labels": 3, "metrics": nodes | changes})
-    follow_task(cfg)
+    follow_task(cfg, "metrics")
     return list(cfg.metrics), [name for name, node in cfg.metrics.items() if node is not None]
 
 

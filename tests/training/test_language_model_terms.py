@@ -22,6 +22,7 @@ from lightning_distill.criteria import (
 from lightning_distill.models.capture import read
 from lightning_distill.models.quantization import quantized
 from lightning_distill.models.source import Source
+from lightning_distill.tasks import LanguageModelling, Task
 from lightning_distill.training.distill import _objective
 from lightning_distill.training.trial import ROLES
 
@@ -176,13 +177,13 @@ def shifted():
 @pytest.mark.parametrize(("name", "path"), [("gpt2", "lm_head"), ("gemma2", "lm_head")])
 def test_by_default_two_causal_models_are_compared_without_their_logits(name, path, tmp_path):
     student, teacher = model(name, 50), model(name, 53, layers=2, seed=1)
-    default = _objective(None, student, teacher)
+    default = _objective(None, student, teacher, LanguageModelling())
     (term,) = default.terms.values()
     assert isinstance(term.criterion, FusedLinearDivergence) and term.criterion.fused
     assert str(term.inputs["student_head"]) == f"student.head:{path}"
     loss, gradients, *shapes = step(DistillationModule(student, teacher, default), shifted())
     assert [tuple(s) for s in shapes] == [(3, 7, 0), (3, 7, 0)]
-    plain = _objective(None, student, teacher)
+    plain = _objective(None, student, teacher, LanguageModelling())
     plain.terms["fused_linear_divergence"].criterion.fused = False
     found = step(DistillationModule(copy.deepcopy(student), teacher, plain), shifted())
     assert_close((loss, gradients), found[:2], rtol=1e-3, atol=1e-6)
@@ -204,4 +205,4 @@ def test_other_models_are_compared_by_their_logits_by_default():
     student = model("llama")
     student.lm_head = nn.Sequential(student.lm_head)
     for models in ((student, model("llama")), (model("llama"), None), (nn.Linear(2, 2),) * 2):
-        assert list(_objective(None, *models).terms) == ["hard_label", "soft_target"]
+        assert list(_objective(None, *models, Task()).terms) == ["hard_label", "soft_target"]

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ...models.remote_code import remote_code_is_trusted
+
 FILE = "preprocessor_config.json"
 # By the numbers that Pillow, and so the files of transformers, give them.
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
@@ -140,7 +142,9 @@ def load_image_processor(given: Any) -> ImageProcessor:
         from transformers import AutoImageProcessor
 
         try:
-            given = AutoImageProcessor.from_pretrained(str(Path(given).expanduser()))
+            given = AutoImageProcessor.from_pretrained(
+                str(Path(given).expanduser()), trust_remote_code=remote_code_is_trusted()
+            )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"No image processor can be loaded from {where}: {str(error).splitlines()[0]} Name "

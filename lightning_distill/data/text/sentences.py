@@ -65,27 +65,17 @@ class Sentences(TextDataModule):
             )
         super()._check_options()
 
-    def setup(self, stage: str | None = None) -> None:
-        """Load, check and tokenise; a second call does nothing."""
-        if self.splits:
-            return
-        super().setup(stage)
-        self.bad_rows.say({name: len(rows) for name, rows in self.splits.items()})
-
     def collate(self) -> CollateSentences:
         """What pads the texts of a batch."""
         return CollateSentences(self.tokenizer, self.teacher_tokenizer)
-
-    def counts(self) -> dict[str, int]:
-        """As of other texts, and how many rows were left out."""
-        return {**super().counts(), **self.bad_rows.counts()}
 
     def preprocessing(self) -> dict[str, Any]:
         """What decides which tokens the models are given, as plain values."""
         return {**super().preprocessing(), "text": "texts"}
 
-    def _check_columns(self, name: str, split: datasets.Dataset) -> None:
-        """Nothing: `load` has looked at every text."""
+    def _usable(self, name: str, split: datasets.Dataset) -> datasets.Dataset:
+        """All of them: `load` has looked at every text."""
+        return split
 
     def _texts(self, split: datasets.Dataset) -> list[list[str]]:
         return [[text for row in split[TEXTS] for text in row]]
