@@ -202,8 +202,8 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
     for first, second, third in RELATED:
         if first in names and second in names:
             negatives = third if third in names else None
-            own = {"text": first, "text_pair": second, "negatives": negatives}
-            yield Kind("embedding_files", "", _unless(own))
+            named = {"text": first, "text_pair": second, "negatives": negatives}
+            yield Kind("embedding_files", "", _unless(named))
     label = _first(LABELS, names)
     for first, second in PAIRS:
         if first in names and second in names and label is not None:

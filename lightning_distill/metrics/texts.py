@@ -117,7 +117,7 @@ class ExactMatch(WrittenTexts):
         return self.right / self.all.clamp(min=1)
 
 
-class Rouge(WrittenTexts, ROUGEScore):
+class Rouge(WrittenTexts, ROUGEScore):  # type: ignore[misc]
     """Words, or sequences of them, that written and own text share: F1, from 0 to 1.
 
     Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004,
@@ -141,12 +141,12 @@ class Rouge(WrittenTexts, ROUGEScore):
         """Add texts."""
         ROUGEScore.update(self, written, own)
 
-    def compute(self) -> Float[Tensor, ""]:
+    def compute(self) -> Float[Tensor, ""]:  # type: ignore[override]
         """The mean over all rows and ranks."""
         return ROUGEScore.compute(self)[f"{self.key}_fmeasure"]
 
 
-class Bleu(WrittenTexts, SacreBLEUScore):
+class Bleu(WrittenTexts, SacreBLEUScore):  # type: ignore[misc]
     """BLEU of all rows together, from 0 to 1, of the words as SacreBLEU cuts them (`13a`).
 
     Papineni et al., *BLEU*, 2002, https://aclanthology.org/P02-1040; Post, *A Call for Clarity in
@@ -164,7 +164,7 @@ class Bleu(WrittenTexts, SacreBLEUScore):
         return SacreBLEUScore.compute(self)
 
 
-class WordErrorRate(WrittenTexts, WER):
+class WordErrorRate(WrittenTexts, WER):  # type: ignore[misc]
     """Words that were changed, left out or put in, as a share of the own texts' words."""
 
     higher_is_better = False

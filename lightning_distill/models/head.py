@@ -77,7 +77,7 @@ def head_of(model: nn.Module, path: str) -> Head:
     scale = float(configured_text(model, "logit_scale") or 1.0)  # of Cohere
     scale /= float(configured_text(model, "logits_scaling") or 1.0)  # of Granite
     softcap = configured_text(model, "final_logit_softcapping")  # of Gemma 2
-    bias = module.bias
+    bias: Tensor | None = module.bias
     beside = _bias_beside(model)
     if beside is not None:
         bias = beside.flatten() if bias is None else bias + beside.flatten()

@@ -109,8 +109,10 @@ def log_probabilities(model: nn.Module, inputs: Mapping[str, Any], written: Tens
 def _without_padding(written: Tensor, ends: Any, pad: int | None) -> Tensor:
     """-100 behind the first end of each row."""
     ends = [ends] if isinstance(ends, int) else list(ends or ())
+    if not ends and pad is None:
+        return written
     if not ends:
-        real = mask_of_labels(written.masked_fill(written == pad, UNLABELLED)).bool()
+        real = mask_of_labels(written.masked_fill(written.eq(int(pad or 0)), UNLABELLED)).bool()
         return written.masked_fill(~real, UNLABELLED)
     is_end = torch.isin(written, torch.tensor(ends, device=written.device)).long()
     behind = is_end.cumsum(dim=1) - is_end > 0

@@ -164,10 +164,6 @@ def infer_task(
     return MultiLabel() if are_binary else Regression()
 
 
-def _of_ids(model: nn.Module | None) -> Task:
-    return SequenceToSequence() if is_encoder_decoder(model) else LanguageModelling()
-
-
 def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:
     ids = entry(batch, "input_ids")
     if isinstance(labels, Tensor):
@@ -186,6 +182,8 @@ def _is_per_token(batch: Any, labels: Any, predicted: Tensor | None) -> bool:
 
 def _of_ids(model: nn.Module | None) -> Task:
     """Of models whose classes are ids: which of them a model says."""
+    if is_encoder_decoder(model):
+        return SequenceToSequence()
     named = task_of_architecture(type(innermost(model)).__name__)
     return named if named.predicts_ids else LanguageModelling()
 

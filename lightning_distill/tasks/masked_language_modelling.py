@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..objective.term import Term
+from ..objective.term import Terms
 from .language_modelling import fused_label_term, PerToken
 from .task import Task
 
@@ -30,7 +30,7 @@ class MaskedLanguageModelling(PerToken):
     def write_labels(self, config: Any, num_labels: int | None, names: Any = None) -> None:
         """Nothing: labels are tokens."""
 
-    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Term:
+    def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Terms:
         """Cross-entropy without making the logits, where the model has a linear head."""
         return fused_label_term(model, label_smoothing) or Task.label_term(
             self, model, label_smoothing
