@@ -210,8 +210,19 @@ def test_cut_rows_and_another_tokenizer_are_refused(run, teacher, tmp_path, caps
     other = train_word_pieces(["quite other words are here"] * 3, 60, 32)
     other.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(SystemExit):
-        run(*cached(teacher, answers), f"data.tokenizer={tmp_path / 'tokenizer'}")
+        run(*cached(teacher, answers), f"data.teacher_tokenizer={tmp_path / 'tokenizer'}")
     assert "was made with another tokenizer" in error(Path(), capsys)
+
+
+def test_a_student_with_another_tokenizer_learns_from_a_cache(run, teacher, tmp_path):  # noqa: F811
+    answers = run("job=cache", *teacher) / "answers"
+    other = train_word_pieces(["quite other words are here"] * 3, 60, 32)
+    other.save_pretrained(tmp_path / "tokenizer")
+    own = f"data.tokenizer={tmp_path / 'tokenizer'}"
+    live, kept = run(*teacher, own), run(*cached(teacher, answers), own)
+    for role in ("teacher", "student"):
+        ours, theirs = (report(folder)[role]["metrics"] for folder in (kept, live))
+        assert ours == pytest.approx(theirs, abs=1e-6)
 
 
 def test_a_named_teacher_must_be_the_one_that_answered(run, teacher, tmp_path, capsys):  # noqa: F811
