@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 def check_measured(
@@ -53,7 +54,7 @@ def _monitored(trainer: L.Trainer) -> set[str]:
     if trainer.state.fn != "fit":
         return set()
     watching: list[Any] = [
-        *trainer.checkpoint_callbacks,
+        *(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)),
         *trainer.early_stopping_callbacks,
         *trainer.lr_scheduler_configs,
     ]
