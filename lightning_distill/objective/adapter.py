@@ -84,7 +84,8 @@ def student_and_teacher_arguments(roles: Mapping[str, str]) -> tuple[str, str]:
 
     def argument_of(role: str) -> str:
         names = [name for name, r in roles.items() if r == role]
-        if role in names:
+        # What a teacher has said may also stand in the batch.
+        if role in names or (role in roles and not names):
             return role
         if len(names) != 1:
             raise ValueError(
