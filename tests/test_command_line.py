@@ -551,7 +551,10 @@ BAD = [
     (["teacher.path=few_words"], "The teacher knows 9 token ids, but the data holds id"),
     (["teacher.path=headless"], "The teacher headless lacks classifier.bias, classifier.weight"),
     (["teacher.path=undefined"], "Term 'soft_target' is nan on the first batch. Look for NaN"),
-    (["data.task=multi_label", "metrics=[multilabel_f1]"], "compares a softmax over the classes"),
+    (
+        ["data.task=multi_label", "metrics=[multilabel_f1]", "criteria=[hard_label,soft_target]"],
+        "compares a softmax over the classes",
+    ),
     (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number, got 'many'"),
     (["trainer.max_epochs=0"], "trainer.max_epochs must be at least 1, got 0"),
     (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches must be at least 1, got 0"),
