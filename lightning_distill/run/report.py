@@ -41,7 +41,7 @@ def report(
     name, higher_is_better = _compared(cfg, module)
     batch = _one_row(data)
     module.eval()
-    terms = set(module.objective.terms) | {"loss"}
+    terms = {*module.objective.terms, *module.objective.sums, "loss"}
 
     def row(
         title: str,
@@ -80,7 +80,7 @@ def report(
         teacher = row("teacher", taught.about(), of_teacher, forward, parts)
     alone = None
     if baseline_module is not None and baseline is not None:
-        terms |= set(baseline_module.objective.terms)
+        terms |= {*baseline_module.objective.terms, *baseline_module.objective.sums}
         alone = row(
             "student alone",
             _size(baseline_module.eval().student),
