@@ -1,7 +1,9 @@
 """What a sampler asks of the rows: which, and under which view."""
 
 import hashlib
+import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -28,3 +30,17 @@ def keyed(seed: int, number: int, view: int) -> torch.Generator:
     """
     key = hashlib.blake2b(f"{seed} {number} {view}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key) >> 1)
+
+
+def seed_of(augmentation: Any, seed: int) -> int:
+    """The seed by which an augmentation is keyed: its own, or that of the data."""
+    return int(getattr(augmentation, "seed", seed))
+
+
+def known_by(augmentation: Any, seed: int) -> dict[str, Any]:
+    """What an augmentation is known by, as plain values; `None` twice without one."""
+    if augmentation is None:
+        return {"augmentation": None, "augmentation_seed": None}
+    # Without the address that a function's or a plain object's repr has.
+    name = re.sub(" at 0x[0-9a-f]+", "", repr(augmentation))
+    return {"augmentation": name, "augmentation_seed": seed_of(augmentation, seed)}

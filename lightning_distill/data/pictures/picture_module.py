@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ...tasks import Task, task_of
 from ..all_splits import all_splits
+from ..draw import known_by
 from ..length_grouped import LengthGroupedBatches
 from ..rows_module import RowsModule
 from ..text.read_labels import LabelReader
@@ -242,18 +242,14 @@ class PictureDataModule(RowsModule):
 
     def preprocessing(self) -> dict[str, Any]:
         """What decides which pixels the models are given, as plain values."""
-        augmentation, seed = None, None
-        if self.augmentation is not None:
-            # Without the address that a function's or a plain object's repr has.
-            augmentation = re.sub(" at 0x[0-9a-f]+", "", repr(self.augmentation))
-            seed = getattr(self.augmentation, "seed", self.seed)
+        mixing = {} if self.mixup is None else {"augmentation_seed": self.seed}
         teacher = self.teacher_image_processor
         return {
             "student_image_processor": self.image_processor.settings(),
             # The same where the teacher has none of its own.
             "teacher_image_processor": (teacher or self.image_processor).settings(),
-            "augmentation": augmentation,
-            "augmentation_seed": seed if self.mixup is None else self.seed,
+            **known_by(self.augmentation, self.seed),
+            **mixing,
             "mixup": self.mixup,
             "views": self.views,
         }

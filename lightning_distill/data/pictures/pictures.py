@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ..draw import Draw, keyed
+from ..draw import Draw, keyed, seed_of
 from ..labelled_rows import LabelledRows
 from .image_processor import ImageProcessor
 from .picture_file import Sources
@@ -104,7 +104,7 @@ class Pictures(LabelledRows):
         self, picture: UInt8[Tensor, "3 h w"], number: int, view: int
     ) -> UInt8[Tensor, "3 h2 w2"]:
         assert self.augmentation is not None
-        seed = getattr(self.augmentation, "seed", self.seed)
+        seed = seed_of(self.augmentation, self.seed)
         changed = self.augmentation(picture, keyed(seed, number, view))
         fits = isinstance(changed, Tensor) and changed.dtype == torch.uint8 and changed.dim() == 3
         if not fits or changed.shape[0] != 3 or not changed.numel():

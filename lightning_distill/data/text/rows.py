@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..draw import Draw, keyed
+from ..draw import Draw, keyed, seed_of
 from ..labelled_rows import LabelledRows, UNLABELLED
 from ..ragged import Ragged
 
@@ -71,7 +71,7 @@ class Rows(LabelledRows):
 
     def _augmented(self, tokens: Ragged, numbers: np.ndarray, view: int) -> Ragged:
         assert self.augmentation is not None
-        seed = getattr(self.augmentation, "seed", self.seed)
+        seed = seed_of(self.augmentation, self.seed)
         made = []
         for number, row in zip(numbers.tolist(), tokens, strict=True):
             generator = keyed(seed, number, view)

@@ -1,7 +1,6 @@
 """Tokenised text with labels: what all text data modules share."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...tasks import Task, task_named, task_of, task_of_labels, TASKS
 from ..all_splits import all_splits
+from ..draw import known_by
 from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
 from ..rows_module import RowsModule, Tokenizer
@@ -247,17 +247,11 @@ class TextDataModule(RowsModule):
 
     def preprocessing(self) -> dict[str, Any]:
         """What decides which tokens the models are given, as plain values."""
-        augmentation, seed = None, None
-        if self.augmentation is not None:
-            # Without the address that a function's or a plain object's repr has.
-            augmentation = re.sub(" at 0x[0-9a-f]+", "", repr(self.augmentation))
-            seed = getattr(self.augmentation, "seed", self.seed)
         return {
             **super().preprocessing(),
             "text": self.text,
             "text_pair": self.text_pair,
-            "augmentation": augmentation,
-            "augmentation_seed": seed,
+            **known_by(self.augmentation, self.seed),
             "views": self.views,
         }
 
