@@ -1,4 +1,8 @@
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,3 +43,23 @@ def student() -> nn.Module:
 @pytest.fixture
 def batches() -> list[dict]:
     return text_batches()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The package as pip installs it, from a wheel that is built of a copy of this folder."""
+    root = Path(__file__).parent.parent
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("lightning_distill", "conf"):
+        shutil.copytree(root / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    build = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*pip, str(target), str(wheel)], check=True, capture_output=True)
+    return target

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -43,25 +42,6 @@ def sentence(i: int) -> tuple[str, str]:
     label = "good" if i % 2 else "bad"
     words = [WORDS[label][(i * 7 + k) % 4] for k in range(2 + i % 4)]
     return f"a {' '.join(words)} film number {i}", label
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory) -> Path:
-    """The package as pip installs it, from a wheel that is built of a copy of this folder."""
-    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("lightning_distill", "conf"):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
-    )
-    (wheel,) = folder.glob("*.whl")
-    target = folder / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
-    subprocess.run([*pip, str(target), str(wheel)], check=True, capture_output=True)
-    return target
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class Embedding(Task):
     heads: ClassVar[Mapping[str, str]] = {"Model": "AutoModel"}
     peft_task: ClassVar[str | None] = "FEATURE_EXTRACTION"
     label_kind: ClassVar[str] = "mse"
+    criteria: ClassVar[tuple[str, ...]] = ("pair_score", "vectors")
     metrics: ClassVar[tuple[str, ...]] = ("spearman", "similarity_agreement")
     measured_by: ClassVar[tuple[str, ...] | None] = ("torchmetrics.retrieval",)
     has_softmax: ClassVar[bool] = False

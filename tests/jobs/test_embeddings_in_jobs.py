@@ -124,23 +124,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     torch.testing.assert_close(found, ours, rtol=0, atol=1e-6)
 
 
-def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run, folder):
-    tuned = run("tuned", "job=finetune", *PAIRS, "student.num_hidden_layers=2", *STUDENT)
-    assert report(tuned)["metric"] == "spearman"
-    teacher = ["teacher.path=tuned/student", "student=from_teacher", "student.layers=1"]
-    live = run("live", *PAIRS, "teacher=pretrained", *teacher, "baseline=false")
-    run("answers", "job=cache", "job.folder=kept", *PAIRS, "teacher=pretrained", *teacher)
-    kept = [*PAIRS, "teacher=cached", "teacher.folder=kept", *teacher]
-    cached = run("cached", *kept)
-    caching = run("caching", *PAIRS, "teacher=caching", *teacher, "baseline=false")
-    expected = report(live)["student"]["metrics"]
-    assert report(cached)["baseline"] is not None
-    for path in (cached, caching):
-        found = report(path)["student"]["metrics"]
-        assert found["spearman"] == pytest.approx(expected["spearman"], abs=1e-6)
-        assert steps(path, "vectors") == pytest.approx(steps(live, "vectors"), abs=1e-6)
-        assert steps(path, "pair_score") == pytest.approx(steps(live, "pair_score"), abs=1e-6)
-
 
 def test_lists_of_candidates_and_a_map_of_vectors_that_is_kept(run, folder):
     lists = [*FILES, "data.negatives=bad", "metrics=[ndcg,recall_at_k]"]

@@ -1,6 +1,5 @@
 """Every job on pairs of texts: encoder-decoders, their caches, and texts that a teacher wrote."""
 
-import csv
 import json
 import random
 import sys
@@ -69,11 +68,6 @@ def report(path: Path) -> dict:
     return json.loads((path / "report.json").read_text())
 
 
-def losses(path: Path) -> list[float]:
-    with (path / "metrics.csv").open() as file:
-        return [float(r["train/loss"]) for r in csv.DictReader(file) if r["train/loss"]]
-
-
 def exact(path: Path, folder: Path) -> float:
     """The share of rows that a saved model writes as they are, one by one, by transformers."""
     model = AutoModelForSeq2SeqLM.from_pretrained(path).eval()
@@ -108,19 +102,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder, teacher):
     shapes = json.loads((seen / "layers.json").read_text())["student"]
     assert shapes["lm_head"].startswith("8x")
 
-
-def test_a_cached_and_a_caching_teacher_make_the_steps_of_a_live_one(run, folder, teacher):
-    more = [*FILES, *STUDENT, *TERMS, "metrics=[perplexity,agreement]", "trainer.max_epochs=2"]
-    run("kept", "job=cache", *more, *teacher, "job.folder=answers")
-    live = losses(run("live", *more, *teacher, "baseline=false"))
-    path = teacher[1].partition("=")[2]
-    caching = ["teacher=caching", f"teacher.path={path}", "teacher.folder=asked"]
-    for name, kept in (
-        ("cached", ["teacher=cached", "teacher.folder=answers"]),
-        ("caching", caching),
-    ):
-        found = losses(run(name, *more, *kept, "baseline=false"))
-        assert found == pytest.approx(live, abs=2e-6), name
 
 
 def test_a_student_learns_from_the_texts_that_its_teacher_wrote(run, folder, teacher, capsys):

@@ -114,25 +114,3 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     inspected = run("inspected", "job=inspect", *STUDENT, *teacher)
     shapes = json.loads((inspected / "layers.json").read_text())["student"]
     assert shapes["qa_outputs"].endswith("x2")
-
-
-def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run):
-    tuned = run(
-        "tuned", "job=finetune", *STUDENT, "optimizer.lr=1e-2", "student.num_hidden_layers=2"
-    )
-    assert report(tuned)["metric"] == "answer_f1"
-    teacher = ["teacher.path=tuned/student", "student=from_teacher", "student.layers=1"]
-    teacher += ["baseline=false"]
-    live = run("live", "teacher=pretrained", *teacher)
-    run("answers", "job=cache", "job.folder=kept", "teacher=pretrained", *teacher)
-    cached = run("cached", "teacher=cached", "teacher.folder=kept", *teacher)
-    caching = run("caching", "teacher=caching", *teacher, "trainer.max_epochs=2")
-    expected = report(live)["student"]["metrics"]["answer_f1"]
-    assert report(cached)["student"]["metrics"]["answer_f1"] == pytest.approx(expected, abs=1e-6)
-    steps = []
-    for path in (live, cached, caching):
-        rows = [r.split(",") for r in (path / "metrics.csv").read_text().splitlines()]
-        at = rows[0].index("train/soft_target")
-        steps.append([float(r[at]) for r in rows[1:] if r[at]])
-    assert steps[0] == pytest.approx(steps[1], rel=1e-5)
-    assert steps[0][0] == pytest.approx(steps[2][0], rel=1e-5)

@@ -119,24 +119,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     assert shapes["classifier"].startswith("8x") and shapes["classifier"].endswith("x5")
 
 
-def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run, folder):
-    tuned = run("tuned", "job=finetune", *FILES, *STUDENT, "optimizer.lr=1e-2")
-    assert report(tuned)["metric"] == "entity_f1"
-    teacher = ["teacher.path=tuned/student", "student=from_teacher", "student.layers=1"]
-    live = run("live", *FILES, "teacher=pretrained", *teacher, "baseline=false")
-    run("answers", "job=cache", "job.folder=kept", *FILES, "teacher=pretrained", *teacher)
-    cached = run("cached", *FILES, "teacher=cached", "teacher.folder=kept", *teacher,
-                 "baseline=false")  # fmt: skip
-    caching = run("caching", *FILES, "teacher=caching", *teacher, "baseline=false")
-    expected = report(live)["student"]["metrics"]["entity_f1"]
-    for path in (cached, caching):
-        assert report(path)["student"]["metrics"]["entity_f1"] == pytest.approx(expected, abs=1e-6)
-    rows = [(p / "metrics.csv").read_text().splitlines() for p in (live, cached)]
-    steps = [[r.split(",") for r in lines] for lines in rows]
-    at = steps[0][0].index("train/soft_target")
-    ours, theirs = ([float(r[at]) for r in s[1:] if r[at]] for s in steps)
-    assert ours == pytest.approx(theirs, rel=1e-4)
-
 
 def test_a_teacher_with_another_tokenizer_is_compared_by_words(run, folder):
     from lightning_distill.data.text.word_pieces import train_word_pieces
