@@ -124,7 +124,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     torch.testing.assert_close(found, ours, rtol=0, atol=1e-6)
 
 
-
 def test_lists_of_candidates_and_a_map_of_vectors_that_is_kept(run, folder):
     lists = [*FILES, "data.negatives=bad", "metrics=[ndcg,recall_at_k]"]
     scores = ["data.scores=s", "criteria.of_candidates.inputs.teacher=batch.scores"]

@@ -103,7 +103,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder, teacher):
     assert shapes["lm_head"].startswith("8x")
 
 
-
 def test_a_student_learns_from_the_texts_that_its_teacher_wrote(run, folder, teacher, capsys):
     writing = ["job=generate", *FILES, *teacher, "job.file=texts.jsonl", "job.batch_size=8"]
     run("wrote", *writing)

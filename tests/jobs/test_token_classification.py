@@ -119,7 +119,6 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     assert shapes["classifier"].startswith("8x") and shapes["classifier"].endswith("x5")
 
 
-
 def test_a_teacher_with_another_tokenizer_is_compared_by_words(run, folder):
     from lightning_distill.data.text.word_pieces import train_word_pieces
 

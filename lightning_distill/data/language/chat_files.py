@@ -78,10 +78,15 @@ class ChatFiles(LanguageModelData):
                 raise ValueError(
                     f"{file} (data.{split}) must end in {', '.join(KINDS)}, also with .gz."
                 )
+        bad_rows = self.bad_rows_of(epoch)
         for file in self.in_order_of(files, epoch):
             for number, row in enumerate(rows_of([file], streaming=epoch is not None), 1):
                 name = f"row {number} of {file}"
-                messages = self._conversation(row, name)
+                try:
+                    messages = self._conversation(row, name)
+                except ValueError as error:
+                    bad_rows.add(split, str(error))
+                    continue
                 count += 1
                 if any(message["role"] == "assistant" for message in messages):
                     yield {"messages": json.dumps(messages), "number": name}

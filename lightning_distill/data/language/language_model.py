@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ...tasks import LanguageModelling
 from ..all_splits import all_splits
+from ..bad_rows import BadRows
 from ..length_grouped import LengthGroupedBatches
 from ..load_tokenizer import load_tokenizer
 from ..row_loader import Plan
@@ -74,6 +75,8 @@ class LanguageModelData(RowsModule):
         streaming: do not hold the training documents in memory, but read them anew in each epoch,
             see [`StreamedRows`][]; validation and test are held.
         shuffle_rows: how many rows a stream holds, to draw from them in a random order.
+        skip_bad_rows: leave out documents that cannot be used, and count those that are held; else
+            the first is an error.
 
     Raises:
         ValueError: for data and options that cannot be trained on; each says what to do.
@@ -105,6 +108,7 @@ class LanguageModelData(RowsModule):
         seed: int = 0,
         streaming: bool = False,
         shuffle_rows: int = 10_000,
+        skip_bad_rows: bool = False,
     ):
         super().__init__(
             tokenizer,
@@ -116,6 +120,7 @@ class LanguageModelData(RowsModule):
             validation_fraction,
             num_workers,
             seed,
+            skip_bad_rows,
         )
         self.vocab_size, self.packing = vocab_size, packing
         self.streaming, self.shuffle_rows = streaming, shuffle_rows
@@ -158,6 +163,10 @@ class LanguageModelData(RowsModule):
                 )
         return held
 
+    def bad_rows_of(self, epoch: int | None) -> BadRows:
+        """What is told of documents that cannot be used; an epoch of a stream counts its own."""
+        return self.bad_rows if epoch is None else BadRows(self.skip_bad_rows)
+
     def in_order_of(self, files: list[str], epoch: int | None) -> list[str]:
         """The files in the order of an epoch, or in their own."""
         if epoch is None:
@@ -170,6 +179,7 @@ class LanguageModelData(RowsModule):
         if self.splits:
             return
         documents = self.load()
+        self.bad_rows.say({name: len(split) for name, split in documents.items()})
         if self.streaming:
             self.prepare_tokenizers(self.documents("train", 0))
             if "validation" not in documents:
@@ -255,7 +265,7 @@ class LanguageModelData(RowsModule):
                 f"{name} tokens": tokens,
                 f"predicted {name} tokens": predicted,
             }
-        return counts | counts_of_cut(self._cut, "documents")
+        return counts | counts_of_cut(self._cut, "documents") | self.bad_rows.counts()
 
     def prepare_tokenizers(self, train: Iterable[dict[str, Any]]) -> None:
         """Load them, or train one on the documents."""

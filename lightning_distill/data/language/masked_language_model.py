@@ -124,7 +124,7 @@ class MaskedLanguageData(LanguageModelData):
                 f"{name} rows": len(rows),
                 f"{name} tokens": int(rows.lengths.sum()),
             }
-        return counts
+        return counts | self.bad_rows.counts()
 
 
 class MaskedCorpus(MaskedLanguageData, TextCorpus):

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 
 from ...find_files import Files, find_files
+from ..bad_rows import BadRows
 from ..read_table import READERS, rows_of, suffix
 from .language_model import LanguageModelData
 
@@ -61,19 +62,30 @@ class TextCorpus(LanguageModelData):
         if given is None:
             return
         files = find_files(split, given, folders=True)
-        found = False
+        bad_rows, found = self.bad_rows_of(epoch), False
         for file in self.in_order_of(files, epoch):
             if suffix(file) in READERS:
-                texts = table_texts(file, self.text, split, streaming=epoch is not None)
+                streaming = epoch is not None
+                texts = table_texts(file, self.text, split, bad_rows, streaming)
             else:
-                texts = file_texts(file, self.document)
+                texts = self._texts(file, split, bad_rows)
             for text in texts:
                 found = True
                 yield {"text": text}
         if not found:
+            bad_rows.say({})
             raise ValueError(
                 f"There is no text in {', '.join(files[:4])} (data.{split}): only empty lines."
             )
+
+    def _texts(self, file: str, split: str, bad_rows: BadRows) -> Iterator[str]:
+        try:
+            yield from file_texts(file, self.document)
+        except ValueError as error:
+            # Of a file with many documents nobody knows how many would be left out.
+            if self.document != "file":
+                raise
+            bad_rows.add(split, str(error))
 
 
 def file_texts(file: str, document: str = "file") -> Iterator[str]:
@@ -108,11 +120,20 @@ def file_texts(file: str, document: str = "file") -> Iterator[str]:
         ) from error
 
 
-def table_texts(file: str, column: str, split: str, streaming: bool = False) -> Iterator[str]:
+def table_texts(
+    file: str, column: str, split: str, bad_rows: BadRows, streaming: bool = False
+) -> Iterator[str]:
     """The texts of a column of a table; empty ones are left out.
 
+    Args:
+        file: the table.
+        column: that holds the texts.
+        split: the data's.
+        bad_rows: is told of rows that hold something else than text there.
+        streaming: hold nothing.
+
     Raises:
-        ValueError: if there is no such column, or it holds something else than text.
+        ValueError: if there is no such column, or for a bad row.
     """
     for number, row in enumerate(rows_of([file], streaming)):
         if column not in row:
@@ -124,9 +145,10 @@ def table_texts(file: str, column: str, split: str, streaming: bool = False) -> 
             )
         text = row[column]
         if not isinstance(text, str):
-            raise ValueError(
+            bad_rows.add(
+                split,
                 f"Column {column!r} of {file} (data.{split}) must hold text, but row {number} "
-                f"holds {text!r} ({type(text).__name__})."
+                f"holds {text!r} ({type(text).__name__}).",
             )
-        if text.strip():
+        elif text.strip():
             yield text

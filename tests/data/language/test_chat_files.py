@@ -245,3 +245,21 @@ def test_a_tokenizer_is_trained_on_what_is_said_and_the_teacher_takes_the_templa
         ours, theirs = learnt(row, data.tokenizer), learnt(row["teacher"], data.teacher_tokenizer)
         assert ours == theirs and ours
     assert data.preprocessing()["chat_templates"] == [PLAIN, PLAIN]
+
+
+def test_rows_that_are_no_conversations_are_left_out_and_counted_where_that_is_asked(
+    tmp_path, bpe, caplog
+):
+    rows = [{"messages": CHATS[0]}, {"messages": []}, {"messages": CHATS[1]}]
+    with pytest.raises(ValueError, match="row 2 of .*To leave such rows out: data.skip_bad_rows"):
+        made(tmp_path, bpe, rows=rows)
+    with caplog.at_level(logging.WARNING):
+        data = made(tmp_path, bpe, rows=rows, skip_bad_rows=True)
+    assert data.counts()["train documents"] == 2
+    assert data.counts()["train rows left out"] == 1
+    assert "1 of 3 rows of the train data were left out" in caplog.text
+    assert len(list(data.documents("train", 0))) == 2
+    # Epochs of a stream do not count again what is held.
+    assert data.counts()["train rows left out"] == 1
+    with pytest.raises(ValueError, match="None of the 1 rows of the train data can be used"):
+        made(tmp_path, bpe, rows=rows[1:2], skip_bad_rows=True)

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from lightning_distill.data import TextCorpus
+from lightning_distill.data import MaskedCorpus, TextCorpus
 
 TEXT = "First line.\nsecond, ünïcode ☃\n\n\nAnother paragraph\n  \nlast"
 
@@ -142,3 +142,25 @@ def test_another_kind_of_document():
         ValueError, match="`document` must be one of file, line, paragraph, got 'word'"
     ):
         TextCorpus("a.txt", document="word")
+
+
+@pytest.mark.parametrize("kind", [TextCorpus, MaskedCorpus])
+def test_documents_that_are_no_text_are_left_out_and_counted_where_that_is_asked(tmp_path, kind):
+    rows = [{"text": "one text"}, {"text": None}, {"text": "three"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "latin.txt").write_bytes("schön und gut".encode("latin-1"))
+    (tmp_path / "held.txt").write_text("held")
+    held = {name: str(tmp_path / "held.txt") for name in ("validation", "test")}
+    files = [str(tmp_path / "t.jsonl"), str(tmp_path / "latin.txt")]
+    with pytest.raises(ValueError, match="row 1 holds None .*data.skip_bad_rows=true"):
+        kind(train=files[0], **held, vocab_size=280).setup()
+    data = kind(train=files, **held, vocab_size=280, skip_bad_rows=True)
+    data.setup()
+    assert data.counts()["train documents"] == 2
+    assert data.counts()["train rows left out"] == 2
+    # Of a file with many documents nobody knows how many would be lost.
+    by_line = kind(train=files, **held, vocab_size=280, document="line", skip_bad_rows=True)
+    with pytest.raises(ValueError, match=r"latin.txt cannot be read as text in UTF-8"):
+        by_line.setup()
+    with pytest.raises(ValueError, match="None of the 1 rows of the train data can be used"):
+        kind(train=files[1], **held, vocab_size=280, skip_bad_rows=True).setup()
