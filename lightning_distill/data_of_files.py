@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,13 @@ OF_HEADS = {
     "LMHeadModel": "text_corpus",
     "ForMaskedLM": "masked_corpus",
 }
+# What reads the same columns of a data set on the hub.
+OF_HUB = {
+    "text_files": "hub",
+    "token_files": "hub_tokens",
+    "question_files": "hub_questions",
+    "pair_files": "hub_pairs",
+}
 # So many letters of a file of json are looked at, and so many rows.
 LETTERS, ROWS = 2**20, 20
 
@@ -50,7 +57,7 @@ class Kind:
 
     data: str
     shows: str
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str | None] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
 
     @property
@@ -72,7 +79,7 @@ def with_data(words: Sequence[str]) -> list[str]:
     """
     typed = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
     pictures = typed.get("data.folder")
-    if pictures is not None and "data" not in typed and _has_pictures(Path(pictures).expanduser()):
+    if pictures is not None and "data" not in typed and has_pictures(Path(pictures).expanduser()):
         words = [*words, "data=image_folder"]
         print(f"Data: {pictures} holds pictures: data=image_folder", file=sys.stderr)
         return words
@@ -106,7 +113,7 @@ def kind_of_files(given: Any) -> Kind | None:
     folder = Path(names[0]).expanduser() if len(names) == 1 else None
     if folder is not None and folder.is_dir() and (folder / "seq.in").is_file():
         return Kind("token_files", f"{folder} has a file seq.in")
-    if folder is not None and folder.is_dir() and _has_pictures(folder):
+    if folder is not None and folder.is_dir() and has_pictures(folder):
         return Kind("image_folder", f"{folder} holds pictures")
     try:
         found = find_files("train", names, folders=True)
@@ -128,7 +135,7 @@ def _choices() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in found)
 
 
-def _has_pictures(folder: Path) -> bool:
+def has_pictures(folder: Path) -> bool:
     """Whether the first files below a folder's folders are pictures."""
     below = (path for path in sorted(folder.glob("*/**/*")) if path.is_file())
     return any(path.suffix.lower() in PICTURES for path in islice(below, ROWS))
@@ -160,29 +167,33 @@ def kind_of(file: str) -> Kind | None:
     if ending in OF_WORDS:
         return Kind("token_files", f"{file} ends in {ending}")
     if ending in TABLES:
-        columns = _columns(file, ending)
-        kind = kind_of_columns(columns)
+        kind = kind_of_columns(columns_of(file))
         if kind is None:
             return None
-        shown = ", ".join(map(str, columns))
-        shows = f"{file} has the columns {shown}"
-        return Kind(kind.data, shows, kind.settings, tuple(map(str, columns)))
+        return replace(kind, shows=f"{file} has the columns {', '.join(kind.columns)}")
     if ending in OF_TEXT:
         return _kind_of_lines(file)
     return None
 
 
-def kind_of_columns(columns: Mapping[str, Any]) -> Kind | None:
+def kind_of_columns(columns: Mapping[str, Any], of_hub: bool = False) -> Kind | None:
     """What a table is.
 
     Args:
         columns: from the name of each to one of its values.
+        of_hub: a data set in the layout of the hub, and no file.
     """
-    for kind in _candidates(columns):
-        # What is not built in is not recognised.
-        if (files("lightning_distill.conf") / "data" / f"{kind.data}.yaml").is_file():
-            return kind
-    return None
+    kind = next(_candidates(columns), None)
+    if kind is None:
+        return None
+    data = OF_HUB.get(kind.data, kind.data) if of_hub else kind.data
+    defaults = (files("lightning_distill.conf") / "data" / f"{data}.yaml").read_text("utf-8")
+    settings = {
+        key: value
+        for key, value in kind.settings.items()
+        if value is not None and f"\n{key}: {value}\n" not in defaults
+    }
+    return Kind(data, "", settings, tuple(map(str, columns)))
 
 
 def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
@@ -194,33 +205,24 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
     words = _first(WORDS, [n for n in names if _is_list_of_text(columns[n])])
     if words is not None:
         tags = _first(TAGS, [n for n in names if n != words and isinstance(columns[n], list)])
-        yield Kind("token_files", "", _unless({"words": words, "tags": tags}, "words", "tags"))
+        yield Kind("token_files", "", {"words": words, "tags": tags})
     for source, target in WRITTEN:
         if source in names and target in names:
             own = {"source": source, "target": target}
-            yield Kind("pair_files", "", _unless(own, "source", "target"))
+            yield Kind("pair_files", "", own)
     for first, second, third in RELATED:
         if first in names and second in names:
             negatives = third if third in names else None
             named = {"text": first, "text_pair": second, "negatives": negatives}
-            yield Kind("embedding_files", "", _unless(named))
+            yield Kind("embedding_files", "", named)
     label = _first(LABELS, names)
     for first, second in PAIRS:
         if first in names and second in names and label is not None:
             own = {"text": first, "text_pair": second, "label": label}
-            yield Kind("text_files", "", _unless(own, "text", "label"))
+            yield Kind("text_files", "", own)
     text = _first(TEXTS, names)
     if text is not None and label is not None and not isinstance(columns[text], list):
-        yield Kind("text_files", "", _unless({"text": text, "label": label}, "text", "label"))
-
-
-def _unless(settings: Mapping[str, str | None], *defaults: str) -> dict[str, str]:
-    """Those settings that are there and are not called as they are by default."""
-    return {
-        key: value
-        for key, value in settings.items()
-        if value is not None and not (key in defaults and key == value)
-    }
+        yield Kind("text_files", "", {"text": text, "label": label})
 
 
 def _first(likely: Iterable[str], names: Sequence[str]) -> str | None:
@@ -231,8 +233,9 @@ def _is_list_of_text(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-def _columns(file: str, ending: str) -> dict[str, Any]:
+def columns_of(file: str) -> dict[str, Any]:
     """The columns of a table, each with the first value in it that is not empty."""
+    ending = Path(file.removesuffix(".gz")).suffix.lower()
     if ending == ".parquet":
         import pyarrow.parquet as parquet
 
@@ -242,6 +245,11 @@ def _columns(file: str, ending: str) -> dict[str, Any]:
         rows = _rows_of_cells(file, ending)
     else:
         rows = _rows_of_json(file)
+    return first_values(rows)
+
+
+def first_values(rows: Iterable[Any]) -> dict[str, Any]:
+    """The columns of some rows, each with the first value in it that is not empty."""
     found: dict[str, Any] = {}
     for row in rows:
         for name, value in row.items() if isinstance(row, dict) else ():

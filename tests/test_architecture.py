@@ -38,6 +38,7 @@ ROOMS["hints"] = {"overrides"}
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
 ROOMS["data_of_files"] = {"column_names", "find_files", "overrides"}
+ROOMS["data_of_hub"] = {"data_of_files", "overrides"}
 ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
@@ -46,6 +47,7 @@ ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}
+ROOMS["main"] |= {"data_of_hub"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 COMMAND = {
@@ -56,6 +58,7 @@ COMMAND = {
     "check_values",
     "before_loading",
     "data_of_files",
+    "data_of_hub",
     "read_config",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
