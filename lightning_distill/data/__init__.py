@@ -24,6 +24,7 @@ from .pairs.keep import (
 )
 from .pairs.pair_files import PairFiles
 from .pairs.pairs import PairDataModule
+from .pairs.speech_files import SpeechFiles
 from .pictures.crop_and_flip import CropAndFlip
 from .pictures.hub_pictures import HubPictures
 from .pictures.image_folder import ImageFolder
@@ -83,6 +84,7 @@ __all__ = [
     "Questions",
     "Sentences",
     "SignatureQuestions",
+    "SpeechFiles",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",
