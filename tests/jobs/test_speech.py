@@ -20,7 +20,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
     "callbacks=[best_checkpoint,last_checkpoint,finite_loss]",
-    "optimizer.lr=3e-3",
+    "optimizer.lr=1e-2",
 ]
 FILES = ["data=speech_files", "data.train=train.jsonl", "data.validation=dev.jsonl"]
 FILES += ["data.test=dev.jsonl", "data.batch_size=8"]
@@ -56,7 +56,7 @@ def run(folder, monkeypatch):
 def teacher(run, folder) -> list[str]:
     if not (folder / "taught" / "report.json").is_file():
         run("taught", "job=finetune", *FILES, "student=pretrained", "student.path=whisper",
-            "trainer.max_epochs=4", *MEASURED)  # fmt: skip
+            "trainer.max_epochs=12", "metrics=[perplexity]")  # fmt: skip
     return ["teacher=pretrained", f"teacher.path={folder / 'taught' / 'student'}"]
 
 
@@ -102,16 +102,12 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder, teacher):
     before = own.model.encoder.state_dict()
     assert all(torch.equal(w, before[n]) for n, w in out.model.encoder.state_dict().items())
     assert len(out.model.decoder.layers) == 1
-    seen = run("inspected", "job=inspect", *FILES, *CUT, *teacher)
-    assert (seen / "layers.json").is_file()
 
 
 def test_a_cached_and_a_caching_teacher_make_the_steps_of_a_live_one(run, folder, teacher):
-    more = [*FILES, *TERMS, "metrics=[perplexity]", "trainer.max_epochs=2", "baseline=false"]
+    more = [*FILES, *TERMS, "metrics=[perplexity]", "baseline=false"]
     run("kept", "job=cache", *more, *CUT, *teacher, "job.folder=answers")
     live = losses(run("live", *more, *SHARED, *teacher))
-    two = losses(run("two", *more, *SHARED, *teacher, "trainer.num_sanity_val_steps=0"))
-    assert two == live
     path = teacher[1]
     for name, kept in (
         ("cached", ["teacher=cached", path, "teacher.folder=answers"]),
