@@ -16,6 +16,7 @@ from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignme
 from .language.token_masks import TokenMasks
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .pairs.function_docs import FunctionDocs
+from .pairs.hub_pairs import HubPairs
 from .pairs.keep import (
     KeepByEditDistance,
     KeepByLogProbability,
@@ -60,6 +61,7 @@ __all__ = [
     "EvenRows",
     "FunctionDocs",
     "Hub",
+    "HubPairs",
     "HubPictures",
     "HubQuestions",
     "HubTokens",

@@ -197,8 +197,10 @@ class PairDataModule(RowsModule):
             if column not in there:
                 near = get_close_matches(column, there, n=1)
                 hint = f" Did you mean data.{option}={near[0]}?" if near else ""
+                # Only the first letter: the rest may be a path.
+                origin = self.origin(name)
                 raise ValueError(
-                    f"{self.origin(name).capitalize()} has no column {column!r} (data.{option}); "
+                    f"{origin[:1].upper()}{origin[1:]} has no column {column!r} (data.{option}); "
                     f"it has {', '.join(there)}.{hint}"
                 )
         sources, targets = [], []
