@@ -2,8 +2,8 @@
 
     python benchmarks/shared_encoder/run.py --out benchmarks/shared_encoder/results.json
 
-A T5 of 6 and 6 layers teaches one of 6 and 2 whose encoder is a frozen copy. Both ways take the same
-steps on the same batches, in turn, and their losses are compared.
+A T5 of 6 and 6 layers teaches one of 6 and 2 whose encoder is a frozen copy. Both ways take the
+same steps on the same batches, in turn, and their losses are compared.
 """
 
 import argparse
