@@ -12,7 +12,7 @@ from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.models.encoder import encoder_of
 from lightning_distill.models.freeze import freeze_parts
-from lightning_distill.students import from_teacher
+from lightning_distill.students import from_teacher, pretrained
 from lightning_distill.tasks import SequenceToSequence
 
 LABEL = {"student": "student.logits", "labels": "batch.labels"}
@@ -177,6 +177,19 @@ def test_it_stays_shared_and_frozen_in_a_run_that_is_resumed(tmp_path):
         found.append(again.student.state_dict())
     for name, weight in found[0].items():
         torch.testing.assert_close(weight, found[1][name], rtol=0, atol=1e-6)
+
+
+def test_a_student_that_was_cut_before_shares_it_too(tmp_path):
+    module, ran = module_of("bart", frozen=None)
+    step(module, batch("bart"))
+    assert ran
+    module.student.save_pretrained(tmp_path)
+    task = SequenceToSequence()
+    student = pretrained(str(tmp_path), task=task, freeze=["encoder"])
+    soft = Objective({"soft": Term(SoftTarget(), LOGITS)})
+    again = DistillationModule(student, model("bart", 2), soft, task=task)
+    again.prepare(batch("bart"))
+    assert again.shared_encoder.is_copy and student.model.decoder.training
 
 
 def test_parts_are_frozen_by_name_and_others_are_named(caplog):
