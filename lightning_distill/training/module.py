@@ -149,8 +149,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         self._look_at_encoders()
 
     def _look_at_encoders(self) -> None:
-        taught_by = self.taught_by
-        self.shared_encoder.look(self.student, None if taught_by is None else taught_by.model)
+        model = None if self.taught_by is None else self.taught_by.model
+        self.shared_encoder.look(self.student, model, bool(self.objective.sources("teacher")))
 
     def is_teacher(self, name: str, model: nn.Module) -> bool:
         """Whether a model that is assigned to an attribute is kept as a teacher.

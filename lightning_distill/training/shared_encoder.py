@@ -30,17 +30,18 @@ class SharedEncoder:
         self.is_copy = False
         self._was_told = False
 
-    def look(self, student: nn.Module, teacher: nn.Module | None) -> None:
+    def look(self, student: nn.Module, teacher: nn.Module | None, asked: bool = True) -> None:
         """Compare the weights; called where they may have become others.
 
         Args:
             student: the model that is trained.
             teacher: the model that is asked; `None` where its answers are on disk.
+            asked: whether each step asks it, so that it is worth a word.
         """
         encoder = encoder_of(student)
         frozen = encoder is not None and not any(p.requires_grad for p in encoder.parameters())
         self.is_copy = frozen and have_one_encoder(student, teacher)
-        if self.is_copy and encoder is not None and not self._was_told:
+        if self.is_copy and encoder is not None and asked and not self._was_told:
             self._was_told = True
             if is_frozen(encoder):
                 log.info("The student's encoder is the teacher's, frozen: it runs once for both.")
