@@ -46,7 +46,7 @@ STRATEGIES = (
 # Data modules whose splits are files.
 OF_FILES = (
     *("TextFiles", "TokenFiles", "QuestionFiles", "PairFiles", "EmbeddingFiles", "PictureArrays"),
-    *("TextCorpus", "MaskedCorpus", "ChatFiles"),
+    *("TextCorpus", "MaskedCorpus", "ChatFiles", "SpeechFiles"),
 )
 # Those that read tables, and which setting names the column without which they read nothing.
 NAMED_COLUMNS = {
@@ -54,6 +54,7 @@ NAMED_COLUMNS = {
     "token_files": "words",
     "question_files": "question",
     "pair_files": "source",
+    "speech_files": "source",
 }
 # Whole numbers of all of them, and the least that any takes.
 LEAST = {

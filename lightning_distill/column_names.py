@@ -10,6 +10,8 @@ WRITTEN = (
     *(("source", "target"), ("article", "highlights"), ("document", "summary")),
     *(("input", "output"), ("src", "tgt")),
 )
+# A sound, and what is said in it.
+SPOKEN = (("audio", "text"), ("audio", "sentence"), ("audio", "transcription"))
 # A text, one that belongs to it, and one that does not.
 RELATED = (
     *(("anchor", "positive", "negative"), ("query", "positive", "negative")),

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .column_names import LABELS, PAIRS, RELATED, TAGS, TEXTS, WORDS, WRITTEN
+from .column_names import LABELS, PAIRS, RELATED, SPOKEN, TAGS, TEXTS, WORDS, WRITTEN
 from .find_files import find_files
 from .overrides import key_of, quoted
 
@@ -210,6 +210,9 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
         if source in names and target in names:
             own = {"source": source, "target": target}
             yield Kind("pair_files", "", own)
+    for sound, text in SPOKEN:
+        if sound in names and text in names:
+            yield Kind("speech_files", "", {"source": sound, "target": text})
     for first, second, third in RELATED:
         if first in names and second in names:
             negatives = third if third in names else None

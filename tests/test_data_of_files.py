@@ -26,6 +26,7 @@ LISTS = [
     ({"prompt": "a", "completion": "b"}, "data=chat_files"),
     ({"question": "a", "context": "b", "answers": None, "id": "1"}, "data=question_files"),
     ({"source": "a", "target": "b"}, "data=pair_files"),
+    ({"audio": "a.wav", "sentence": "b"}, "data=speech_files data.target=sentence"),
     (
         {"article": "a", "highlights": "b"},
         "data=pair_files data.source=article data.target=highlights",

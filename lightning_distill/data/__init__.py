@@ -16,6 +16,7 @@ from .language.token_alignment import OffsetTokenizer, token_spans, TokenAlignme
 from .language.token_masks import TokenMasks
 from .length_grouped import EvenRows, LengthGroupedBatches
 from .pairs.function_docs import FunctionDocs
+from .pairs.hub_pairs import HubPairs
 from .pairs.keep import (
     KeepByEditDistance,
     KeepByLogProbability,
@@ -24,6 +25,7 @@ from .pairs.keep import (
 )
 from .pairs.pair_files import PairFiles
 from .pairs.pairs import PairDataModule
+from .pairs.speech_files import SpeechFiles
 from .pictures.crop_and_flip import CropAndFlip
 from .pictures.hub_pictures import HubPictures
 from .pictures.image_folder import ImageFolder
@@ -59,6 +61,7 @@ __all__ = [
     "EvenRows",
     "FunctionDocs",
     "Hub",
+    "HubPairs",
     "HubPictures",
     "HubQuestions",
     "HubTokens",
@@ -83,6 +86,7 @@ __all__ = [
     "Questions",
     "Sentences",
     "SignatureQuestions",
+    "SpeechFiles",
     "StandardLibrary",
     "StreamLoader",
     "StreamedRows",

@@ -299,6 +299,16 @@ def token_lengths(data: Any, side: str) -> tuple[int, int]:
     held = [getattr(split, side, None) for split in splits]
     rows: list[Any] = [tokens["input_ids"] for tokens in held if tokens is not None]
     # What a decoder is to write has the same ids, and is held beside them.
-    rows += [split.targets for split in splits if isinstance(split, PairRows)]
+    rows += _targets(data)
     longest = max((int(split.lengths.max(initial=0)) for split in rows), default=0)
     return longest, max((int(split.values.max(initial=0)) for split in rows), default=0)
+
+
+def longest_target(data: Any) -> int:
+    """The longest text that is to be written of a source, in tokens; 0 where there is none."""
+    return max((int(rows.lengths.max(initial=0)) for rows in _targets(data)), default=0)
+
+
+def _targets(data: Any) -> list[Any]:
+    splits = DataFacts(data).splits.values()
+    return [split.targets for split in splits if isinstance(split, PairRows)]

@@ -11,6 +11,8 @@ from weakref import WeakSet
 import torch
 from torch import nn, Tensor
 
+from .submodules import COMPILED
+
 _compiled: "WeakSet[nn.Module]" = WeakSet()
 
 
@@ -37,6 +39,12 @@ def compile_in_place(model: nn.Module, backend: str = "inductor") -> None:
         )
     model.compile(dynamic=True, backend=backend)
     _compiled.add(model)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model was compiled in place, or is what `torch.compile` makes of one."""
+    # Not by its class: importing that takes seconds.
+    return model in _compiled or dict(model.named_children()).keys() == {COMPILED}
 
 
 def _has_compiler() -> bool:

@@ -45,6 +45,9 @@ def is_encoder_decoder(model: nn.Module | None) -> bool:
 def longest_input(model: nn.Module) -> int | None:
     """How many tokens a Hugging Face model can read, if it says so."""
     longest = configured(model, "max_position_embeddings")
+    if longest is None:
+        # Of Whisper, which reads a sound: how many tokens its decoder does.
+        longest = configured(model, "max_target_positions")
     if not isinstance(longest, int):
         return None
     for name, layer in model.named_modules():

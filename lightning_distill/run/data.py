@@ -8,11 +8,12 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ..data.data import check_trainable, DataFacts, LOADERS, token_lengths
+from ..data.data import check_trainable, DataFacts, LOADERS, longest_target, token_lengths
 from ..models.configuration import longest_input
 from ..models.embeddings import check_largest_id
 from ..models.hugging_face import check_path
 from .cached_teacher import tokenizer_path
+from .feature_extractors import take_feature_extractors
 from .follow_task import follow_task
 from .heads import check_heads, task_of_heads
 from .image_processors import take_image_processors
@@ -53,6 +54,7 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
         if "task" in cfg.data and cfg.data.task is None:
             cfg.data.task = task_of_heads(cfg)
         take_image_processors(cfg, *paths)
+        take_feature_extractors(cfg, *paths)
     data = instantiate(cfg.data)
     if not isinstance(data, L.LightningDataModule):
         raise ValueError(
@@ -93,7 +95,8 @@ def check_lengths(data: Any, **models: nn.Module | None) -> None:
         check_largest_id(largest, model, role, "data")
         limit = longest_input(model)
         if limit is not None and longest > limit:
+            option = "max_target_length" if longest_target(data) > limit else "max_length"
             raise ValueError(
                 f"The {role} reads at most {limit} tokens, but the data has rows of {longest}. Set "
-                f"data.max_length={limit}."
+                f"data.{option}={limit}."
             )

@@ -31,7 +31,10 @@ JOBS: dict[str, tuple[str, tuple[str, ...] | None, str | None]] = {
     "inspect": ("run", None, None),
 }
 # Options that name what reads the rows of each model.
-READERS = ("tokenizer", "teacher_tokenizer", "image_processor", "teacher_image_processor")
+READERS = (
+    *("tokenizer", "teacher_tokenizer", "image_processor", "teacher_image_processor"),
+    *("feature_extractor", "teacher_feature_extractor"),
+)
 # Options that name a file or folder, also where that has no ending.
 PATHS = ("train", "validation", "test", "path", "folder", *READERS)
 # Options of jobs that name what there need not be yet.

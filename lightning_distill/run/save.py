@@ -1,6 +1,7 @@
 """Write a student so that it loads where this package is not installed."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ ADAPTER = "adapter"
 # Which files tell that a folder holds a processor of this kind.
 PROCESSORS = {
     "AutoTokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
-    "AutoImageProcessor": ("preprocessor_config.json",),
     "AutoProcessor": ("processor_config.json",),
 }
+# One file is of pictures or of sound, as it says itself.
+PREPROCESSOR = "preprocessor_config.json"
 
 
 def check_hugging_face(folder: Path) -> None:
@@ -80,9 +82,14 @@ def weights_without_parts(model: Any) -> dict[str, Any]:
 
 def processors_in(folder: Path) -> list[str]:
     """The `Auto` classes of transformers that load the processors in a folder."""
-    return [
+    found = [
         auto for auto, files in PROCESSORS.items() if any((folder / f).is_file() for f in files)
     ]
+    if (folder / PREPROCESSOR).is_file():
+        said = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
+        of_sound = "feature_extractor_type" in said
+        found.append("AutoFeatureExtractor" if of_sound else "AutoImageProcessor")
+    return found
 
 
 def merged(model: Any) -> Any:

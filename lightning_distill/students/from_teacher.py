@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..models.configuration import label_names as names_of_labels
+from ..models.freeze import freeze_parts
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
 from ..models.pooling import dense_of, give_dense
@@ -27,6 +28,7 @@ def from_teacher(
     layers: int | Sequence[int] | Mapping[str, int] | None = None,
     keep: str | Sequence[Any] | Mapping[str, Any] = "uniform",
     label_names: Sequence[str] | None = None,
+    freeze: str | Sequence[str] | None = None,
 ) -> nn.Module:
     """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
 
@@ -41,8 +43,10 @@ def from_teacher(
             et al., 2019) the first. By name or by stage as `layers` is, if they shall differ.
             Where the teacher's first layer is not like the others, the student's first is that
             one, whatever strategy spreads the rest.
-
         label_names: in the order that the student shall have; that of the teacher by default.
+        freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
+            [`freeze_parts`][lightning_distill.models.freeze.freeze_parts]. An encoder with all of
+            the teacher's layers then runs once in a step, for both.
 
     Returns:
         A model of the teacher's class that shares no memory with it, in train mode on the CPU,
@@ -95,7 +99,9 @@ def from_teacher(
         student.generation_config = copy.deepcopy(teacher.generation_config)
     # What the class itself does not train, such as the sines of Marian's positions, stays frozen:
     # it is not saved either.
-    return student.float().train()
+    student.float().train()
+    freeze_parts(student, freeze)
+    return student
 
 
 def _fitting(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.freeze import freeze_parts
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
 from ..models.remote_code import remote_code_is_trusted
@@ -23,6 +24,7 @@ def pretrained(
     task: str | Task = "classification",
     auto_class: str | None = None,
     attn_implementation: str | None = None,
+    freeze: str | Sequence[str] | None = None,
 ) -> nn.Module:
     """Load a student in float32, ready to train.
 
@@ -35,6 +37,8 @@ def pretrained(
         task: a [`Task`][lightning_distill.tasks.Task], or the name of one.
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
+        freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
+            [`freeze_parts`][lightning_distill.models.freeze.freeze_parts].
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -60,7 +64,7 @@ def pretrained(
                 f"The student {path} lacks {', '.join(sorted(new)[:4])}: these would be random "
                 "numbers. Is it a language model with a head of that kind?"
             )
-        return model.train()
+        return _ready(model, freeze)
     stored = model.config.id2label
     if num_labels is None:
         num_labels = len(label_names or stored) if task.has_names else 1
@@ -73,7 +77,13 @@ def pretrained(
         new |= sized
     if new:
         log.info("student: new weights, not in %s: %s", path, ", ".join(sorted(new)))
-    return model.train()
+    return _ready(model, freeze)
+
+
+def _ready(model: nn.Module, frozen: str | Sequence[str] | None) -> nn.Module:
+    model.train()
+    freeze_parts(model, frozen)
+    return model
 
 
 def _in_body(name: str, model: Any) -> bool:

@@ -37,6 +37,7 @@ from .optimization import (
 from .preconditions import check_teacher, make_attentions
 from .scheduling import scheduler_config, Scheduling, UNKNOWN_END
 from .set_up_first import SetUpFirst
+from .shared_encoder import SharedEncoder
 from .step_log import StepLog
 from .strategies import check_strategy
 from .values import read_values, Values
@@ -117,6 +118,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
         self._step_log = StepLog(self)
+        self.shared_encoder = SharedEncoder()
         # Of a checkpoint, for parts that are built when a batch is seen.
         self._held_back: dict[str, Any] = {}
         self.optimizer = optimizer or adamw
@@ -140,6 +142,15 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     def teacher_fingerprint(self) -> str | None:
         """A hash of the teacher's weights, as they were before they were converted."""
         return None if self.taught_by is None else self.taught_by.fingerprint
+
+    def begin_teachers(self) -> None:
+        """Put teachers on the module's device, and see whether the student has one's encoder."""
+        super().begin_teachers()
+        self._look_at_encoders()
+
+    def _look_at_encoders(self) -> None:
+        model = None if self.taught_by is None else self.taught_by.model
+        self.shared_encoder.look(self.student, model, bool(self.objective.sources("teacher")))
 
     def is_teacher(self, name: str, model: nn.Module) -> bool:
         """Whether a model that is assigned to an attribute is kept as a teacher.
@@ -224,6 +235,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
             batch: one batch as the data loader gives it.
             check: also demand that each term is finite and gives the student a gradient.
         """
+        self._look_at_encoders()
         trial.prepare(self, batch, check)
         self.is_checked |= check
         later, self._held_back = self._held_back, {}

@@ -32,17 +32,18 @@ def read_values(
     """
     batch = named(batch, module.student)
     sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
-    with module.section("student"), _explained(batch, module.student, "student"):
-        student, values = _ask_student(module, batch, sources["student"], heads)
-    teacher = None
-    if sources["teacher"] or with_teacher:
-        if module.taught_by is None:
-            names = ", ".join(map(str, sources["teacher"]))
-            raise ValueError(f"The objective reads {names}, but `teacher` is None.")
-        model = module.taught_by.model
-        with module.section("teacher"), _explained(batch, model, "teacher"):
-            teacher, found = _ask_teacher(module, batch, sources["teacher"], heads)
-        values.update(found)
+    taught_by, teacher = module.taught_by, None
+    model = None if taught_by is None else taught_by.model
+    with module.shared_encoder.once(module.student, model, sources["teacher"]):
+        with module.section("student"), _explained(batch, module.student, "student"):
+            student, values = _ask_student(module, batch, sources["student"], heads)
+        if sources["teacher"] or with_teacher:
+            if taught_by is None:
+                names = ", ".join(map(str, sources["teacher"]))
+                raise ValueError(f"The objective reads {names}, but `teacher` is None.")
+            with module.section("teacher"), _explained(batch, model, "teacher"):
+                teacher, found = _ask_teacher(module, batch, sources["teacher"], heads)
+            values.update(found)
     values.update({source: read(source, batch, {}) for source in sources["batch"]})
     return values, student, teacher
 

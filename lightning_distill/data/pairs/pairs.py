@@ -148,7 +148,7 @@ class PairDataModule(RowsModule):
         cut, most = self._cut("cut_targets"), self.max_target_length
         say_cut(cut, sizes, most, "targets", option="max_target_length")
 
-    def collate(self) -> PairCollate:
+    def collate(self) -> Any:
         """What pads the rows of a batch."""
         return PairCollate(self.tokenizer)
 
@@ -197,30 +197,35 @@ class PairDataModule(RowsModule):
             if column not in there:
                 near = get_close_matches(column, there, n=1)
                 hint = f" Did you mean data.{option}={near[0]}?" if near else ""
+                # Only the first letter: the rest may be a path.
+                origin = self.origin(name)
                 raise ValueError(
-                    f"{self.origin(name).capitalize()} has no column {column!r} (data.{option}); "
+                    f"{origin[:1].upper()}{origin[1:]} has no column {column!r} (data.{option}); "
                     f"it has {', '.join(there)}.{hint}"
                 )
         sources, targets = [], []
         rows = zip(split[self.source], split[self.target], strict=True)
         for i, (source, target) in enumerate(rows):
-            if self._is_good(name, i, source, target):
-                sources.append(source)
+            read = self._read(name, i, source)
+            if read is not None and self._is_text(name, i, "target", target):
+                sources.append(read)
                 targets.append(target)
         return datasets.Dataset.from_dict({"source": sources, "target": targets})
 
-    def _is_good(self, name: str, i: int, source: Any, target: Any) -> bool:
-        for option, value in (("source", source), ("target", target)):
-            column = getattr(self, option)
-            if isinstance(value, str) and value.strip():
-                continue
-            self.bad_rows.add(
-                name,
-                f"Row {i} of {self.origin(name)} must have a {option} (column {column!r}), and it "
-                f"holds {value!r}. Write a text there, or delete the row.",
-            )
-            return False
-        return True
+    def _read(self, split: str, i: int, value: Any) -> str | None:
+        """The source that a row holds; `None` if it cannot be used, of which `bad_rows` is told."""
+        return value if self._is_text(split, i, "source", value) else None
+
+    def _is_text(self, split: str, i: int, option: str, value: Any) -> bool:
+        if isinstance(value, str) and value.strip():
+            return True
+        self.bad_rows.add(
+            split,
+            f"Row {i} of {self.origin(split)} must have a {option} (column "
+            f"{getattr(self, option)!r}), and it holds {value!r}. Write a text there, or delete "
+            "the row.",
+        )
+        return False
 
     # Tokens.
 

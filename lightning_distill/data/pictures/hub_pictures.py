@@ -4,7 +4,7 @@ from typing import Any
 
 import datasets
 
-from ..load_from_hub import load_from_hub
+from ..load_from_hub import load_splits
 from .picture_module import PictureDataModule
 
 
@@ -43,19 +43,8 @@ class HubPictures(PictureDataModule):
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Load the named splits."""
-        found = load_from_hub(self.path, self.name, self.revision)
-        splits = {}
-        for split, name in self.split_names.items():
-            if name is None:
-                continue
-            if name in found:
-                splits[split] = self._checked(found[name], split)
-            elif split == "train" or name != split:
-                # The defaults of validation and test may be absent; a name that was chosen not.
-                raise ValueError(
-                    f"{self.path} has no split {name!r} (data.{split}); it has {', '.join(found)}."
-                )
-        return splits
+        found = load_splits(self.path, self.name, self.revision, self.split_names)
+        return {split: self._checked(rows, split) for split, rows in found.items()}
 
     def _checked(self, rows: datasets.Dataset, split: str) -> datasets.Dataset:
         pictures = [n for n, kind in rows.features.items() if isinstance(kind, datasets.Image)]

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 
 from ...tasks import Regression, task_of
-from ..load_from_hub import load_from_hub
+from ..load_from_hub import load_splits
 from .text import TextDataModule
 
 log = logging.getLogger("lightning_distill")
@@ -81,20 +81,8 @@ class Hub(TextDataModule):
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Load the named splits."""
-        found = load_from_hub(self.path, self.name, self.revision)
-        splits = {}
-        for split, name in self.split_names.items():
-            if name is None:
-                continue
-            if name not in found:
-                # The defaults of validation and test may be absent; a name that was chosen not.
-                if split == "train" or name != split:
-                    raise ValueError(
-                        f"{self.path} has no split {name!r} (data.{split}); it has "
-                        f"{', '.join(found)}."
-                    )
-                continue
-            splits[split] = self._without_hidden_labels(found[name])
+        found = load_splits(self.path, self.name, self.revision, self.split_names)
+        splits = {split: self._without_hidden_labels(rows) for split, rows in found.items()}
         if "test" in splits and self._all_hidden(splits["test"]):
             log.info("%s: the labels of the test split are hidden; it is left out", self.path)
             del splits["test"]
