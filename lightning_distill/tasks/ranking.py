@@ -41,7 +41,7 @@ class Ranking(Regression):
         "ForSequenceClassification": "AutoModelForSequenceClassification"
     }
     label_kind: ClassVar[str] = "cross_entropy"
-    metrics: ClassVar[tuple[str, ...]] = ("ndcg", "recall_at_k")
+    metrics: ClassVar[tuple[str, ...]] = ("ndcg", "mrr")
     criteria: ClassVar[tuple[str, ...]] = ("hard_label", "listwise_kl")
     measured_by: ClassVar[tuple[str, ...] | None] = ()
     fixed_classes: ClassVar[bool] = False
@@ -61,6 +61,16 @@ class Ranking(Regression):
         # Its default is a sigmoid.
         config["sentence_transformers"] = {"activation_fn": IDENTITY}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def check_candidates(self, most: int) -> None:
+        """Refuse labels that are learnt by comparing candidates, where no query has two."""
+        if most < 2 and self.label_kind == "cross_entropy":
+            raise ValueError(
+                "No query has more than one candidate, and data.task=ranking learns labels by the "
+                "cross-entropy among the candidates of a query. For scores of pairs: "
+                "'data.task={_target_: lightning_distill.tasks.Ranking, label_kind: mse}', or "
+                "binary_cross_entropy for scores from 0 to 1, with criteria=[hard_label,logit_mse]."
+            )
 
     def terms(self, terms: Mapping[str, Any]) -> dict[str, Any]:
         """Terms of predictions compare lists of candidates, and labels say which are relevant.

@@ -142,6 +142,13 @@ class Task:
             max_length: of a row, in tokens, where the data says it.
         """
 
+    def check_candidates(self, most: int) -> None:
+        """Say what of the numbers of candidates does not fit the task.
+
+        Args:
+            most: that any training row has.
+        """
+
     # What is learnt.
 
     def terms(self, terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,12 @@ class Sentences(TextDataModule):
         rows.cut = np.logical_or.reduceat(cut, begins[:-1])
         return rows
 
+    def _check_labels(self) -> None:
+        super()._check_labels()
+        if self.pairs:
+            rows = self.splits["train"]
+            task_of(self).check_candidates(int(np.diff(rows.begins).max()))
+
     def _read_by(self, tokenizer: Any, split: datasets.Dataset, pairs: bool, alone: bool) -> Any:
         """Tokens of each text, or of each pair of the first text of a row and another.
 

@@ -119,3 +119,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
         EmbeddingFiles(path, relevance="y")
     with pytest.raises(ValueError, match="a row has one text alone: name the column"):
         ready(path, task="ranking", text_pair=None, relevance=None, scores=None)
+    one = written(tmp_path, [{"q": "a", "d": "b c", "score": 0.5}] * 3, "one.jsonl")
+    of_pairs = {"text_pair": "d", "relevance": None, "scores": None}
+    with pytest.raises(ValueError, match="No query has more than one candidate.*label_kind: mse"):
+        ready(one, task="ranking", **of_pairs)
+    assert rows_of(ready(one, task=Ranking("mse"), **of_pairs), [0])["labels"].tolist() == [0.5]
