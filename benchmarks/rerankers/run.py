@@ -38,6 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of transformers, without a head")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--questions", type=int, default=800, help="of the training data at most")
+    parser.add_argument("--tests", type=int, default=300, help="questions of the test data at most")
     parser.add_argument("--labelled", type=int, default=50, help="training questions with labels")
     parser.add_argument("--layers", type=int, default=2, help="of the students")
     parser.add_argument("--epochs", type=int, default=2)
@@ -52,7 +54,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Test MRR in % by what was learnt, a value for each seed."""
-    data = prepare(folder)
+    data = prepare(folder, options.questions, options.tests)
     tuning = [
         "job=finetune",
         "student=pretrained",
@@ -83,7 +85,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]
     return found
 
 
-def prepare(folder: Path) -> list[str]:
+def prepare(folder: Path, questions: int, tests: int) -> list[str]:
     """Write questions with their candidates as jsonl, and return the options that name files."""
     source = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")) / "xquad" / "xquad.en.json"
     if not source.is_file():
@@ -95,6 +97,8 @@ def prepare(folder: Path) -> list[str]:
     for split, begin, end in zip(("test", "dev", "train"), [0, *ends], ends, strict=False):
         paragraphs = [p for article in articles[begin:end] for p in article["paragraphs"]]
         rows = [row for paragraph in paragraphs for row in rows_of(paragraph)]
+        random.Random(0).shuffle(rows)
+        rows = rows[: {"train": questions, "test": tests}.get(split, 60)]
         print(f"{split}: {len(rows)} questions, {sum(len(r['sentences']) for r in rows)} pairs")
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text(lines)

@@ -36,7 +36,7 @@ def of_candidates(
         The scores, 0 where a query has fewer candidates than another, and which are candidates.
 
     Raises:
-        ValueError: for texts that begin within a row, or are as many as other values.
+        ValueError: for texts that begin within a row, and for more or fewer places than values.
     """
     check_choice("similarity", similarity, SIMILARITIES)
     if len(values) != len(place):
@@ -126,7 +126,8 @@ class OfCandidates(Wrapper):
         place, scores = inputs["place"], inputs.get("teacher")
         begins, is_candidate = row_begins(place), place > 0
         query = begins.cumsum(0) - 1
-        zeros = torch.zeros(int(begins.sum()), dtype=torch.long, device=place.device)
+        # As many as there could be at most: how many there are is known to the device alone.
+        zeros = torch.zeros(len(place), dtype=torch.long, device=place.device)
         found = zeros.index_add(0, query, is_candidate.long()) >= self.fewest
         if scores is not None and not _are_vectors(scores):
             unknown = scores.flatten().isnan() & is_candidate

@@ -65,6 +65,8 @@ class Sentences(TextDataModule):
     ):
         super().__init__(text=TEXTS, label=SCORE, task=task, **options)
         self.skip_bad_rows, self.bad_rows = skip_bad_rows, BadRows(skip_bad_rows)
+        if teacher_pairs not in (None, True, False):
+            raise ValueError(f"`teacher_pairs` must be true, false or null, got {teacher_pairs!r}.")
         self.pairs = task_of(self).reads_pairs
         self.teacher_pairs = self.pairs if teacher_pairs is None else teacher_pairs
         if self.pairs and not self.teacher_pairs:
