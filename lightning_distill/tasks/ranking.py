@@ -82,7 +82,7 @@ class Ranking(Regression):
 
     def label_term(self, model: nn.Module, label_smoothing: float = 0.0) -> Terms:
         """Scores that order the candidates as their labels do."""
-        inputs = {"student": "student.logits", "labels": LABELS, "place": PLACE}
+        inputs: dict[str, Any] = {"student": "student.logits", "labels": LABELS, "place": PLACE}
         return Term(Relevance(self.label_kind), inputs)
 
     def takes_metric(self, owner: Task | None, options: Mapping[str, Any]) -> bool:
