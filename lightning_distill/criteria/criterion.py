@@ -26,6 +26,8 @@ class Criterion(nn.Module):
             same on each of them.
         needs_classes: it compares a softmax over the last dimension, which means nothing where
             labels are independent of each other, or numbers.
+        compares_entries: it compares the entries of the last dimension with each other, such as the
+            scores of a query's candidates, so that fewer than two say nothing.
         any_classes: student and teacher may predict other classes, such as tokens of different
             vocabularies.
         shift_labels: it takes labels for the tokens of the input itself, and compares position
@@ -41,6 +43,7 @@ class Criterion(nn.Module):
     across_samples: bool = False
     gather: bool = False
     needs_classes: bool = False
+    compares_entries: bool = False
     any_classes: bool = False
     shift_labels: bool = False
     masked_by_labels: bool = False

@@ -45,6 +45,8 @@ class ListwiseKL(Criterion):
             or a schedule.
     """
 
+    compares_entries = True
+
     def __init__(self, temperature: Number = 1.0):
         super().__init__()
         check_positive("temperature", temperature)

@@ -36,6 +36,8 @@ def margin_mse(
 class MarginMSE(Criterion):
     """Mean of [`margin_mse`][] over the queries that count."""
 
+    compares_entries = True
+
     def forward(
         self,
         student: Float[Tensor, "*batch candidates"],

@@ -1,4 +1,4 @@
-"""Of candidates: scores of each query's candidates, made of vectors, for criteria of rankers."""
+"""Of candidates: scores of each query's candidates in rows, for criteria of rankers."""
 
 import torch
 import torch.nn.functional as F
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ._check import check_choice, check_positive, in_full_precision
 from ._wrapper import Wrapper
-from .criterion import both, Criterion
+from .criterion import Criterion
 from .pair_score import firsts
 
 SIMILARITIES = ("cosine", "dot")
 
 
 def of_candidates(
-    values: Float[Tensor, "texts ..."],
+    values: Float[Tensor, "values ..."],
     place: Int[Tensor, " texts"],
     similarity: str = "cosine",
     scale: float = 1.0,
@@ -25,26 +25,60 @@ def of_candidates(
 
     Args:
         values: vectors `(texts, width)` of the texts of all rows, one row after the other; or
-            scores `(texts,)`, which are put into rows as they are.
-        place: of each text in its row: 0 for the query, which candidates follow.
+            scores `(texts,)` or `(texts, 1)`, which are put into rows as they are.
+        place: of each text in its row: 0 for the query, and 1 and more for the candidates, which
+            follow it. Scores of pairs of query and candidate have no query: then each row begins
+            with 1.
         similarity: `cosine` or `dot`.
         scale: what it is multiplied by; cosines lie close together, and a softmax of them is flat.
 
     Returns:
         The scores, 0 where a query has fewer candidates than another, and which are candidates.
+
+    Raises:
+        ValueError: for texts that begin within a row, and for more or fewer places than values.
     """
     check_choice("similarity", similarity, SIMILARITIES)
+    if len(values) != len(place):
+        raise ValueError(
+            f"Each text needs one place, got {len(place)} for values of shape "
+            f"{tuple(values.shape)}. Do student and teacher both read pairs of query and "
+            "candidate, or both read texts one by one?"
+        )
     (values,) = in_full_precision(values)
-    if values.dim() > 1:
+    if _are_vectors(values):
         query = values[firsts(place)]
         alike = F.cosine_similarity if similarity == "cosine" else _dot
         values = scale * alike(values, query, dim=-1)
-    of = (place == 0).cumsum(0)[place > 0] - 1
+    begins = row_begins(place)
+    values, of = values.flatten(), (begins.cumsum(0) - 1)[place > 0]
     at = of, place[place > 0] - 1
-    shape = int((place == 0).sum()), int(place.max()) if len(place) else 0
+    shape = int(begins.sum()), int(place.max()) if len(place) else 0
     there = torch.zeros(shape, dtype=torch.bool, device=place.device)
     there = there.index_put(at, torch.ones_like(at[0], dtype=torch.bool))
     return values.new_zeros(shape).index_put(at, values[place > 0]), there
+
+
+def row_begins(place: Int[Tensor, " texts"]) -> Bool[Tensor, " texts"]:
+    """Where a row begins: where the place is no larger than the one before.
+
+    Args:
+        place: of each text in its row; the first of a row is 0 or 1.
+
+    Raises:
+        ValueError: if the texts begin within a row.
+    """
+    if len(place) and int(place[0]) > 1:
+        raise ValueError(
+            f"The first text of a batch must have place 0, or 1 in pairs, got {int(place[0])}: "
+            "texts of a row stand one after the other, as those of data=embedding_files."
+        )
+    first = torch.ones_like(place[:1], dtype=torch.bool)
+    return torch.cat([first, place[1:] <= place[:-1]])
+
+
+def _are_vectors(values: Tensor) -> bool:
+    return values.dim() > 1 and values.shape[-1] > 1
 
 
 def _dot(first: Tensor, second: Tensor, dim: int) -> Tensor:
@@ -54,11 +88,13 @@ def _dot(first: Tensor, second: Tensor, dim: int) -> Tensor:
 class OfCandidates(Wrapper):
     """A criterion of rankers, given the scores of each query's candidates.
 
+    Queries with equally many candidates are given to it together, and the value is the mean over
+    all queries. One that compares candidates with each other is given no query with fewer than two.
+
     Args:
         criterion: takes `(queries, candidates)` of student and teacher, and the mean of what it
-            says of a query: [`MarginMSE`][], [`ListwiseKL`][], or your own. Where queries differ in
-            how many candidates they have, it takes an argument `candidates`, true for those that
-            are there.
+            says of a query: [`MarginMSE`][], [`ListwiseKL`][], or your own. If it has an argument
+            `candidates`, it is given all queries at once, and there the truth value of each entry.
         similarity: `cosine` or `dot`.
         scale: what scores of vectors are multiplied by.
     """
@@ -68,6 +104,10 @@ class OfCandidates(Wrapper):
         check_choice("similarity", similarity, SIMILARITIES)
         check_positive("scale", scale)
         self.similarity, self.scale = similarity, scale
+        compares = self.criterion.compares_entries or self.criterion.needs_classes
+        self.fewest = 2 if compares else 1
+        # What it compares are candidates, and there are such whatever the task.
+        self.needs_classes = self.compares_entries = False
 
     def around(self, criterion: Criterion) -> "OfCandidates":
         """The same around another criterion."""
@@ -79,19 +119,20 @@ class OfCandidates(Wrapper):
         return False
 
     def counted(self, **inputs: Tensor) -> Tensor | None:
-        """Queries that have candidates, of which the teacher's scores, if they are read, are known.
+        """Queries with candidates enough, of which the teacher's scores are known, if it reads any.
 
-        Their first texts count once each.
+        The first texts of their rows count once each.
         """
         place, scores = inputs["place"], inputs.get("teacher")
-        begins = place == 0
-        last = begins.new_ones(1)
-        there = begins & ~torch.cat([begins[1:], last])
-        if scores is None or scores.dim() > 1:
-            return there
-        unknown = (scores.isnan() & ~begins).to(torch.int)
-        lost = torch.zeros_like(unknown).index_add(0, firsts(place), unknown)
-        return both(there, lost == 0)
+        begins, is_candidate = row_begins(place), place > 0
+        query = begins.cumsum(0) - 1
+        # As many as there could be at most: how many there are is known to the device alone.
+        zeros = torch.zeros(len(place), dtype=torch.long, device=place.device)
+        found = zeros.index_add(0, query, is_candidate.long()) >= self.fewest
+        if scores is not None and not _are_vectors(scores):
+            unknown = scores.flatten().isnan() & is_candidate
+            found &= zeros.index_add(0, query, unknown.long()) == 0
+        return begins & found[query]
 
     def forward(
         self,
@@ -102,31 +143,37 @@ class OfCandidates(Wrapper):
         """The criterion of the queries that count.
 
         Args:
-            student: vectors `(texts, width)`.
-            teacher: vectors, of any width, or scores `(texts,)`, NaN for queries.
-            place: of each text in its row: 0 for the query.
+            student: vectors `(texts, width)`, or scores `(texts,)` or `(texts, 1)`.
+            teacher: vectors, of any width, or scores, NaN for queries.
+            place: of each text in its row: 0 for the query; see [`of_candidates`][].
 
         Raises:
-            ValueError: for queries of unequal lengths and a criterion that takes none such.
+            ValueError: for queries of unequal lengths and a criterion that compares queries.
         """
         scores, there = of_candidates(student, place, self.similarity, self.scale)
         taught, _ = of_candidates(teacher, place, self.similarity, self.scale)
         counted = self.counted(place=place, teacher=teacher)
         assert counted is not None
-        kept = counted[place == 0]
+        kept = counted[row_begins(place)]
         if not kept.any():
             return 0.0 * student.sum()
         scores, taught, there = scores[kept], taught[kept], there[kept]
-        if bool(there.all()):
-            return self.criterion(scores, taught)
-        if "candidates" not in self.criterion.signature.parameters:
-            fewest, most = (int(f(there.sum(1))) for f in (torch.min, torch.max))
+        sizes = there.sum(dim=1)
+        lengths = sizes.unique().tolist()
+        if "candidates" in self.criterion.signature.parameters and len(lengths) > 1:
+            return self.criterion(scores, taught, candidates=there)
+        if len(lengths) > 1 and self.criterion.across_samples:
             raise ValueError(
-                f"{self.criterion.class_name} compares equally many candidates of each query, and "
-                f"these have {fewest} to {most}. Give each query as many, or take a criterion with "
-                "an argument `candidates`, such as ListwiseKL."
+                f"{self.criterion.class_name} compares queries with each other, so that all need "
+                f"equally many candidates, and these have {lengths[0]} to {lengths[-1]}. Give each "
+                "query as many, or take another criterion, such as ListwiseKL."
             )
-        return self.criterion(scores, taught, candidates=there)
+        total = scores.new_zeros(())
+        for length in lengths:
+            own = sizes == length
+            value = self.criterion(scores[own, :length], taught[own, :length])
+            total = total + value * own.sum()
+        return total / len(sizes)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"similarity={self.similarity!r}, scale={self.scale}"

@@ -10,15 +10,17 @@ from .answer_f1 import AnswerF1
 from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
+from .mrr import MRR
 from .ndcg import NDCG
 from .perplexity import Perplexity
 from .recall_at_k import RecallAtK
 from .reverse_kl import ReverseKL
-from .samples import check_pairs, Samples, teacher_batch
+from .samples import check_pairs, check_vectors, Samples, teacher_batch
 from .similarity_agreement import SimilarityAgreement
 from .texts import Bleu, ExactMatch, feed_texts, Rouge, WordErrorRate, WrittenTexts
 
 __all__ = [
+    "MRR",
     "NDCG",
     "Agreement",
     "AnswerExactMatch",
@@ -37,6 +39,7 @@ __all__ = [
     "WordErrorRate",
     "WrittenTexts",
     "check_pairs",
+    "check_vectors",
     "feed_texts",
     "teacher_batch",
 ]

@@ -185,6 +185,24 @@ def check_pairs(batch: Any, predicted: Tensor, metrics: Mapping[str, Metric]) ->
         )
 
 
+def check_vectors(teacher: Tensor, metrics: Mapping[str, Metric]) -> None:
+    """Refuse metrics that compare vectors of two models, where the teacher gives scores.
+
+    Args:
+        teacher: what it predicts; of scores `(texts, 1)`.
+        metrics: by name.
+
+    Raises:
+        ValueError: naming the metrics that would.
+    """
+    names = [name for name, m in metrics.items() if needs_teacher(m) and reads_vectors(m)]
+    if names and teacher.shape[-1] == 1:
+        raise ValueError(
+            f"The metrics {', '.join(names)} compare vectors of student and teacher, and this "
+            "teacher gives scores of pairs. Choose others, as in metrics=[ndcg,recall_at_k]."
+        )
+
+
 def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor, Tensor]:
     shared = min(student.shape[-1], teacher.shape[-1])
     if not are_tokens or student.shape[-1] == teacher.shape[-1]:

@@ -20,6 +20,7 @@ from .masked_language_modelling import MaskedLanguageModelling
 from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
+from .ranking import Ranking
 from .regression import Regression
 from .sequence_to_sequence import SequenceToSequence
 from .softmax import check_softmax
@@ -36,6 +37,7 @@ __all__ = [
     "MultiLabel",
     "PerToken",
     "QuestionAnswering",
+    "Ranking",
     "References",
     "Regression",
     "SequenceToSequence",

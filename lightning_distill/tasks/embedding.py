@@ -19,6 +19,9 @@ from ..objective.term import Term
 from .regression import Regression
 from .task import Task
 
+# Of a teacher that reads pairs.
+SCORES = Source("teacher", "output", "logits")
+
 
 class Embedding(Task):
     """A vector for each text: float `(texts, width)`; labels are scores of texts that belong.
@@ -89,12 +92,12 @@ class Embedding(Task):
     # What is measured.
 
     def predicted_from(self, role: str, sources: Sequence[Source]) -> Source | None:
-        """The vectors as the task pools them, and a teacher's as a term does that reads them."""
-        asked = (s for s in sources if s.kind == "pooled" and role == "teacher")
-        return next(asked, self.source(role))
+        """The vectors as the task pools them; of a teacher what a term reads, vectors or scores."""
+        asked = (s for s in sources if s.role == role == "teacher")
+        return next((s for s in asked if s.kind == "pooled" or s == SCORES), self.source(role))
 
     def predictions(self, outputs: Any) -> Float[Tensor, "texts width"]:
-        """The vectors."""
+        """The vectors; of a teacher with scores these, `(texts, 1)`."""
         found = entry(outputs, "vectors")
         if not isinstance(found, Tensor):
             raise ValueError(
@@ -104,10 +107,15 @@ class Embedding(Task):
         return found
 
     def measured(self, predicted: Tensor, entries: Mapping[str, Tensor]) -> Float[Tensor, " texts"]:
-        """The cosine of each candidate with the first text of its row; NaN for the first."""
+        """The cosine of each candidate with the first text of its row; NaN for the first.
+
+        Scores, `(texts, 1)`, are given as they are.
+        """
         place = entries.get("place")
         if place is None:
             return predicted.new_full(predicted.shape[:1], math.nan)
+        if predicted.shape[-1] == 1:
+            return predicted.squeeze(-1).where(place != 0, math.nan)
         return cosines(predicted, place)
 
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:

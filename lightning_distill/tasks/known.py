@@ -18,6 +18,7 @@ from .language_modelling import LanguageModelling
 from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
+from .ranking import Ranking
 from .regression import Regression
 from .sequence_to_sequence import SequenceToSequence
 from .task import Task
@@ -32,6 +33,7 @@ TASKS: tuple[Task, ...] = (
     TokenClassification(),
     QuestionAnswering(),
     SequenceToSequence(),
+    Ranking(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )

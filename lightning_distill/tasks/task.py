@@ -47,6 +47,7 @@ class Task:
             write texts and heads need not know how many labels there are.
         predicts_next: whether the label of a position is the token that follows it.
         fixed_classes: whether a class is the same for every row, and not a place in it.
+        reads_pairs: whether a model reads the first text of a row and another one as one text.
         reads_source: whether texts are written from a source that an encoder reads, and do not go
             on with what the model has read.
     """
@@ -75,6 +76,7 @@ class Task:
     entries: ClassVar[tuple[str, ...]] = ()
     predicts_next: ClassVar[bool] = False
     fixed_classes: ClassVar[bool] = True
+    reads_pairs: ClassVar[bool] = False
     reads_source: ClassVar[bool] = False
 
     # Models.
@@ -138,6 +140,13 @@ class Task:
             folder: that holds the model and its processors.
             model: that was saved, of transformers.
             max_length: of a row, in tokens, where the data says it.
+        """
+
+    def check_candidates(self, most: int) -> None:
+        """Say what of the numbers of candidates does not fit the task.
+
+        Args:
+            most: that any training row has.
         """
 
     # What is learnt.

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -123,12 +124,10 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         self._held_back: dict[str, Any] = {}
         self.optimizer = optimizer or adamw
         self.scheduler = scheduler
-        self.label_order: list[int] | None = None
         self._total_steps: float = math.inf
         self._window = Window(anew=self._replaces_batches())
         make_attentions(student, objective.sources("student"))
         if self.taught_by is not None:
-            self.label_order = label_order(label_names(student), self.taught_by.label_names)
             make_attentions(self.taught_by.model, objective.sources("teacher"))
 
     # Teachers stay out of the module tree, and still go where the module goes.
@@ -137,6 +136,19 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     def taught_by(self) -> Teacher | None:
         """What the teacher is asked through, whether it is live or its answers are on disk."""
         return self.kept_teachers.get("teacher")
+
+    @cached_property
+    def label_order(self) -> list[int] | None:
+        """Where each of the student's labels stands among the teacher's; `None` if they agree.
+
+        Asked first when a batch is tried: by then the task is known, which may have no labels.
+
+        Raises:
+            ValueError: for labels that are not the same.
+        """
+        if self.taught_by is None or (self.task is not None and not self.task.one_width):
+            return None
+        return label_order(label_names(self.student), self.taught_by.label_names)
 
     @property
     def teacher_fingerprint(self) -> str | None:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader
 
 from ..callbacks.one_shot import is_one_shot
-from ..metrics import check_pairs
+from ..metrics import check_pairs, check_vectors
 from ..metrics.traits import needs_teacher
 from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
@@ -182,6 +182,8 @@ def _check_pairs(module: Any, batch: Any, student: Any) -> None:
 
 def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
     one_width = module.task is None or module.task.one_width
+    if not one_width:
+        check_vectors(module.predictions(teacher), dict(module.metrics["val"].items()))
     if not one_width or not _compares_logits(module):
         # They are not made for this alone.
         return

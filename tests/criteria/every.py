@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_distill import criteria as c, Term
+from lightning_distill.criteria._relevance import Relevance
 from lightning_distill.weights import Focal
 
 TOKENS, WIDTH, CLASSES = 6, 8, 5
@@ -167,6 +168,12 @@ CASES = {
     "VID": Case(c.VID, "maps", ROWS),
     "WSLD": Case(c.WSLD, "logits", LABELS),
     # Others of the same kinds.
+    "relevance": Case(
+        Relevance, "score", {"labels": "batch.relevance", "place": "batch.pair"}, ONE_LABEL
+    ),
+    "margins_of_pairs": Case(
+        lambda: c.OfCandidates(c.MarginMSE()), "score", {"place": "batch.pair"}
+    ),
     "numbers": Case(lambda: c.HardLabel("mse"), "logits", {"labels": "batch.numbers"}, ONE_LABEL),
     "several_labels": Case(
         lambda: c.HardLabel("binary_cross_entropy"),
@@ -248,6 +255,8 @@ class Teacher(Model):
 def shaped(kind, x):
     if kind == "logits":
         return x[:, 0, :CLASSES]
+    if kind == "score":
+        return x[:, 0, :1]
     if kind == "attention":
         return x[:, :, :TOKENS].softmax(-1).unsqueeze(1)
     if kind in ("maps", "list"):
@@ -292,6 +301,9 @@ def batch(rows: int, seed: int, **changes) -> dict:
     }
     # Drawn last, so that the others are what they were.
     found["scores"] = numbers().clamp(-1, 1).masked_fill(~some(), torch.nan)
+    # Of pairs, in lists of three candidates; the last may have fewer.
+    found["pair"] = torch.arange(rows) % 3 + 1
+    found["relevance"] = numbers().abs().masked_fill(torch.arange(rows) == 5, torch.nan)
     return found | changes
 
 

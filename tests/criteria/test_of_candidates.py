@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
-from lightning_distill.criteria import ListwiseKL, MarginMSE, of_candidates, OfCandidates
+from lightning_distill.criteria import (
+    ListwiseKL,
+    LogitMSE,
+    MarginMSE,
+    of_candidates,
+    OfCandidates,
+    RKD,
+)
 
 
 def places(sizes):
@@ -35,7 +42,8 @@ def naive(sizes, values, similarity, scale):
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=5),
-    st.integers(1, 6),
+    # A vector of one number is a score.
+    st.integers(2, 6),
     st.sampled_from(["cosine", "dot"]),
     st.integers(0, 2**16),
 )
@@ -85,8 +93,46 @@ def test_queries_may_have_unequal_numbers_of_candidates_where_the_criterion_know
         expected += float((p * (p / q).log()).sum()) / 2
     found = OfCandidates(ListwiseKL(), scale=20.0)(student, teacher, place)
     assert float(found) == pytest.approx(expected, rel=1e-9)
-    with pytest.raises(ValueError, match="equally many candidates of each query.*have 2 to 3"):
-        OfCandidates(MarginMSE())(student, teacher, place)
+
+
+def naive_margins(lists) -> float:
+    """The mean over lists of at least two, by plain loops."""
+    found = []
+    for own, taught in lists:
+        if len(own) > 1:
+            both = zip(own[1:], taught[1:], strict=True)
+            found.append(
+                sum(((own[0] - s) - (taught[0] - t)) ** 2 for s, t in both) / (len(own) - 1)
+            )
+    return sum(found) / len(found)
+
+
+def test_any_criterion_is_given_queries_of_one_length_together():
+    sizes = [4, 3, 2, 4, 1]
+    student, teacher, place = vectors(sizes, 4, 0), vectors(sizes, 5, 1), places(sizes)
+    scores = [naive(sizes, x, "cosine", 1.0) for x in (student, teacher)]
+    criterion = OfCandidates(MarginMSE())
+    found = criterion(student, teacher, place)
+    assert float(found) == pytest.approx(naive_margins(zip(*scores, strict=True)), rel=1e-9)
+    # Those with one candidate, and with none, have no margin.
+    assert criterion.counted(place=place).nonzero().flatten().tolist() == [0, 4, 9]
+    assert OfCandidates(LogitMSE()).counted(place=place).sum() == 4
+    with pytest.raises(ValueError, match="RKD compares queries with each other.*these have 1 to 3"):
+        OfCandidates(RKD())(student, teacher, place)
+
+
+def test_scores_of_pairs_have_no_query_and_begin_with_place_one():
+    sizes = [3, 1, 2]
+    student, teacher = vectors(sizes, 1, 0), vectors(sizes, 1, 1)
+    place = places(sizes) + 1
+    lists = zip(*(torch.split(x.flatten(), sizes) for x in (student, teacher)), strict=True)
+    expected = naive_margins([(own.tolist(), taught.tolist()) for own, taught in lists])
+    assert float(OfCandidates(MarginMSE())(student, teacher, place)) == pytest.approx(expected)
+    assert OfCandidates(MarginMSE()).counted(place=place).nonzero().flatten().tolist() == [0, 4]
+    with pytest.raises(ValueError, match="must have place 0, or 1 in pairs, got 2"):
+        of_candidates(student[1:], place[1:])
+    with pytest.raises(ValueError, match="got 6 for values of shape \\(5, 1\\)"):
+        of_candidates(student[1:], place)
 
 
 def test_options_are_checked():

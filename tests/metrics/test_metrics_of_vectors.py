@@ -11,7 +11,14 @@ from scipy.stats import spearmanr
 from torchmetrics import SpearmanCorrCoef
 
 from lightning_distill import Agreement
-from lightning_distill.metrics import NDCG, RecallAtK, Samples, SimilarityAgreement
+from lightning_distill.metrics import (
+    check_vectors,
+    MRR,
+    NDCG,
+    RecallAtK,
+    Samples,
+    SimilarityAgreement,
+)
 from lightning_distill.tasks import Embedding
 
 SIZES = [3, 4, 2, 3, 5]
@@ -61,7 +68,7 @@ def of_rows(batches):
 
 def naive(batches):
     rows = of_rows(batches)
-    gains, recalls = [], []
+    gains, recalls, places = [], [], []
     for scores, _, labels in rows:
         order = np.argsort(scores)[::-1]
         best = sorted(labels, reverse=True)
@@ -71,6 +78,8 @@ def naive(batches):
               for o in ([labels[j] for j in order], best)]  # fmt: skip
         gains.append(of[0] / of[1])
         relevant = [x > 0 for x in labels]
+        first = next(place for place, j in enumerate(order, 1) if relevant[j])
+        places.append(1 / first if first < 3 else 0.0)
         recalls.append(sum(relevant[j] for j in order[:2]) / sum(relevant))
     flat = [[x for row in rows for x in row[i]] for i in range(3)]
     vectors = [torch.cat([both[i] for _, both in batches]) for i in range(2)]
@@ -81,6 +90,7 @@ def naive(batches):
         "spearman": spearmanr(flat[0], flat[2]).statistic,
         "ndcg": np.mean(gains),
         "recall": np.mean(recalls),
+        "mrr": np.mean(places),
         "agreement": np.mean(agree),
         "similarity_agreement": spearmanr(*cosines).statistic,
     }
@@ -91,6 +101,7 @@ def made():
         "spearman": SpearmanCorrCoef(),
         "ndcg": NDCG(top_k=2),
         "recall": RecallAtK(top_k=2),
+        "mrr": MRR(top_k=2),
         "agreement": Agreement(),
         "similarity_agreement": SimilarityAgreement(),
     }
@@ -137,6 +148,13 @@ def test_equal_vectors_agree_and_too_few_are_nan():
     assert few.compute().isnan()
     with pytest.raises(ValueError, match="`most` must be a whole number of at least 3, got 2"):
         SimilarityAgreement(2)
+
+
+def test_vectors_are_not_compared_with_scores():
+    with pytest.raises(ValueError, match="similarity_agreement compare vectors of student and"):
+        check_vectors(torch.randn(3, 1), made())
+    check_vectors(torch.randn(3, 2), made())
+    check_vectors(torch.randn(3, 1), {"mrr": MRR()})
 
 
 PARTS = [[batch(0)], [batch(1, [2, 6], first=5), batch(2, [3], first=7)]]

@@ -8,11 +8,20 @@ import datasets
 
 from ...find_files import Files, find_files
 from ..read_table import read_table
-from .sentences import number_or_nan, SCORE, SCORES, Sentences, strings, TEXTS, VECTORS
+from .sentences import (
+    number_or_nan,
+    RELEVANCE,
+    SCORE,
+    SCORES,
+    Sentences,
+    strings,
+    TEXTS,
+    VECTORS,
+)
 
 
 class EmbeddingFiles(Sentences):
-    """Texts from csv, tsv, json, jsonl and parquet files, for models that make vectors of them.
+    """Texts from csv, tsv, json, jsonl and parquet files, for models of vectors, and rerankers.
 
     What is learnt follows from the columns: `text` alone compares vectors; `text` and `text_pair`
     with a score are pairs; `text` (a query), `text_pair` (what belongs to it) and `negatives` are
@@ -24,8 +33,11 @@ class EmbeddingFiles(Sentences):
         validation: the same; by default cut from the training rows.
         test: the same; by default the validation rows.
         text: column of the text, the first of the pair, or the query.
-        text_pair: column of the second text, or of the candidate that belongs to the query.
+        text_pair: column of the second text, or of the candidate that belongs to the query; it may
+            hold a list of candidates, of which the first belongs to it if `relevance` says nothing.
         negatives: columns of candidates that do not; a column may hold a list of them.
+        relevance: column of a list of numbers, how relevant each candidate is; empty where that is
+            unknown.
         score: column of how alike the two are; `None` if there is none.
         vectors: column of the teacher's vector of the text, or of a list of vectors, one for each
             text of the row.
@@ -50,6 +62,7 @@ class EmbeddingFiles(Sentences):
         vectors: str | None = None,
         scores: str | None = None,
         columns: Sequence[str] | None = None,
+        relevance: str | None = None,
         **options: Any,
     ):
         super().__init__(**options)
@@ -61,13 +74,21 @@ class EmbeddingFiles(Sentences):
                 "one that does, as in data.text_pair=positive."
             )
         self.text_columns = [text, *([] if text_pair is None else [text_pair]), *several]
-        self.score = None if text_pair is None or several else score
+        self.score = None if text_pair is None or several or relevance else score
         # Without, nobody is told that no row has any.
         self.label = None if self.score is None else SCORE
-        self.vectors, self.scores = vectors, scores
+        self.vectors, self.scores, self.relevance = vectors, scores, relevance
         self.columns = None if columns is None else list(columns)
-        if scores is not None and text_pair is None:
-            raise ValueError("`scores` are of candidates, and there are none: set data.text_pair.")
+        for name, column in ((SCORES, scores), (RELEVANCE, relevance)):
+            if column is not None and text_pair is None:
+                raise ValueError(
+                    f"`{name}` are of candidates, and there are none: set data.text_pair."
+                )
+        if vectors is not None and self.pairs:
+            raise ValueError(
+                "`vectors` are of single texts, and a ranking reads pairs: name a teacher's "
+                "scores, as in data.scores=COLUMN, and leave data.vectors=null."
+            )
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Read every file that was named."""
@@ -85,6 +106,7 @@ class EmbeddingFiles(Sentences):
         found: dict[str, list[Any]] = {TEXTS: [], SCORE: []}
         found |= {VECTORS: []} if self.vectors else {}
         found |= {SCORES: []} if self.scores else {}
+        found |= {RELEVANCE: []} if self.relevance else {}
         self._width: int | None = None
         for file in files:
             table = read_table([file], self.columns)
@@ -106,7 +128,8 @@ class EmbeddingFiles(Sentences):
         """Refuse a file without a column that was named; the column of scores, if it is there."""
         options = ["text", "text_pair", *["negatives"] * len(self.text_columns)]
         wanted = dict(zip(self.text_columns, options, strict=False))
-        for name, option in ((self.vectors, VECTORS), (self.scores, SCORES)):
+        named = ((self.vectors, VECTORS), (self.scores, SCORES), (self.relevance, RELEVANCE))
+        for name, option in named:
             wanted |= {} if name is None else {name: option}
         for name, option in wanted.items():
             if name not in table.column_names:
@@ -143,7 +166,12 @@ class EmbeddingFiles(Sentences):
         if self.vectors is not None:
             made[VECTORS] = self._vectors(row[self.vectors], len(texts))
         if self.scores is not None:
-            made[SCORES] = self._scores(row[self.scores], len(texts) - 1)
+            column = f"{self.scores!r} (data.scores)"
+            made[SCORES] = _numbers(row[self.scores], len(texts) - 1, column)
+        if self.relevance is not None:
+            column, given = f"{self.relevance!r} (data.relevance)", row[self.relevance]
+            unknown = [None] * (len(texts) - 1)
+            made[RELEVANCE] = unknown if given is None else _numbers(given, len(unknown), column)
         return made
 
     def _vectors(self, value: Any, count: int) -> list[list[float]]:
@@ -161,11 +189,12 @@ class EmbeddingFiles(Sentences):
             )
         return numbers  # type: ignore[return-value]
 
-    def _scores(self, value: Any, count: int) -> list[float]:
-        numbers = [number_or_nan(v) for v in strings(value)]
-        if len(numbers) != count or any(v is None or math.isnan(v) for v in numbers):
-            raise ValueError(
-                f"must hold {count} number{'s' if count > 1 else ''} in column {self.scores!r} "
-                f"(data.scores), one for each candidate, got {value!r}."
-            )
-        return numbers  # type: ignore[return-value]
+
+def _numbers(value: Any, count: int, column: str) -> list[float]:
+    numbers = [number_or_nan(v) for v in strings(value)]
+    if len(numbers) != count or any(v is None or math.isnan(v) for v in numbers):
+        raise ValueError(
+            f"must hold {count} number{'s' if count > 1 else ''} in column {column}, one for each "
+            f"candidate, got {value!r}."
+        )
+    return numbers  # type: ignore[return-value]

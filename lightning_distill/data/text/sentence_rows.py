@@ -19,6 +19,7 @@ class SentenceRows(Rows):
         labels: of every text, NaN without, shape (texts,).
         begins: the number of the first text of each row, and that of all texts, (rows + 1,).
         more: further columns of every text by the name that they have in a batch, (texts, ...).
+        first_place: of the texts of a row; 1 where each is a pair of query and candidate.
 
     Attributes:
         firsts: as `begins`.
@@ -31,9 +32,10 @@ class SentenceRows(Rows):
         labels: torch.Tensor,
         begins: np.ndarray,
         more: dict[str, torch.Tensor] | None = None,
+        first_place: int = 0,
     ):
         super().__init__(student, teacher, labels, torch.arange(len(begins) - 1))
-        self.begins, self.more = begins, more or {}
+        self.begins, self.more, self.first_place = begins, more or {}, first_place
 
     @property
     def lengths(self) -> np.ndarray:
@@ -48,13 +50,13 @@ class SentenceRows(Rows):
         sizes = self.begins[numbers + 1] - self.begins[numbers]
         place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         texts = np.repeat(self.begins[numbers], sizes) + place
-        at = torch.from_numpy(texts)
+        at, places = torch.from_numpy(texts), torch.from_numpy(place + self.first_place)
         return {
             "student": {k: v.take(texts) for k, v in self.student.items()},
             "teacher": self.teacher and {k: v.take(texts) for k, v in self.teacher.items()},
             "labels": self.labels[at],
             "row": torch.from_numpy(np.repeat(np.where(asked < 0, -1, numbers), sizes)),
-            "more": {"place": torch.from_numpy(place)} | {k: v[at] for k, v in self.more.items()},
+            "more": {"place": places} | {k: v[at] for k, v in self.more.items()},
         }
 
     @property

@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import torch
 
-from ...tasks import Embedding, Task
+from ...tasks import Embedding, Task, task_of
 from ..bad_rows import BadRows
 from ..tokens import tokenise
 from .rows import Rows
@@ -17,15 +17,16 @@ from .text import TextDataModule
 
 # The columns that `load` gives.
 TEXTS, SCORE, VECTORS, SCORES = "texts", "score", "vectors", "scores"
+RELEVANCE = "relevance"
 
 
 class Sentences(TextDataModule):
-    """Rows of texts for [`Embedding`][lightning_distill.tasks.Embedding]; subclasses write `load`.
+    """Rows of texts for models that compare two of them; subclasses write `load`.
 
     `load` gives splits with the columns `texts` (a list for each row: the first text, and the
     candidates that are compared with it), `score` (of the pair, or `None`), and, where the data
-    have them, `vectors` (the teacher's, one for each text) and `scores` (the teacher's, one for
-    each candidate).
+    have them, `vectors` (the teacher's, one for each text), `scores` (the teacher's, one for
+    each candidate) and `relevance` (a label for each candidate, `None` without).
 
     Every text is a row of the batch, whose entries are `input_ids`, `attention_mask` and what else
     the tokenizer gives, `place` (of the text in its row, 0 for the first), `labels` (the score of a
@@ -33,9 +34,17 @@ class Sentences(TextDataModule):
     for the others), `row` (of the data, the same for all of its texts), and `vectors` and `scores`
     (NaN for the first text). If the teacher has another tokenizer, `teacher` holds its tensors.
 
+    A task that reads pairs, as [`Ranking`][lightning_distill.tasks.Ranking] does, is given each
+    candidate together with the first text as one text, and no row for the first alone: `place`
+    begins with 1. If only the teacher reads pairs, `teacher` holds them, and in the place of each
+    first text this alone.
+
     Args:
-        largest_score: what stands for equal texts: scores are divided by it, since cosines go to 1.
-        task: [`Embedding`][lightning_distill.tasks.Embedding], or one of your own.
+        largest_score: what stands for equal texts: labels are divided by it, since cosines go to 1.
+        teacher_pairs: whether the teacher reads pairs, as a cross-encoder does; by default if the
+            task does.
+        task: [`Embedding`][lightning_distill.tasks.Embedding],
+            [`Ranking`][lightning_distill.tasks.Ranking], or one of your own.
         skip_bad_rows: leave out rows that cannot be used, and count them; else the first is an
             error.
         options: those of [`TextDataModule`][].
@@ -51,10 +60,21 @@ class Sentences(TextDataModule):
         largest_score: float = 1.0,
         task: str | Task = Embedding.name,
         skip_bad_rows: bool = False,
+        teacher_pairs: bool | None = None,
         **options: Any,
     ):
         super().__init__(text=TEXTS, label=SCORE, task=task, **options)
         self.skip_bad_rows, self.bad_rows = skip_bad_rows, BadRows(skip_bad_rows)
+        if teacher_pairs not in (None, True, False):
+            raise ValueError(f"`teacher_pairs` must be true, false or null, got {teacher_pairs!r}.")
+        self.pairs = task_of(self).reads_pairs
+        self.teacher_pairs = self.pairs if teacher_pairs is None else teacher_pairs
+        if self.pairs and not self.teacher_pairs:
+            raise ValueError(
+                f"data.task={task_of(self).name} makes a student that reads pairs, and "
+                "`teacher_pairs` is false: a teacher that reads texts one by one gives no scores "
+                "of pairs. Leave data.teacher_pairs=null, or name a column of scores (data.scores)."
+            )
         self.largest_score = largest_score
         if not isinstance(largest_score, int | float) or not 0 < largest_score < math.inf:
             raise ValueError(f"`largest_score` must be a positive number, got {largest_score!r}.")
@@ -67,11 +87,14 @@ class Sentences(TextDataModule):
 
     def collate(self) -> CollateSentences:
         """What pads the texts of a batch."""
-        return CollateSentences(self.tokenizer, self.teacher_tokenizer)
+        # Pairs for the teacher alone may be of the student's tokens.
+        return CollateSentences(self.tokenizer, self.teacher_tokenizer or self.tokenizer)
 
     def preprocessing(self) -> dict[str, Any]:
         """What decides which tokens the models are given, as plain values."""
-        return {**super().preprocessing(), "text": "texts"}
+        # What was cached of texts before there were pairs stays good.
+        pairs = {"student_pairs": self.pairs, "teacher_pairs": True} if self.teacher_pairs else {}
+        return {**super().preprocessing(), "text": "texts", **pairs}
 
     def _usable(self, name: str, split: datasets.Dataset) -> datasets.Dataset:
         """All of them: `load` has looked at every text."""
@@ -81,25 +104,64 @@ class Sentences(TextDataModule):
         return [[text for row in split[TEXTS] for text in row]]
 
     def _tokenise(self, split: datasets.Dataset, labels: torch.Tensor) -> Rows:
-        texts = self._texts(split)
-        own = tokenise(texts, self.tokenizer, self.max_length)
-        other = None
-        if self.teacher_tokenizer is not None:
-            other = tokenise(texts, self.teacher_tokenizer, self.max_length)
         begins = begins_of(split[TEXTS])
+        own = self._read_by(self.tokenizer, split, self.pairs, alone=False)
+        other = None
+        if self.teacher_tokenizer is not None or self.teacher_pairs is not self.pairs:
+            reader = self.teacher_tokenizer or self.tokenizer
+            other = self._read_by(reader, split, self.teacher_pairs, alone=not self.pairs)
         more = {}
         if VECTORS in split.column_names:
             more[VECTORS] = torch.tensor([v for row in split[VECTORS] for v in row])
         if SCORES in split.column_names:
             # The first text has none.
             more[SCORES] = torch.tensor([s for row in split[SCORES] for s in (math.nan, *row)])
-        rows = SentenceRows(own, other, self._labels_of_texts(labels, begins), begins, more)
+        found = self._labels_of_texts(split, labels, begins)
+        if self.pairs:
+            there = torch.ones(len(found), dtype=torch.bool)
+            there[torch.from_numpy(begins[:-1])] = False
+            found, more = found[there], {name: column[there] for name, column in more.items()}
+            begins = begins - np.arange(len(begins))
+        rows = SentenceRows(own, other, found, begins, more, first_place=int(self.pairs))
         cut = own.cut if other is None else own.cut | other.cut
         rows.cut = np.logical_or.reduceat(cut, begins[:-1])
         return rows
 
-    def _labels_of_texts(self, scores: torch.Tensor, begins: np.ndarray) -> torch.Tensor:
-        """The label of every text, NaN without, from the score of each row."""
+    def _check_labels(self) -> None:
+        super()._check_labels()
+        if self.pairs:
+            rows = self.splits["train"]
+            task_of(self).check_candidates(int(np.diff(rows.begins).max()))
+
+    def _read_by(self, tokenizer: Any, split: datasets.Dataset, pairs: bool, alone: bool) -> Any:
+        """Tokens of each text, or of each pair of the first text of a row and another.
+
+        Args:
+            tokenizer: a model's.
+            split: the data.
+            pairs: whether the model reads pairs.
+            alone: whether each first text is read too, with nothing behind it.
+        """
+        if not pairs:
+            return tokenise(self._texts(split), tokenizer, self.max_length)
+        if any(len(row) < 2 for row in split[TEXTS]):
+            raise ValueError(
+                "Pairs need a text and one or more that it is compared with, and a row has one "
+                "text alone: name the column of the others, as in data.text_pair=positive."
+            )
+        first = [row[0] for row in split[TEXTS] for _ in row[0 if alone else 1 :]]
+        others = [["", *row[1:]] if alone else row[1:] for row in split[TEXTS]]
+        second = [text for row in others for text in row]
+        return tokenise([first, second], tokenizer, self.max_length)
+
+    def _labels_of_texts(
+        self, split: datasets.Dataset, scores: torch.Tensor, begins: np.ndarray
+    ) -> torch.Tensor:
+        """The label of every text, NaN without, from the columns `relevance` or `score`."""
+        if RELEVANCE in split.column_names:
+            given = [(None, *row) for row in split[RELEVANCE]]
+            numbers = [math.nan if v is None else v for row in given for v in row]
+            return torch.tensor(numbers) / self.largest_score
         found = torch.full((int(begins[-1]),), math.nan)
         firsts, sizes = torch.from_numpy(begins[:-1]), torch.from_numpy(np.diff(begins))
         several = sizes > 2
