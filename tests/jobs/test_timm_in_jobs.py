@@ -1,0 +1,61 @@
+"""Every job with a teacher and a student of timm, which want their pictures in two ways."""
+
+import json
+
+import pytest
+import torch
+from jobs.test_pictures import accuracy_of, AUGMENTED, folder, losses, report, run, SMALL  # noqa: F401
+from omegaconf import OmegaConf
+from timm_there import weights_file
+
+pytestmark = pytest.mark.slow
+
+TEACHER = ["teacher=timm", "teacher.name=test_resnet", "teacher.path=weights.safetensors"]
+STUDENT = ["student=timm", "student.name=test_efficientnet", "data.size=32"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def weights(folder):  # noqa: F811
+    return weights_file(folder / "weights.safetensors")
+
+
+def test_jobs_of_timm(run, folder):  # noqa: F811
+    live = run("timm", *SMALL, *TEACHER, *STUDENT, *AUGMENTED)
+    found = report(live)
+    measured = found["student"]["metrics"]["accuracy"]
+    assert measured == pytest.approx(accuracy_of(live / "student", folder))
+    assert {"baseline", "student", "teacher"} <= found.keys()
+    of_run = OmegaConf.load(live / "config.yaml").data
+    # Each model has its own size: what timm says of the teacher, what is typed for the student.
+    assert of_run.teacher_image_processor.height == 160 and of_run.size == 32
+    config = json.loads((live / "student" / "config.json").read_text())
+    assert config["architecture"] == "test_efficientnet"
+    assert config["label_names"] == ["blue", "green", "red"]
+    said = json.loads((live / "student" / "preprocessor_config.json").read_text())
+    assert said["size"] == {"height": 32, "width": 32}
+
+    again = run("evaluated", "job=evaluate", "job.path=timm/student", *SMALL)
+    of_job = json.loads((again / "evaluation.json").read_text())["accuracy"]
+    assert of_job == pytest.approx(measured)
+    exported = run("exported", "job=export", "job.run=timm", "job.to=written")
+    assert exported and accuracy_of(folder / "written", folder) == pytest.approx(measured)
+    run("looked", "job=inspect", *SMALL, *TEACHER, *STUDENT)
+
+    # A teacher by the folder that a run has written.
+    run("tuned", "job=finetune", *SMALL, *STUDENT, "trainer.max_epochs=1")
+    taught = ["teacher=pretrained", "teacher.path=tuned/student", "trainer.max_epochs=1"]
+    run("next", *SMALL, *STUDENT, *taught, "baseline=false")
+
+
+def test_live_cached_and_caching_teachers_of_timm_give_the_same_loss(run):  # noqa: F811
+    options = [*SMALL, *STUDENT, *AUGMENTED, "baseline=false", "trainer.max_epochs=1"]
+    live = losses(run("live", *options, *TEACHER))
+    run("answers", "job=cache", *options, *TEACHER)
+    cached = losses(run("cached", *options, "teacher=cached", "teacher.folder=answers/answers"))
+    of = [one.replace("teacher.", "teacher.of.") for one in TEACHER[1:]]
+    caching = ["teacher=caching", "teacher@teacher.of=timm", *of]
+    assert len(live) > 2
+    torch.testing.assert_close(cached, live, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        losses(run("caching", *options, *caching)), live, rtol=1e-6, atol=1e-6
+    )
