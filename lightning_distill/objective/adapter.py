@@ -66,8 +66,8 @@ def build_adapters(
     if student.dim() != teacher.dim():
         raise ValueError(
             f"student and teacher tensors have shapes {shapes}: an adapter cannot change the "
-            "number of dimensions. Name other layers, or an item of what they return. Between a map "
-            "of a convolution and tokens of a vision transformer: adapter=map."
+            "number of dimensions. Name other layers, or an item of what they return. Between a "
+            "map of a convolution and tokens of a vision transformer: adapter=map."
         )
     differing = [d for d in range(student.dim()) if student.shape[d] != teacher.shape[d]]
     if len(differing) > 1 or differing == [0]:

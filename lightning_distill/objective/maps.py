@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import nn, Tensor
 
-# A class token and some registers come before the tokens of patches; no model has more.
-MOST_EXTRA = 16
+# So many tokens come before those of patches: none, a class token, one of distillation beside it
+# (DeiT), or 4 or 8 registers without and with a class token (DINOv2).
+EXTRA = (0, 1, 2, 4, 5, 8, 9)
 SHAPES = "maps (rows, channels, height, width) and tokens (rows, tokens, width)"
 
 
@@ -76,7 +77,8 @@ class Maps:
 
     Args:
         student_extra: how many tokens of the student come before those of its patches; by default
-            as few as leave a map of the same height to width as the other one, or a square.
+            as few as models have (0, 1, 2, 4, 5, 8 or 9) that leave a map of the same height to
+            width as the other one, or a square.
         teacher_extra: the same of the teacher.
     """
 
@@ -99,10 +101,8 @@ class Maps:
         like = next((tuple(t.shape[2:]) for t in both if t.dim() == 4), (1, 1))
         of_student = _as_map("student", student, self.student_extra, like)
         of_teacher = _as_map("teacher", teacher, self.teacher_extra, like)
-        channels, (_, wanted, height, width) = (
-            of_student(student).shape[1],
-            of_teacher(teacher).shape,
-        )
+        channels = of_student(student).shape[1]
+        wanted, height, width = of_teacher(teacher).shape[1:]
         parts = [of_student, Resized(height, width)]
         if channels != wanted:
             parts.append(nn.Conv2d(channels, wanted, kernel_size=1))
@@ -113,7 +113,7 @@ def _as_map(role: str, tensor: Tensor, extra: int | None, like: tuple[int, ...])
     if tensor.dim() == 4:
         return nn.Identity()
     tokens = tensor.shape[1]
-    tried = range(min(MOST_EXTRA, tokens - 1) + 1) if extra is None else [extra]
+    tried = EXTRA if extra is None else (extra,)
     for first in tried:
         count = tokens - first
         for height in range(1, count + 1):
