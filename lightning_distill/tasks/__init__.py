@@ -21,6 +21,7 @@ from .masks import knows_what_counts, mask_terms
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .regression import Regression
+from .segmentation import Segmentation
 from .sequence_to_sequence import SequenceToSequence
 from .softmax import check_softmax
 from .task import Task
@@ -38,6 +39,7 @@ __all__ = [
     "QuestionAnswering",
     "References",
     "Regression",
+    "Segmentation",
     "SequenceToSequence",
     "Task",
     "TokenClassification",

@@ -19,6 +19,7 @@ from .masked_language_modelling import MaskedLanguageModelling
 from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .regression import Regression
+from .segmentation import Segmentation
 from .sequence_to_sequence import SequenceToSequence
 from .task import Task
 from .token_classification import TokenClassification
@@ -32,6 +33,7 @@ TASKS: tuple[Task, ...] = (
     TokenClassification(),
     QuestionAnswering(),
     SequenceToSequence(),
+    Segmentation(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )
