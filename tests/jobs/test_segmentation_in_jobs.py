@@ -19,11 +19,10 @@ GUIDE = Path(__file__).parents[2] / "docs" / "tasks" / "segmentation.md"
 SMALL = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1"]
 SMALL += ["callbacks=[best_checkpoint,last_checkpoint,finite_loss]", "optimizer.lr=1e-2"]
 DATA = ["~data", "+data._target_=mine.masks.Masks", "+data.folder=.", "+data.num_labels=3"]
-NONE = ["hidden_dropout_prob", "classifier_dropout_prob", "drop_path_rate"]
-SIZES = "num_encoder_blocks=1,depths=[1],hidden_sizes=[8],sr_ratios=[1],patch_sizes=[3],strides=[2]"
-SIZES += ",mlp_ratios=[1],num_attention_heads=[1],decoder_hidden_size=8"
-MODEL = ["student.model_type=segformer", *(f"+student.{one}" for one in SIZES.split(",") if one)]
-MODEL += [f"+student.{name}=0.0" for name in NONE]
+SIZES = ["num_encoder_blocks=1", "depths=[1]", "hidden_sizes=[8]", "sr_ratios=[1]"]
+SIZES += ["patch_sizes=[3]", "strides=[2]", "mlp_ratios=[1]", "num_attention_heads=[1]"]
+MODEL = ["student=segformer", "student.decoder_hidden_size=8"]
+MODEL += [f"student.{size}" for size in SIZES]
 
 
 @pytest.fixture(scope="module")
