@@ -49,7 +49,7 @@ class Setting:
 
 
 # With fewer pictures a smaller batch, so that there are more steps.
-SMALL = Setting(16, 1, 12, 12, 300, 100, ("trainer.accelerator=cpu", "data.batch_size=64"))
+SMALL = Setting(16, 1, 12, 10, 250, 100, ("trainer.accelerator=cpu", "data.batch_size=64"))
 
 
 def main() -> None:
@@ -88,19 +88,32 @@ def main() -> None:
 
 def pictures(data: Path, scratch: Path, setting: Setting) -> Path:
     """The folder of the pictures, with as many of each class as are wanted."""
-    for archive in sorted(data.glob("*.tar.xz"))[: 0 if (data / "train").is_dir() else 1]:
-        data = scratch / "pictures"
-        with tarfile.open(archive) as packed:
-            packed.extractall(data, filter="data")
-    if setting.pictures is None:
+    most = {"train": setting.pictures, "test": setting.tests}
+    there = (data / "train").is_dir()
+    if there and setting.pictures is None:
         return data
-    for split, most in (("train", setting.pictures), ("test", setting.tests)):
-        for kind in sorted((data / split).iterdir()):
-            chosen = scratch / "chosen" / split / kind.name
-            chosen.mkdir(parents=True)
-            for file in sorted(kind.iterdir())[:most]:
-                (chosen / file.name).symlink_to(file.absolute())
-    return scratch / "chosen"
+    chosen = scratch / "pictures"
+    if there:
+        for split in most:
+            for kind in sorted((data / split).iterdir()):
+                (chosen / split / kind.name).mkdir(parents=True)
+                for file in sorted(kind.iterdir())[: most[split]]:
+                    (chosen / split / kind.name / file.name).symlink_to(file.absolute())
+        return chosen
+    archives = sorted(data.glob("*.tar.xz"))
+    if not archives:
+        sys.exit(f"{data} holds neither a folder train nor an archive *.tar.xz (--data FOLDER).")
+    counts: dict[Path, int] = {}
+    with tarfile.open(archives[0]) as packed:
+        for member in packed:
+            path = Path(member.name)
+            if not member.isfile() or path.parts[0] not in most:
+                continue
+            counts[path.parent] = counts.get(path.parent, 0) + 1
+            limit = most[path.parts[0]]
+            if limit is None or counts[path.parent] <= limit:
+                packed.extract(member, chosen, filter="data")
+    return chosen
 
 
 def run(folder: Path, *overrides: str) -> dict:

@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-`depth`-`width`: three stages of (depth - 4) / 6 blocks, `width` times 16, 32 and 64 wide.
+    """WRN-`depth`-`width`: three stages of (depth - 4) / 6 blocks, 16, 32, 64 times `width` wide.
 
     Args:
         num_labels: how many classes there are.

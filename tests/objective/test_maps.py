@@ -16,6 +16,7 @@ from lightning_distill import distill, Term
 from lightning_distill.criteria import AttentionTransfer, Hint
 from lightning_distill.models.source import Source
 from lightning_distill.objective import Maps
+from lightning_distill.teachers import CachedTeacher, CachingTeacher
 
 SOURCES = {"student": "student.layer:a", "teacher": "teacher.layer:b"}
 
@@ -161,9 +162,20 @@ def test_both_directions_train_by_name_and_leave_no_adapter_behind(swapped, tmp_
     inputs = {role: f"{role}.layer:{path}" for role, path in names.items()}
     before, keys = [p.detach().clone() for p in teacher.parameters()], {*student.state_dict()}
     start = {n: p.detach().clone() for n, p in student.named_parameters()}
-    batches = [{"pixel_values": draw(4, 3, 32, 32).float() + i} for i in range(2)]
+    batches = [
+        {"pixel_values": draw(4, 3, 32, 32).float() + i, "row": torch.arange(4) + 4 * i}
+        for i in range(2)
+    ]
     terms = {"maps": Term(Hint(), inputs, adapter="map")}
     trained = distill(student, teacher, loader(batches), terms, trainer(tmp_path))
     changed = [n for n, p in trained.named_parameters() if not torch.equal(p, start[n])]
     assert changed and {*trained.state_dict()} == keys
     assert all(map(torch.equal, before, teacher.parameters()))
+
+    # The same from kept answers, while they are made and afterwards.
+    keeping = CachingTeacher(teacher, tmp_path / "kept", hidden_dtype="float32")
+    for other in (keeping, CachedTeacher(tmp_path / "kept")):
+        fresh = (tuple(reversed(models())) if swapped else models())[0].train()
+        terms = {"maps": Term(Hint(), inputs, adapter="map")}
+        again = distill(fresh, other, loader(batches), terms, trainer(tmp_path))
+        assert_close(again.state_dict(), trained.state_dict(), atol=1e-6, rtol=0)
