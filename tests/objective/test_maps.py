@@ -174,8 +174,8 @@ def test_both_directions_train_by_name_and_leave_no_adapter_behind(swapped, tmp_
 
     # The same from kept answers, while they are made and afterwards.
     keeping = CachingTeacher(teacher, tmp_path / "kept", hidden_dtype="float32")
-    for other in (keeping, CachedTeacher(tmp_path / "kept")):
+    for other in (lambda: keeping, lambda: CachedTeacher(tmp_path / "kept")):
         fresh = (tuple(reversed(models())) if swapped else models())[0].train()
         terms = {"maps": Term(Hint(), inputs, adapter="map")}
-        again = distill(fresh, other, loader(batches), terms, trainer(tmp_path))
+        again = distill(fresh, other(), loader(batches), terms, trainer(tmp_path))
         assert_close(again.state_dict(), trained.state_dict(), atol=1e-6, rtol=0)
