@@ -57,8 +57,8 @@ def what_timm_says(name: str) -> dict[str, Any]:
         )
     tags = timm.list_pretrained(f"{architecture}.*") if tag else []
     if tag and name not in tags:
-        near = ", ".join(tags[:4]) or "none"
-        raise ValueError(f"`name` is {name!r}, but the weights that timm has are: {near}.")
+        known = ", ".join(tags[:4]) or "none"
+        raise ValueError(f"`name` is {name!r}, but the weights that timm has are: {known}.")
     said: dict[str, Any] = timm.get_pretrained_cfg(str(name)).to_dict()
     return said
 

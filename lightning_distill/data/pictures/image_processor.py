@@ -175,7 +175,9 @@ def _of_settings(given: Mapping[Any, Any]) -> ImageProcessor:
             f"The settings of an image processor are {', '.join(known)}, of which height and width "
             f"are needed; got {', '.join(map(str, given)) or 'none'}."
         )
-    plain = {name: tuple(v) if name in ("mean", "std") else v for name, v in given.items()}
+    plain: dict[str, Any] = {
+        name: tuple(v) if name in ("mean", "std") else v for name, v in given.items()
+    }
     return ImageProcessor(**plain)
 
 
