@@ -198,9 +198,12 @@ def _check_models(cfg: DictConfig) -> None:
 def _check_sizes(role: str, node: DictConfig) -> None:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     for name in (*sizes, "vocab_size", "max_position_embeddings"):
-        check_number(f"{role}.{name}", node.get(name), whole=True, least=1)
+        # Models with stages, as SegFormer, have a list with a number for each.
+        if not OmegaConf.is_list(node.get(name)):
+            check_number(f"{role}.{name}", node.get(name), whole=True, least=1)
     width, heads = node.get("hidden_size"), node.get("num_attention_heads")
-    if width and heads and node.get("head_dim") is None and width % heads:
+    plain = isinstance(width, int) and isinstance(heads, int)
+    if plain and width and heads and node.get("head_dim") is None and width % heads:
         raise ValueError(
             f"{role}.hidden_size={width} must be a multiple of {role}.num_attention_heads={heads}."
         )

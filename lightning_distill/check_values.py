@@ -41,11 +41,14 @@ MODEL = "a folder that save_pretrained wrote, or a name on the Hugging Face hub"
 REQUIRED = {
     "teacher.path": f"{MODEL}, as in teacher.path=DIR",
     "student.path": f"{MODEL}, as in student.path=DIR",
+    "student.name": "a model of timm, as in student.name=resnet18",
+    "teacher.name": "a model of timm, as in teacher.name=resnet18",
     "data.train": "a file or several, as in data.train=train.tsv; with data=hub a split",
 }
 # Those that can do without a path, or have another name for it.
 NAMELESS = (
     *("cached_teacher", "caching_teacher", "lora_student", "projected_student", "ImageFolder"),
+    ".timm",
 )
 GROUPS = {
     "job": "distill",

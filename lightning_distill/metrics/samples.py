@@ -86,6 +86,8 @@ class Samples:
         task = task or infer_task(None, batch, predicted) or Task()
         entries = {n: v for n in task.entries if (v := entry(batch, n)) is not None}
         entries |= _entries(batch, metrics)
+        predicted = task.as_labelled(batch, predicted)
+        teacher = None if teacher is None else task.as_labelled(batch, teacher)
         counted = task.counted(batch, predicted)
         if counted is None:
             taken = {name: take_rows(value, rows) for name, value in entries.items()}

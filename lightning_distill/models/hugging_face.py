@@ -114,8 +114,13 @@ def find_auto_class(name: str | None) -> Any:
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that cannot be a model's folder, and leave names on the hub alone."""
+    """Refuse a path that cannot be a model's folder, and leave names on the hub alone.
+
+    A file is left to who reads weights from it.
+    """
     folder = Path(path).expanduser()
+    if folder.is_file():
+        return
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             inner = [p.parent.name for p in folder.glob("*/config.json")]

@@ -1,9 +1,14 @@
-"""Adapters: trained linear maps from the student's width to the teacher's."""
+"""Adapters: what lies between a tensor of the student and one of the teacher."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn, Tensor
+
+from .maps import Maps
+
+Kind = str | nn.Module | Maps | Callable[[int, int], nn.Module]
 
 
 class Adapter(nn.Module):
@@ -31,50 +36,70 @@ class Adapter(nn.Module):
         return f"dim={self.dim}"
 
 
-def build_adapter(
-    kind: str | nn.Module | Callable[[int, int], nn.Module], student: Tensor, teacher: Tensor
-) -> nn.Module | None:
-    """The adapter that makes `student` as large as `teacher`, or `None` if it already is.
+def build_adapters(
+    kind: Kind, student: Tensor, teacher: Tensor
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """What the student's tensor goes through, and what the teacher's, or `None` for neither.
+
+    Only the first is trained: it makes `student` as large as `teacher`.
 
     Args:
-        kind: `"linear"`, a module to use as it is, or a callable that takes the sizes of
-            student and teacher and returns a module for the last dimension.
+        kind: `"linear"`; `"map"` or a [`Maps`][]; a module to use as it is, or a callable that
+            takes the sizes of student and teacher and returns a module for the last dimension.
         student: a tensor of the student, as the criterion will see it.
         teacher: the tensor it is compared with.
 
     Raises:
-        ValueError: if the tensors differ in rank, or in more than one dimension.
+        ValueError: if the tensors differ in rank, or in more than one dimension, where no maps
+            are made of them.
     """
     if isinstance(kind, nn.Module):
-        return kind
+        return kind, None
+    if kind == "map" or isinstance(kind, Maps):
+        maps = kind if isinstance(kind, Maps) else Maps()
+        with _same_seed():
+            of_student, of_teacher = maps.build(student, teacher)
+        return _placed(of_student, student), of_teacher
     if student.shape == teacher.shape:
-        return None
+        return None, None
     shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
     if student.dim() != teacher.dim():
         raise ValueError(
             f"student and teacher tensors have shapes {shapes}: an adapter cannot change the "
-            "number of dimensions. Name other layers, or an item of what they return."
+            "number of dimensions. Name other layers, or an item of what they return. Between a "
+            "map of a convolution and tokens of a vision transformer: adapter=map."
         )
     differing = [d for d in range(student.dim()) if student.shape[d] != teacher.shape[d]]
     if len(differing) > 1 or differing == [0]:
         raise ValueError(
             f"student and teacher tensors have shapes {shapes}: an adapter maps one dimension "
-            "other than the batch. If they differ in tokens, both models need the same tokenizer."
+            "other than the batch. If they differ in tokens, both models need the same tokenizer; "
+            "maps of pictures are resized by adapter=map."
         )
     dim = differing[0] - student.dim()
-    # A seed of its own: the adapter is the same whatever drew random numbers before.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with _same_seed():
         if kind == "linear":
             adapter: nn.Module = Adapter(student.shape[dim], teacher.shape[dim], dim)
         elif callable(kind):
             adapter = kind(student.shape[dim], teacher.shape[dim])
         else:
             raise ValueError(
-                f"`adapter` must be 'linear', null or a module, got {kind!r}. "
+                f"`adapter` must be 'linear', 'map', null or a module, got {kind!r}. "
                 "A class of your own: {_target_: your.Module, _partial_: true}."
             )
-    # In the precision of the student's weights, which under autocast is not that of its tensors.
+    return _placed(adapter, student), None
+
+
+@contextmanager
+def _same_seed() -> Iterator[None]:
+    """A seed of its own: the adapter is the same whatever drew random numbers before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _placed(adapter: nn.Module, student: Tensor) -> nn.Module:
+    """In the precision of the student's weights, which under autocast is not its tensors'."""
     mixed = torch.is_autocast_enabled(student.device.type)
     return adapter.to(student.device, torch.float32 if mixed else student.dtype)
 

@@ -13,7 +13,7 @@ from ..criteria._plain import as_criterion
 from ..criteria.criterion import Criterion
 from ..models.source import nearest, Source
 from ..schedules import Scaled, Schedule
-from .adapter import build_adapter, student_and_teacher_arguments
+from .adapter import build_adapters, Kind, student_and_teacher_arguments
 from .layer_mapping import pair_layers
 
 Weight = float | Schedule
@@ -69,8 +69,9 @@ class Term(Terms):
             out; a `mask` that is `None` says that padding counts too.
         weight: what the term is multiplied by in the total; a number or a schedule.
         adapter: `"linear"` maps the student's tensor to the teacher's width where they
-            differ; `None` compares them as they are; a module, or a callable that takes the
-            two widths, is used instead.
+            differ; `"map"`, or a [`Maps`][lightning_distill.objective.Maps], makes maps of both,
+            as of a convolution and a vision transformer; `None` compares them as they are; a
+            module, or a callable that takes the two widths, is used instead.
         mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
@@ -90,7 +91,7 @@ class Term(Terms):
         criterion: nn.Module | Callable[..., Any],
         inputs: Mapping[str, str | Source | None],
         weight: Weight = 1.0,
-        adapter: str | nn.Module | Callable[[int, int], nn.Module] | None = None,
+        adapter: Kind | None = None,
         mapping: str | Sequence[Sequence[int]] = "uniform",
         training_only: bool = False,
     ):
@@ -110,6 +111,8 @@ class Term(Terms):
         self.adapter = adapter
         self.mapping = mapping
         self.adapters = nn.ModuleDict()
+        # What the teacher's tensors go through, which trains nothing.
+        self.views = nn.ModuleDict()
         # Of the pairs after the first, if the criterion has parts to train.
         self.copies = nn.ModuleDict()
         self.pairs = [self.inputs]
@@ -161,9 +164,11 @@ class Term(Terms):
             roles = {name: source.role for name, source in self.inputs.items()}
             student, teacher = student_and_teacher_arguments(roles)
             for i, pair in enumerate(self.pairs):
-                adapter = build_adapter(self.adapter, values[pair[student]], values[pair[teacher]])
-                if adapter is not None:
-                    self.adapters[str(i)] = adapter
+                tensors = values[pair[student]], values[pair[teacher]]
+                made = build_adapters(self.adapter, *tensors)
+                for parts, part in zip((self.adapters, self.views), made, strict=True):
+                    if part is not None:
+                        parts[str(i)] = part
         if self.criterion.builds_parts:
             for i in range(1, len(self.pairs)):
                 self.copies[str(i)] = copy.deepcopy(self.criterion)
@@ -236,8 +241,10 @@ class Term(Terms):
         pair = self.pairs[i]
         arguments = {name: values[source] for name, source in pair.items()}
         if str(i) in self.adapters:
-            name, _ = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
-            arguments[name] = self.adapters[str(i)](arguments[name])
+            names = student_and_teacher_arguments({k: s.role for k, s in pair.items()})
+            for name, parts in zip(names, (self.adapters, self.views), strict=True):
+                if str(i) in parts:
+                    arguments[name] = parts[str(i)](arguments[name])
         return arguments
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -23,6 +23,8 @@ from .task import auto_class_of, task_in
 
 log = logging.getLogger("lightning_distill")
 
+PICTURES = "teacher_image_processor"
+
 TARGETS = ("lightning_distill.run.cached_teacher", "lightning_distill.run.caching_teacher")
 
 
@@ -88,6 +90,16 @@ def tokenizer_path(cfg: DictConfig) -> str | None:
     folder = OmegaConf.select(cfg, "teacher.folder")
     path = AnswerStore(folder or newest_cache()).about["teacher"].get("path")
     return path if path is not None and os.path.isdir(path) else None
+
+
+def image_processor_of_cache(cfg: DictConfig) -> dict[str, Any] | None:
+    """How a cached teacher was given its pictures, which its cache has written down."""
+    node = cfg.get("teacher")
+    if node is None or node.get("_target_") not in TARGETS[:1]:
+        return None
+    store = AnswerStore(OmegaConf.select(cfg, "teacher.folder") or newest_cache())
+    found: dict[str, Any] | None = store.about.get("preprocessing", {}).get(PICTURES)
+    return found
 
 
 def teacher_weights(teacher: nn.Module, cfg: DictConfig) -> nn.Module:

@@ -22,6 +22,7 @@ from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .ranking import Ranking
 from .regression import Regression
+from .segmentation import Segmentation
 from .sequence_to_sequence import SequenceToSequence
 from .softmax import check_softmax
 from .task import Task
@@ -40,6 +41,7 @@ __all__ = [
     "Ranking",
     "References",
     "Regression",
+    "Segmentation",
     "SequenceToSequence",
     "Task",
     "TokenClassification",

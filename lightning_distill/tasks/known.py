@@ -20,6 +20,7 @@ from .multi_label import MultiLabel
 from .question_answering import QuestionAnswering
 from .ranking import Ranking
 from .regression import Regression
+from .segmentation import Segmentation
 from .sequence_to_sequence import SequenceToSequence
 from .task import Task
 from .token_classification import TokenClassification
@@ -34,6 +35,7 @@ TASKS: tuple[Task, ...] = (
     QuestionAnswering(),
     SequenceToSequence(),
     Ranking(),
+    Segmentation(),
     # Behind those whose models end on more than `Model`.
     Embedding(),
 )

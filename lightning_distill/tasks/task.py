@@ -226,6 +226,15 @@ class Task:
         """
         return predicted
 
+    def as_labelled(self, batch: Any, predicted: Tensor) -> Tensor:
+        """Predictions as labels lie: in the size of these where each pixel has one.
+
+        Args:
+            batch: as models are given it.
+            predicted: as `predictions` gives it.
+        """
+        return predicted
+
     def counted(self, batch: Any, predicted: Tensor) -> Tensor | None:
         """Which tokens are measured, `(rows, tokens)`; `None` if rows are."""
         return None

@@ -243,7 +243,7 @@ def test_an_adapter_that_cannot_be_is_refused(student, teacher, words):
 def test_an_unknown_adapter_is_refused():
     found = values(student__h=torch.ones(2, 3), teacher__h=torch.ones(2, 4))
     term = Term(Hint(), {"student": "student.h", "teacher": "teacher.h"}, adapter="lineal")
-    with pytest.raises(ValueError, match="must be 'linear', null or a module"):
+    with pytest.raises(ValueError, match="must be 'linear', 'map', null or a module"):
         prepare(term, found)
 
 

@@ -378,8 +378,9 @@ FOOT = """
 What cannot be cut:
 
 - Models of timm (`TimmWrapperForImageClassification`): the configuration names an architecture,
-  and no field of it counts layers. Distil them as teachers, and take a smaller one of timm as the
-  student; terms read their layers by `student.layer:PATH`.
+  and no field of it counts layers. Distil them as teachers (`teacher=timm`), and take a smaller one
+  of timm as the student (`student=timm student.name=...`); terms read their layers by
+  `student.layer:timm_model.PATH`.
 - Models with quantised weights, whose layers cannot be copied in float32.
 - Modules that are no model of transformers: no configuration says how to make a smaller one.
 """

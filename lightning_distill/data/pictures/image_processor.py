@@ -1,7 +1,8 @@
 """How a model wants its pictures: size, crop, mean and standard deviation."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,8 @@ def load_image_processor(given: Any) -> ImageProcessor:
     """One of ours, made of what another one says.
 
     Args:
-        given: ours, one of transformers, a folder that `save_pretrained` wrote, or a name on the
-            Hugging Face hub.
+        given: ours, or its settings; one of transformers, a folder that `save_pretrained` wrote,
+            or a name on the Hugging Face hub.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -136,6 +137,8 @@ def load_image_processor(given: Any) -> ImageProcessor:
     """
     if isinstance(given, ImageProcessor):
         return given
+    if isinstance(given, Mapping):
+        return _of_settings(given)
     where = "the processor"
     if isinstance(given, str):
         where = str(given)
@@ -162,6 +165,20 @@ def load_image_processor(given: Any) -> ImageProcessor:
         int(getattr(given, "resample", None) or 0),
         float(given.rescale_factor) if getattr(given, "do_rescale", True) else 1.0,
     )
+
+
+def _of_settings(given: Mapping[Any, Any]) -> ImageProcessor:
+    known = [field.name for field in fields(ImageProcessor)]
+    unknown = [str(name) for name in given if name not in known]
+    if unknown or not {"height", "width"} <= given.keys():
+        raise ValueError(
+            f"The settings of an image processor are {', '.join(known)}, of which height and width "
+            f"are needed; got {', '.join(map(str, given)) or 'none'}."
+        )
+    plain: dict[str, Any] = {
+        name: tuple(v) if name in ("mean", "std") else v for name, v in given.items()
+    }
+    return ImageProcessor(**plain)
 
 
 def _sizes(says: dict[str, Any], cut: bool, where: str) -> tuple[int, int, int | None]:
