@@ -210,9 +210,9 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
         if source in names and target in names:
             own = {"source": source, "target": target}
             yield Kind("pair_files", "", own)
-    for sound, text in SPOKEN:
-        if sound in names and text in names:
-            yield Kind("speech_files", "", {"source": sound, "target": text})
+    for sound, said in SPOKEN:
+        if sound in names and said in names:
+            yield Kind("speech_files", "", {"source": sound, "target": said})
     for first, second, third in RELATED:
         if first in names and second in names:
             negatives = third if third in names else None

@@ -3,11 +3,11 @@
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/masked_language_modelling/run.py
 
 FOLDER holds `wikitext2/valid.txt` and `wikitext2/test.txt`. A teacher of two layers is trained once
-from scratch on the first. Students are one of its layers and see the first third of that text: alone
-they learn from the masked tokens, distilled also from the teacher's logits on them. Of the second
-file the first eighth chooses the best checkpoint and the second is measured, unless `--test-share`
-says otherwise. Every command is `lightning-distill`, and both students take the same number of
-steps under the same masks.
+from scratch on the first. Students are one of its layers and see the first third of that text.
+Alone they learn from the masked tokens, distilled also from the teacher's logits on them. Of the
+second file the first eighth chooses the best checkpoint and the second is measured, unless
+`--test-share` says otherwise. Every command is `lightning-distill`, and both students take the same
+number of steps under the same masks.
 """
 
 import argparse

@@ -159,6 +159,12 @@ KINDS = {
         data=("data=embedding_files", *Kind.data, "data.text_pair=text_pair"),
         **BERT,
     ),
+    "ranking": Kind(
+        lambda i, draw: {"query": text(draw), "docs": [text(draw) for _ in range(2 + i % 3)]},
+        data=("data=embedding_files", *Kind.data, "data.text=query", "data.text_pair=docs"),
+        more=("data.task=ranking",),
+        **BERT,
+    ),
     "pictures": Kind(
         write=pictures, data=("data=image_folder", "data.folder=."), more=("data.size=8",), **VIT
     ),
