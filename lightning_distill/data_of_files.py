@@ -199,9 +199,9 @@ def _candidates(columns: Mapping[str, Any]) -> Iterator[Kind]:
         if source in names and target in names:
             own = {"source": source, "target": target}
             yield Kind("pair_files", "", _unless(own, "source", "target"))
-    for sound, text in SPOKEN:
-        if sound in names and text in names:
-            yield Kind("speech_files", "", _unless({"target": text} if text != "text" else {}))
+    for sound, spoken in SPOKEN:
+        if sound in names and spoken in names:
+            yield Kind("speech_files", "", _unless({"target": spoken} if spoken != "text" else {}))
     for first, second, third in RELATED:
         if first in names and second in names:
             negatives = third if third in names else None
