@@ -5,11 +5,13 @@ import re
 import pytest
 import safetensors.torch
 import torch
+from speech import extractor, tokenizer
 from tiny import bert
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_distill.run.save import check_hugging_face, save_student
+from lightning_distill.data import ImageProcessor
+from lightning_distill.run.save import check_hugging_face, processors_in, save_student
 
 
 class Tied(nn.Module):
@@ -47,3 +49,11 @@ def test_a_wrapped_student_of_transformers_is_saved_as_itself(tmp_path, wrap):
     save_student(wrap(model), None, tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert_close(loaded.state_dict(), model.state_dict())
+
+
+def test_a_preprocessor_is_of_sound_or_of_pictures_as_its_file_says(tmp_path):
+    extractor().save_pretrained(tmp_path / "sound")
+    tokenizer().save_pretrained(tmp_path / "sound")
+    ImageProcessor(8, 8).save_pretrained(tmp_path / "picture")
+    assert processors_in(tmp_path / "sound") == ["AutoTokenizer", "AutoFeatureExtractor"]
+    assert processors_in(tmp_path / "picture") == ["AutoImageProcessor"]
