@@ -113,8 +113,6 @@ def test_what_does_not_fit_is_refused(tmp_path):
     path = written(tmp_path, LISTS)
     with pytest.raises(ValueError, match="`teacher_pairs` is false: a teacher that reads texts"):
         EmbeddingFiles(path, task="ranking", text_pair="docs", teacher_pairs=False)
-    with pytest.raises(ValueError, match="`teacher_pairs` must be true, false or null, got 'yes'"):
-        EmbeddingFiles(path, text_pair="docs", teacher_pairs="yes")
     with pytest.raises(ValueError, match="`vectors` are of single texts, and a ranking reads"):
         EmbeddingFiles(path, task="ranking", text_pair="docs", vectors="v")
     with pytest.raises(ValueError, match="`relevance` are of candidates, and there are none"):
