@@ -68,6 +68,7 @@ EXTRAS = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
     "WandbLogger": ("wandb", "wandb"),
     "lora_student": ("peft", "lora"),
+    "timm": ("timm", "vision"),
 }
 
 
@@ -251,7 +252,7 @@ def _near(folder: Path) -> str:
 def _check_extras(cfg: DictConfig) -> None:
     """Refuse what needs a package that comes with an extra of this one, and is not installed."""
     nodes = {f"logger.{name}": node for name, node in (cfg.get("logger") or {}).items()}
-    nodes["student"] = cfg.get("student")
+    nodes |= {role: cfg.get(role) for role in ("student", "teacher")}
     needed = {
         where: EXTRAS.get(str(node.get("_target_")).rpartition(".")[2])
         for where, node in nodes.items()
