@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ...find_files import Files, find_files
 from ..ragged import Ragged
-from ..rows_module import RowsModule
 from .load_feature_extractor import load_feature_extractor, settings_of
 from .pair_files import PairFiles
 from .sounds import Features, Sound, WavFile
@@ -46,9 +45,6 @@ class SpeechFiles(PairFiles):
         FileNotFoundError: for tables and feature extractors that are not there.
         ValueError: for sounds and texts that cannot be used; see `skip_bad_rows`.
     """
-
-    replaceable: ClassVar[frozenset[str]] = RowsModule.replaceable
-    whole_numbers: ClassVar[Mapping[str, int]] = PairFiles.whole_numbers
 
     def __init__(
         self,
