@@ -140,14 +140,15 @@ def test_scores_of_a_column_and_vectors_that_learn_from_a_reranker(run, folder):
     assert report(ranked)["metric"] == "ndcg" and len(steps(ranked, "margin_mse")) == 6
     pairs = [*FILES, "data.relevance=labels", "data.teacher_pairs=true", "metrics=[ndcg]"]
     pairs += ["criteria=[of_candidates]", "criteria.of_candidates.inputs.teacher=teacher.logits"]
-    pairs += ["criteria.of_candidates.criterion.similarity=dot", *STUDENT, "baseline=false"]
+    pairs += ["criteria.of_candidates.criterion.similarity=dot", *STUDENT]
     pairs += ["teacher.path=tuned/student", "data.tokenizer=tuned/student"]
     pairs += ["trainer.max_epochs=2", "teacher.auto_class=AutoModelForSequenceClassification"]
     live = run("vectors", *pairs, "teacher=pretrained")
     taught = ndcg_of(folder / "tuned" / "student", folder)
     assert report(live)["teacher"]["metrics"]["ndcg"] == pytest.approx(taught, abs=1e-5)
+    assert report(live)["baseline"] is not None
     # In the second epoch answers are read from disk.
-    caching = run("vectors_caching", *pairs, "teacher=caching")
+    caching = run("vectors_caching", *pairs, "teacher=caching", "baseline=false")
     assert steps(caching, "of_candidates") == pytest.approx(steps(live, "of_candidates"), abs=1e-6)
     assert len(steps(live, "of_candidates")) == 12
     found = [report(path)["student"]["metrics"]["ndcg"] for path in (live, caching)]
