@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from lightning_distill.data import EmbeddingFiles
 from lightning_distill.main import main
 
 pytestmark = pytest.mark.slow
@@ -116,11 +117,12 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     assert theirs.predict(given).tolist() == pytest.approx(ours, abs=1e-6)
 
 
-def test_a_tuned_teacher_of_another_tokenizer_live_and_cached(run, folder):
+def test_a_tuned_teacher_of_another_tokenizer_and_all_that_learns_from_it(run, folder):
     tuned = run("tuned", "job=finetune", *LISTS, *STUDENT, "data.vocab_size=60")
     assert report(tuned)["metric"] == "ndcg"
-    own = AutoTokenizer.from_pretrained(folder / "first" / "student")
-    own.save_pretrained(folder / "tokens")
+    data = EmbeddingFiles("train.jsonl", text="query", text_pair="docs", vocab_size=90)
+    data.setup()
+    data.tokenizer.save_pretrained(folder / "tokens")
     teacher = [*LISTS, *STUDENT, "teacher.path=tuned/student", "baseline=false"]
     teacher += ["data.tokenizer=tokens", "data.teacher_tokenizer=tuned/student"]
     teacher += ["criteria=[hard_label,soft_target,margin_mse]"]
@@ -131,9 +133,7 @@ def test_a_tuned_teacher_of_another_tokenizer_live_and_cached(run, folder):
     assert report(cached)["student"]["metrics"] == pytest.approx(expected, abs=1e-6)
     for name in ("hard_label", "soft_target", "margin_mse"):
         assert steps(cached, name) == pytest.approx(steps(live, name), abs=1e-6)
-
-
-def test_scores_of_a_column_and_vectors_that_learn_from_a_reranker(run, folder):
+    # A model of vectors learns from the same one, and another from scores of a column.
     column = ["data.scores=taught", "criteria=[hard_label,margin_mse]", "~teacher"]
     column += ["criteria.margin_mse.inputs.teacher=batch.scores"]
     ranked = run("ranked", *LISTS, *column, *STUDENT)
