@@ -17,7 +17,7 @@ from ..models.head import Head
 from ..models.source import Source
 from .recall import outputs_of, recall_sources, Rows
 from .refusals import check_encodings, check_source, not_kept
-from .teacher import Asker, Teacher
+from .teacher import Asker, SCORES, Teacher
 
 
 class CachedTeacher(Teacher):
@@ -123,6 +123,9 @@ class CachedTeacher(Teacher):
         """Those that were kept, in whichever way the teacher's tokens were pooled."""
         names = [name for name in self.store.answers if name.startswith("pooled:")]
         wanted = str(source).partition(".")[2]
+        if not names and "logits" in self.store.answers:
+            # Of a reranker its scores are kept.
+            return SCORES
         return source if wanted in names or not names else Source.parse(f"teacher.{names[0]}")
 
     def check(self, terms: Mapping[str, Any]) -> None:

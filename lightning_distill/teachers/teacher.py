@@ -16,8 +16,10 @@ from ..models.freeze import freeze
 from ..models.inputs import call_model, input_names, model_inputs
 from ..models.size import parameter_count, size_mb
 from ..models.source import Source
-from ..models.submodules import submodules
+from ..models.submodules import innermost, submodules
 from .answers import counts_of
+
+SCORES = Source("teacher", "output", "logits")
 
 
 @runtime_checkable
@@ -184,10 +186,13 @@ class Teacher(nn.Module):
     def vectors_for(self, source: Source) -> Source:
         """Where its vectors are read, if metrics want those of `source` and no term reads any.
 
+        Of a reranker these are its scores: its head returns no hidden states to pool.
+
         Args:
             source: of pooled vectors, as the task pools them.
         """
-        return source
+        name = "" if self.model is None else type(innermost(self.model)).__name__
+        return SCORES if name.endswith("ForSequenceClassification") else source
 
     # Around a run.
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from lightning_distill.data import EmbeddingFiles
 from lightning_distill.main import main
 
 pytestmark = pytest.mark.slow
@@ -116,11 +117,12 @@ def test_a_run_and_the_jobs_on_what_it_leaves(run, folder):
     assert theirs.predict(given).tolist() == pytest.approx(ours, abs=1e-6)
 
 
-def test_a_tuned_teacher_of_another_tokenizer_live_and_cached(run, folder):
+def test_a_tuned_teacher_of_another_tokenizer_and_all_that_learns_from_it(run, folder):
     tuned = run("tuned", "job=finetune", *LISTS, *STUDENT, "data.vocab_size=60")
     assert report(tuned)["metric"] == "ndcg"
-    own = AutoTokenizer.from_pretrained(folder / "first" / "student")
-    own.save_pretrained(folder / "tokens")
+    data = EmbeddingFiles("train.jsonl", text="query", text_pair="docs", vocab_size=90)
+    data.setup()
+    data.tokenizer.save_pretrained(folder / "tokens")
     teacher = [*LISTS, *STUDENT, "teacher.path=tuned/student", "baseline=false"]
     teacher += ["data.tokenizer=tokens", "data.teacher_tokenizer=tuned/student"]
     teacher += ["criteria=[hard_label,soft_target,margin_mse]"]
@@ -131,23 +133,22 @@ def test_a_tuned_teacher_of_another_tokenizer_live_and_cached(run, folder):
     assert report(cached)["student"]["metrics"] == pytest.approx(expected, abs=1e-6)
     for name in ("hard_label", "soft_target", "margin_mse"):
         assert steps(cached, name) == pytest.approx(steps(live, name), abs=1e-6)
-
-
-def test_scores_of_a_column_and_vectors_that_learn_from_a_reranker(run, folder):
+    # A model of vectors learns from the same one, and another from scores of a column.
     column = ["data.scores=taught", "criteria=[hard_label,margin_mse]", "~teacher"]
     column += ["criteria.margin_mse.inputs.teacher=batch.scores"]
     ranked = run("ranked", *LISTS, *column, *STUDENT)
     assert report(ranked)["metric"] == "ndcg" and len(steps(ranked, "margin_mse")) == 6
     pairs = [*FILES, "data.relevance=labels", "data.teacher_pairs=true", "metrics=[ndcg]"]
     pairs += ["criteria=[of_candidates]", "criteria.of_candidates.inputs.teacher=teacher.logits"]
-    pairs += ["criteria.of_candidates.criterion.similarity=dot", *STUDENT, "baseline=false"]
+    pairs += ["criteria.of_candidates.criterion.similarity=dot", *STUDENT]
     pairs += ["teacher.path=tuned/student", "data.tokenizer=tuned/student"]
     pairs += ["trainer.max_epochs=2", "teacher.auto_class=AutoModelForSequenceClassification"]
     live = run("vectors", *pairs, "teacher=pretrained")
     taught = ndcg_of(folder / "tuned" / "student", folder)
     assert report(live)["teacher"]["metrics"]["ndcg"] == pytest.approx(taught, abs=1e-5)
+    assert report(live)["baseline"] is not None
     # In the second epoch answers are read from disk.
-    caching = run("vectors_caching", *pairs, "teacher=caching")
+    caching = run("vectors_caching", *pairs, "teacher=caching", "baseline=false")
     assert steps(caching, "of_candidates") == pytest.approx(steps(live, "of_candidates"), abs=1e-6)
     assert len(steps(live, "of_candidates")) == 12
     found = [report(path)["student"]["metrics"]["ndcg"] for path in (live, caching)]
