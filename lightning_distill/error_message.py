@@ -6,6 +6,7 @@ import sys
 import traceback
 from contextlib import suppress
 from difflib import get_close_matches
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -63,8 +64,23 @@ def message_of(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         said, text = True, _unwritable(error)
+    if TORCHVISION in text and not said:
+        said, text = True, _of_torchvision(text)
     name = "" if said else f"{type(error).__name__}: "
     return f"{name}{text}" + (f" (in {where})" if where and where not in text else "")
+
+
+# How it fails to load beside another torch, whoever imports it: transformers does for pictures.
+TORCHVISION = "operator torchvision::"
+
+
+def _of_torchvision(text: str) -> str:
+    """What to do about a torchvision that does not fit."""
+    return (
+        f"torchvision was built for another torch than {version('torch')} ({text}). Install both "
+        "from one place, as in pip install torch torchvision --index-url "
+        "https://download.pytorch.org/whl/cpu, or remove it: only models of timm need it."
+    )
 
 
 # A full disk or quota, a read-only file system, and a folder of another user.

@@ -65,3 +65,11 @@ def test_a_place_that_cannot_be_written_is_named_and_so_is_another(number, say):
 def test_other_errors_of_the_system_keep_their_kind():
     assert message_of(ConnectionError("lost")) == "ConnectionError: lost"
     assert message_of(ValueError("plain")) == "plain"
+
+
+def test_a_torchvision_that_does_not_fit_is_said_with_what_to_do():
+    said = message_of(raised(RuntimeError("operator torchvision::nms does not exist")))
+    assert said.startswith("torchvision was built for another torch than")
+    assert "operator torchvision::nms does not exist" in said and "or remove it" in said
+    ours = "timm cannot be imported: operator torchvision::nms does not exist"
+    assert message_of(raised(ValueError(ours))) == ours

@@ -121,7 +121,7 @@ class Digits(PictureArrays):
         except ImportError as error:
             raise ValueError(
                 "data=digits needs scikit-learn, and that is not installed: "
-                "pip install 'lightning-distill[vision]'."
+                "pip install 'lightning-distill[digits]'."
             ) from error
         found = load_digits()
         # They come as numbers from 0 to 16.
