@@ -27,7 +27,7 @@ def extractor() -> hf.WhisperFeatureExtractor:
     return hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
 
 
-def whisper(folder: Path, layers: int = 2, seed: int = 0) -> Path:
+def whisper(folder: Path, layers: int = 2, seed: int = 0, dropout: float = 0.1) -> Path:
     """A fresh model with what it hears and writes by."""
     words = tokenizer()
     end, start = words.eos_token_id, words.convert_tokens_to_ids(SPECIAL[0])
@@ -37,7 +37,7 @@ def whisper(folder: Path, layers: int = 2, seed: int = 0) -> Path:
     sizes |= {"encoder_layers": layers, "decoder_layers": layers, "max_source_positions": 50}
     config = hf.WhisperConfig(
         vocab_size=len(words), decoder_start_token_id=start, max_target_positions=24,
-        suppress_tokens=None, begin_suppress_tokens=None, dropout=0.1, **sizes, **ends
+        suppress_tokens=None, begin_suppress_tokens=None, dropout=dropout, **sizes, **ends
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -52,9 +52,12 @@ def run_model(
         named = []
     shorter = shortened(model, [s.name for s in named], positions=int(heads == "checked"))
     before = [t.clone() for t in tensors(batch)] if heads == "checked" else []
+    versions = _versions(batch) if model.training else []
     with capture(model, sources) as captured, shorter if named else nullcontext():
         outputs = forward(batch, **forward_options(model, sources))
-    if before and not all(map(_is_same, before, tensors(batch))):
+    # Some do so in training only; values are not compared in each step.
+    changed = bool(versions) and _versions(batch) != versions
+    if changed or (before and not all(map(_is_same, before, tensors(batch)))):
         raise ValueError(
             f"{type(unwrapped(model)).__name__} changes its inputs in place, so that whatever "
             "reads the batch after it, such as the other model, would be given something else. "
@@ -67,6 +70,11 @@ def run_model(
             logits = read(replace(LOGITS, role=source.role), outputs, {})
             check_head(captured[str(source).partition(".")[2]], str(source), hidden, logits)
     return outputs, {source: read(source, outputs, captured) for source in sources}
+
+
+def _versions(batch: Any) -> list[int]:
+    """How often each tensor was written to, of those that count it."""
+    return [t._version for t in tensors(batch) if not t.is_inference()]
 
 
 def _is_same(before: Tensor, after: Tensor) -> bool:

@@ -66,7 +66,20 @@ def model_inputs(batch: Any, model: nn.Module) -> Any:
             f"{', '.join(input_names(model)) or 'nothing'}, but the batch has {describe(batch)}. "
             "Rename the entries, or override student_inputs and teacher_inputs."
         )
-    return {**chosen, **_decoder_inputs(chosen, labels_of(batch), model)}
+    made = _decoder_inputs(chosen, labels_of(batch), model)
+    return {**_unmasked(chosen, model), **made}
+
+
+def _unmasked(given: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    """Copies of features where the model hides some of them in place, as Whisper does in training.
+
+    That is SpecAugment (Park et al., 2019): what reads the batch next, such as the teacher, shall
+    hear all of the sound.
+    """
+    if not (model.training and configured(model, "apply_spec_augment")):
+        return given
+    features = {k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    return {k: v.clone() if k in features else v for k, v in given.items()}
 
 
 def _takes_all(by_name: Mapping[str, Any], model: nn.Module) -> bool:

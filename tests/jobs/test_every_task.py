@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from processes import run_program
 from safetensors.torch import load_file
+from speech import whisper, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,9 @@ class Kind:
         student: a fresh model.
         teacher: one that is trained on the spot.
         write: writes the files, where they are no jsonl.
+        deeper: the fresh model with two layers, of which a student is cut.
+        cut: what is left of it.
+        more: further options of the data and the run.
     """
 
     row: Callable[[int, random.Random], object] | None = None
@@ -47,8 +51,8 @@ class Kind:
     student: tuple[str, ...] = ()
     teacher: tuple[str, ...] = ()
     write: Callable[[Path], None] | None = None
-    deeper: str = "student.num_hidden_layers=2"
-    cut: str = "student.layers=1"
+    deeper: tuple[str, ...] = ("student.num_hidden_layers=2",)
+    cut: tuple[str, ...] = ("student.layers=1",)
     more: tuple[str, ...] = ()
 
 
@@ -57,7 +61,8 @@ def sized(*sizes: str, student: str | None = None, teacher: str | None = None) -
     chosen = ([f"student={student}"], [f"teacher={teacher}"]) if student else ([], [])
     of_student = [f"++student.{size}" for size in sizes]
     of_teacher = [f"++teacher.model.{size}" for size in sizes]
-    return {"student": (*chosen[0], *of_student), "teacher": (*chosen[1], *of_teacher)}
+    trained = (*chosen[1], *of_teacher, "teacher.max_epochs=1")
+    return {"student": (*chosen[0], *of_student), "teacher": trained}
 
 
 BERT = sized(
@@ -124,6 +129,12 @@ def pictures(folder: Path) -> None:
             Image.fromarray(pixels).save(path)
 
 
+def sounds(folder: Path) -> None:
+    whisper(folder / "whisper", dropout=0.0)
+    for name, count in ROWS.items():
+        write_table(folder, name, count, seed=len(name))
+
+
 KINDS = {
     "classification": Kind(
         lambda i, draw: {"text": text(draw), "label": ["good", "bad", "so"][i % 3]}, **BERT
@@ -150,9 +161,18 @@ KINDS = {
     ),
     "sequence_to_sequence": Kind(
         lambda i, draw: {"source": text(draw), "target": text(draw)},
-        deeper="student.num_layers=2",
+        deeper=("student.num_layers=2",),
         more=("data.vocab_size=270", "metrics=[perplexity,agreement]"),
         **T5,
+    ),
+    # One encoder for both models.
+    "speech": Kind(
+        write=sounds,
+        student=("student=pretrained", "student.path=whisper"),
+        teacher=("teacher=pretrained", "teacher.path=whisper"),
+        deeper=(),
+        cut=("student.layers={encoder: 2, decoder: 1}", "student.freeze=[encoder]"),
+        more=("criteria=[hard_label,soft_target]", "metrics=[perplexity,agreement]"),
     ),
     "embedding": Kind(
         lambda i, draw: {"text": text(draw), "text_pair": text(draw), "score": i % 6 / 5},
@@ -261,11 +281,11 @@ def same_run(found: Path, expected: Path) -> None:
 @pytest.mark.parametrize("runs", KINDS, indirect=True)
 def test_every_job(runs):
     kind, folder = runs.kind, runs.folder
-    models = ["teacher.path=tuned/student", "student=from_teacher", kind.cut, "baseline=false"]
+    models = ["teacher.path=tuned/student", "student=from_teacher", *kind.cut, "baseline=false"]
     live = ["teacher=pretrained", *models]
     runs.all(
-        runs.on_files("tuned", "job=finetune", *kind.student, kind.deeper),
-        runs.on_files("distilled", *kind.student, *kind.teacher, "teacher.max_epochs=1"),
+        runs.on_files("tuned", "job=finetune", *kind.student, *kind.deeper),
+        runs.on_files("distilled", *kind.student, *kind.teacher),
         ["job=evaluate", "job.path=distilled", of("evaluated")],
         ["job=export", "job.run=distilled", "job.to=out", of("exported")],
         ["job=inspect", "job.run=distilled", of("inspected")],

@@ -2,16 +2,19 @@
 
 import copy
 
+import encoder_decoders
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.criteria import AB, HardLabel, OFD
+from lightning_distill.criteria import AB, HardLabel, OFD, SoftTarget
 from lightning_distill.models.capture import capture, read
 from lightning_distill.models.compilation import compile_in_place
 from lightning_distill.models.source import Source
+from lightning_distill.tasks import SequenceToSequence
 
 
 class BasicBlock(nn.Module):
@@ -192,3 +195,42 @@ def test_a_model_that_changes_its_inputs_is_refused():
     module = DistillationModule(ChangesItsInput(), None, objective)
     with pytest.raises(ValueError, match="ChangesItsInput changes its inputs in place, so that"):
         module.prepare((torch.tensor([[-1.0, 2, 3, torch.nan]]), torch.tensor([1])))
+
+
+class ChangesItsInputInTraining(ChangesItsInput):
+    def forward(self, x):
+        return super().forward(x if self.training else x.clone())
+
+
+def test_a_model_that_does_so_in_training_only_is_refused_in_the_first_step():
+    inputs = {"student": "student.logits", "labels": "batch.labels"}
+    objective = Objective({"hard_label": Term(HardLabel(), inputs)})
+    module = DistillationModule(ChangesItsInputInTraining(), None, objective)
+    batch = (torch.randn(2, 4), torch.tensor([1, 0]))
+    module.prepare(batch)
+    module.train()
+    with pytest.raises(ValueError, match="InTraining changes its inputs in place, so that"):
+        module.losses(batch)
+
+
+def test_the_teacher_hears_what_spec_augment_hides_from_the_student():
+    teacher, student = (encoder_decoders.model("whisper", 1) for _ in range(2))
+    student.config.apply_spec_augment = True
+    student.config.mask_time_prob, student.config.mask_time_length = 0.5, 2
+    inputs = {"student": "student.logits", "teacher": "teacher.logits"}
+    objective = Objective({"soft_target": Term(SoftTarget(), inputs)})
+    module = DistillationModule(student, teacher, objective, task=SequenceToSequence())
+    batch = encoder_decoders.batch("whisper")
+    before = batch["input_features"].clone()
+    module.prepare(batch)
+    module.train()
+    np.random.seed(0)
+    _, own, answers = module.read_sources(batch)
+    assert torch.equal(batch["input_features"], before)
+    with torch.no_grad():
+        heard = teacher(**{**module.teacher_inputs(batch), "input_features": before})
+    assert_close(answers.logits, heard.logits)
+    # Part of the sound was hidden from the student.
+    student.config.apply_spec_augment = False
+    _, whole, _ = module.read_sources(batch)
+    assert (own.logits - whole.logits).abs().max() > 1e-3
