@@ -108,7 +108,7 @@ def test_attention_maps_come_with_eager_attention():
         ),
         ({"model_type": "llama", "num_attention_heads": 5}, "got 32 and 5"),
         ({"hidden_size": "wide"}, "no configuration of a bert: .*'hidden_size' expected int"),
-        ({"task": "ranking"}, "`task` must be one of classification, multi_label, regression"),
+        ({"task": "sorting"}, "`task` must be one of classification, multi_label, regression"),
         ({"task": "regression"}, "A regression predicts one number: num_labels=1, got 3"),
         ({"label_names": ["x", "y"]}, "There are 3 labels, but 2 names"),
         ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),

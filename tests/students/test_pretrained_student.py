@@ -179,7 +179,7 @@ def test_weights_missing_from_a_model_without_a_head_are_refused(tmp_path):
     [
         ({"path": "./nowhere"}, FileNotFoundError, "There is no folder ./nowhere"),
         ({"auto_class": "AutoModelFor"}, ValueError, "`auto_class` must be"),
-        ({"task": "ranking"}, ValueError, "`task` must be one of classification"),
+        ({"task": "sorting"}, ValueError, "`task` must be one of classification"),
         ({"task": "regression", "num_labels": 3}, ValueError, "num_labels=1, got 3"),
         ({"num_labels": 3, "label_names": ["a"]}, ValueError, "3 labels, but 1 names"),
     ],

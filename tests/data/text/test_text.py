@@ -309,7 +309,7 @@ def test_load_must_be_written():
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("task", "ranking", "`task` must be one of classification, multi_label, regression"),
+        ("task", "sorting", "`task` must be one of classification, multi_label, regression"),
         ("batch_size", 0, "`batch_size` must be at least 1, got 0"),
         ("max_length", 2, "`max_length` must be at least 3"),
         ("num_workers", -1, "`num_workers` must be at least 0"),
