@@ -14,9 +14,10 @@ UNKNOWN = {
     "loss=kl": "There is no key or group 'loss'. There are allow_targets, balance, baseline,",
     "trainer.max_epoch=3": "There is no trainer.max_epoch. Nearest: trainer.max_epochs, trainer",
     "criteria.soft_target.weigth=1": "Nearest: criteria.soft_target.weight.",
-    "teacher.path=x": "teacher.path is a setting of teacher=pretrained or cached or caching or timm,"
-    " which is not chosen here: type teacher=pretrained too.",
-    "student.path=x": "student.path is a setting of student=pretrained or lora or projected or timm,",
+    "teacher.path=x": "teacher.path is a setting of teacher=pretrained or cached or caching or "
+    "timm, which is not chosen here: type teacher=pretrained too.",
+    "student.path=x": "student.path is a setting of student=pretrained or lora or projected or "
+    "timm,",
     "data.columns=x": "data.columns is a setting of data=text_files or embedding_files",
     "criteria.hint.weight=2": "which is not chosen here: type criteria=[hint] too.",
     "student.nothing=2": "If its constructor takes nothing, type +student.nothing=VALUE.",

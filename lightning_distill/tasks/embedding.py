@@ -49,6 +49,7 @@ class Embedding(Task):
     has_names: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
     one_width: ClassVar[bool] = False
+    label_of: ClassVar[str] = "candidates"
     entries: ClassVar[tuple[str, ...]] = ("place",)
 
     def __init__(self, pooling: str = "mean", normalised: bool = True):

@@ -27,6 +27,7 @@ class PerToken(Task):
     """What tasks share that predict something of each token: int64 `(rows, tokens)`, else -100."""
 
     per_token: ClassVar[bool] = True
+    label_of: ClassVar[str] = "words"
 
     def mask(self, batch: Any) -> Source | None:
         """The tokens that have a label; those that are no padding where no labels are given."""
@@ -73,6 +74,7 @@ class LanguageModelling(PerToken):
     measured_by: ClassVar[tuple[str, ...] | None] = ()
     has_names: ClassVar[bool] = False
     predicts_ids: ClassVar[bool] = True
+    label_of: ClassVar[str] = "tokens"
     predicts_next: ClassVar[bool] = True
 
     def config_fields(self, default: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class MaskedLanguageModelling(PerToken):
     measured_by: ClassVar[tuple[str, ...] | None] = ()
     has_names: ClassVar[bool] = False
     predicts_ids: ClassVar[bool] = True
+    label_of: ClassVar[str] = "tokens"
 
     def write_labels(self, config: Any, num_labels: int | None, names: Any = None) -> None:
         """Nothing: labels are tokens."""

@@ -52,6 +52,7 @@ class QuestionAnswering(Task):
     metrics: ClassVar[tuple[str, ...]] = ("answer_f1", "answer_exact_match", "agreement")
     measured_by: ClassVar[tuple[str, ...] | None] = ("Answer",)
     has_names: ClassVar[bool] = False
+    label_of: ClassVar[str] = "answer"
     fixed_classes: ClassVar[bool] = False
     entries: ClassVar[tuple[str, ...]] = ("answer_mask", "attention_mask")
 

@@ -46,6 +46,7 @@ class Ranking(Regression):
     measured_by: ClassVar[tuple[str, ...] | None] = ()
     fixed_classes: ClassVar[bool] = False
     reads_pairs: ClassVar[bool] = True
+    label_of: ClassVar[str] = "candidates"
 
     def __init__(self, label_kind: str = "cross_entropy"):
         # Checked there.

@@ -37,6 +37,7 @@ class Segmentation(PerToken):
         "ForSemanticSegmentation": "AutoModelForSemanticSegmentation"
     }
     peft_task: ClassVar[str | None] = None
+    label_of: ClassVar[str] = "pixels"
     metrics: ClassVar[tuple[str, ...]] = ("mean_iou", "accuracy", "agreement")
     measured_by: ClassVar[tuple[str, ...] | None] = ()
 

@@ -39,6 +39,8 @@ class Task:
         has_softmax: whether a softmax over the last dimension of the logits means anything.
         has_names: whether labels are classes with names.
         per_token: whether each token has a label, and not each row.
+        label_of: what has a label: a `text`, its `words` or `tokens`, an `answer` in it, its
+            `candidates`, or `pixels`. A data module of texts reads tasks of one of these.
         masked_by_labels: whether what has no label does not count in terms that read labels.
         needs_head: whether a model has a head for the task, and is not a body alone.
         one_width: whether student and teacher must predict equally many numbers.
@@ -69,6 +71,7 @@ class Task:
     has_softmax: ClassVar[bool] = True
     has_names: ClassVar[bool] = True
     per_token: ClassVar[bool] = False
+    label_of: ClassVar[str] = "text"
     masked_by_labels: ClassVar[bool] = True
     predicts_ids: ClassVar[bool] = False
     needs_head: ClassVar[bool] = True

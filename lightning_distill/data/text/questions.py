@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ...tasks import QuestionAnswering, References, Task, task_of
+from ...tasks import QuestionAnswering, References, Task
 from ..truncation import counts_of_cut
 from .question_rows import joined, QuestionCollate, QuestionRows
 from .read_questions import parsed, Unusable
@@ -61,6 +61,7 @@ class Questions(TextDataModule):
         "stride": 0,
         "max_answer_length": 1,
     }
+    label_of: ClassVar[str] = "answer"
     label_option: ClassVar[str] = "answers"
     together: ClassVar[str | None] = "context"
 
@@ -195,14 +196,6 @@ class Questions(TextDataModule):
             elif given and self.no_answer:
                 found[i] = null
         return QuestionRows(windows, torch.from_numpy(found))
-
-    def _check_options(self) -> None:
-        if task_of(self).fixed_classes:
-            raise ValueError(
-                f"`task` of {type(self).__name__} must be one whose classes are places of a text, "
-                f"such as question_answering, got {task_of(self).name}."
-            )
-        super()._check_options()
 
     def _check_labels(self) -> None:
         wanted, self.labelled_rows = self.labelled_rows, None

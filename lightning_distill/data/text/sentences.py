@@ -53,6 +53,7 @@ class Sentences(TextDataModule):
         ValueError: for data and options that cannot be trained on; each says what to do.
     """
 
+    label_of: ClassVar[str] = "candidates"
     label_option: ClassVar[str] = "score"
 
     def __init__(

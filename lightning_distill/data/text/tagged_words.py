@@ -35,7 +35,7 @@ class TaggedWords(TextDataModule):
             tokenizer.
     """
 
-    tags_words: ClassVar[bool] = True
+    label_of: ClassVar[str] = "words"
     label_option: ClassVar[str] = "tags"
     lost_with_cut: ClassVar[str] = (
         ", and neither their last words nor the tags of these are read; data.stride=32 reads them "

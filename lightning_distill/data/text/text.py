@@ -26,6 +26,16 @@ from .word_pieces import train_word_pieces
 log = logging.getLogger("lightning_distill")
 
 
+# What reads tasks of other kinds than a data module does.
+READ_BY = {
+    "text": "data=text_files or hub",
+    "words": "data=token_files or hub_tokens",
+    "answer": "data=question_files or hub_questions",
+    "candidates": "data=embedding_files",
+    "tokens": "data=text_corpus, chat_files, masked_corpus or pair_files",
+}
+
+
 class TextDataModule(RowsModule):
     """Rows of one text, or a pair, and a label; subclasses write `load`.
 
@@ -97,8 +107,8 @@ class TextDataModule(RowsModule):
         "views",
     }
 
-    # Whether each word has a label, and not each row.
-    tags_words: ClassVar[bool] = False
+    # What has a label, see `Task`.
+    label_of: ClassVar[str] = "text"
     # Which option names the column of labels.
     label_option: ClassVar[str] = "label"
     lost_with_cut: ClassVar[str] = ""
@@ -283,13 +293,12 @@ class TextDataModule(RowsModule):
 
     def _check_options(self) -> None:
         task = task_of(self)
-        if task.per_token is not self.tags_words:
-            wanted = "a tag for each word" if self.tags_words else "one label for each text"
-            there = [t.name for t in TASKS if t.per_token is self.tags_words and not t.predicts_ids]
+        if task.label_of != self.label_of:
+            there = [t.name for t in TASKS if t.label_of == self.label_of]
             raise ValueError(
-                f"`task` of {type(self).__name__} must be one with {wanted}, such as "
-                f"{', '.join(there)}, got {task.name}. Words with tags are read by "
-                "data=token_files, and texts of language models by data=text_corpus."
+                f"`task` of {type(self).__name__} must be {' or '.join(there)}, or one of your own "
+                f'with label_of = "{self.label_of}", got {task.name}, which is read by '
+                f"{READ_BY.get(task.label_of, 'a data module of your own')}."
             )
         super()._check_options()
         if self.augmentation is not None and not callable(self.augmentation):
@@ -317,7 +326,7 @@ class TextDataModule(RowsModule):
                 f"`labelled_rows` is {self.labelled_rows}, but only {available} training rows "
                 "have a label."
             )
-        one_each = task_of(self).has_softmax and not self.tags_words
+        one_each = task_of(self).has_softmax and self.label_of == "text"
         classes = self.num_labels if one_each else None
         if self.labelled_rows is not None and self.labelled_rows < (classes or 0):
             log.warning(

@@ -238,11 +238,10 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 def test_tasks_and_files_that_do_not_fit_are_refused(tmp_path):
     file = write("flat.csv", tmp_path)
-    with pytest.raises(ValueError, match="must be one whose classes are places of a text, such as"):
+    with pytest.raises(ValueError, match="of QuestionFiles must be question_answering, or"):
         ready(file, task="classification")
-    data = TextFiles(str(file), str(file), text="question", task="question_answering", label="text")
-    with pytest.raises(ValueError, match="an answer within each text.*data=question_files"):
-        data.setup()
+    with pytest.raises(ValueError, match="got question_answering, which is read by data=question_"):
+        TextFiles(str(file), str(file), text="question", task="question_answering", label="text")
 
 
 def test_validation_questions_are_on_texts_of_their_own(tmp_path):

@@ -310,6 +310,9 @@ def test_load_must_be_written():
     ("option", "value", "words"),
     [
         ("task", "sorting", "`task` must be one of classification, multi_label, regression"),
+        ("task", "ranking", "got ranking, which is read by data=embedding_files"),
+        ("task", "embedding", "got embedding, which is read by data=embedding_files"),
+        ("task", "segmentation", "got segmentation, which is read by a data module of your own"),
         ("batch_size", 0, "`batch_size` must be at least 1, got 0"),
         ("max_length", 2, "`max_length` must be at least 3"),
         ("num_workers", -1, "`num_workers` must be at least 0"),

@@ -202,7 +202,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="must hold a list of words, got 'a b'"):
         ready(tmp_path / "b.jsonl")
     (tmp_path / "c.conll").write_text(columns(SENTENCES))
-    with pytest.raises(ValueError, match="one with a tag for each word, such as token_class"):
+    with pytest.raises(ValueError, match="must be token_classification, or one .*data=text_files"):
         ready(tmp_path / "c.conll", task="classification")
 
 
