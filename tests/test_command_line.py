@@ -562,7 +562,8 @@ BAD = [
     (["data.train=mine.py"], "must end in .csv, .tsv"),
     (["data.text=txt"], "no column 'txt' (text); it has text, label. Did you mean text=text"),
     (["data.label=lable", "data.labelled_rows=4"], "Set data.label=label"),
-    (["data.task=ranking"], "`task` must be one of"),
+    (["data.task=sorting"], "`task` must be one of"),
+    (["data.task=ranking"], "got ranking, which is read by data=embedding_files"),
     (["data.batch_size=0"], "data.batch_size must be at least 1, got 0"),
     (["data.max_length=2"], "`max_length` must be at least 3, got 2"),
     (["data.labelled_rows=1000"], "`labelled_rows` is 1000, but only 32"),
@@ -577,7 +578,7 @@ BAD = [
         "`job.run` must be the directory of a run, which holds config.yaml; nowhere does not",
     ),
     (["num_labels=5"], "num_labels=5, but the data has num_labels=2"),
-    (["criteria=[hint]", "criteria.hint.adapter=lineer"], "must be 'linear', null or a module"),
+    (["criteria=[hint]", "criteria.hint.adapter=lineer"], "must be 'linear', 'map', null"),
     (
         ["criteria=[intermediate_layers]"],
         "`layer_mappings` is empty",

@@ -39,6 +39,19 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def without_mine():
+    """Other tests have a file of this name, and a process imports one of them."""
+
+    def forget():
+        for name in [n for n in sys.modules if n.partition(".")[0] == "mine"]:
+            del sys.modules[name]
+
+    forget()
+    yield
+    forget()
+
+
 def iou_of(path: Path, folder: Path) -> float:
     """Of a saved model, by transformers alone."""
     model = AutoModelForSemanticSegmentation.from_pretrained(path).eval()
