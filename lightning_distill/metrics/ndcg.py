@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from jaxtyping import Float, Int
-from torch import Tensor
 from torchmetrics.retrieval import RetrievalNormalizedDCG
 
+from .of_queries import OfQueries
 
-class NDCG(RetrievalNormalizedDCG):
+
+class NDCG(OfQueries, RetrievalNormalizedDCG):
     """Mean nDCG over the queries: 1 where the more relevant candidates always score higher.
 
     As [`torchmetrics.retrieval.RetrievalNormalizedDCG`][], which it derives from, with the rows of
@@ -19,19 +19,5 @@ class NDCG(RetrievalNormalizedDCG):
         options: those of the class that it derives from.
     """
 
-    batch_entries = ("row",)
-
     def __init__(self, top_k: int | None = 10, **options: Any):
-        super().__init__(top_k=top_k, **{"empty_target_action": "skip", **options})
-        for name in ("indexes", "preds", "target"):
-            # Put together before ranks exchange them: these may have had unequally many batches.
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def update(  # type: ignore[override]
-        self,
-        preds: Float[Tensor, " candidates"],
-        target: Float[Tensor, " candidates"],
-        row: Int[Tensor, " candidates"],
-    ) -> None:
-        """Take the scores and the relevance of the candidates of one batch."""
-        super().update(preds, target, indexes=row)
+        super().__init__(top_k, **options)
