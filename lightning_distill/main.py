@@ -160,6 +160,9 @@ def _run(cfg: DictConfig) -> Any:
         report(error, Path(str(cfg.output_dir)))
         # No other member would fare better.
         sys.exit(1)
+    # transformers imports torchao where it is installed, which reports kernels of other machines.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     directory = Path(str(cfg.output_dir)).absolute()
     was_run = (directory / "config.yaml").is_file()
     try:

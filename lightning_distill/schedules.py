@@ -44,6 +44,24 @@ class Scaled(Schedule):
         return f"times {self.factor}"
 
 
+class Until(Schedule):
+    """A number or another schedule, and 0 from a fraction `end` of the run on."""
+
+    def __init__(self, weight: "float | Schedule", end: float):
+        super().__init__()
+        if isinstance(end, bool) or not isinstance(end, int | float) or not 0 < end <= 1:
+            raise ValueError(f"`until` must be a fraction of the run, as 0.6, got {end!r}.")
+        self.schedule = weight if isinstance(weight, Schedule) else Constant(weight)
+        self.end = float(end)
+
+    def at(self, progress: float) -> float:
+        """The weight before `end`, and 0 afterwards; with an end of 1 to the last step."""
+        return self.schedule.at(progress) if progress < self.end or self.end == 1 else 0.0
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"until {self.end}"
+
+
 class Constant(Schedule):
     """The same `value` throughout."""
 

@@ -23,8 +23,9 @@ from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
+from ..run.stages import check_stages, rehearse_stages, stages_of, train_stages
 from ..run.task import task_in
-from ..run.trainer import build_module, optimization
+from ..run.trainer import optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule
 from ..training.weak_teacher import WeakTeacher
@@ -39,9 +40,11 @@ def distill(cfg: DictConfig) -> float:
     directory = Path(str(cfg.output_dir))
     if cfg.teacher is None:
         without_agreement(cfg)
+    check_stages(cfg)
     data = build_data(cfg)
     without_common_tokens(cfg, data)
     metrics = build_metrics(cfg, data)
+    # Of all stages, if there are several.
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)
     check_vocabularies(data, objective)
@@ -54,6 +57,7 @@ def distill(cfg: DictConfig) -> float:
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
     settle_training(cfg, student)
+    stages = stages_of(cfg, student)
     alone = bool(cfg.baseline and objective.sources("teacher"))
     # Why there is no student alone, for the user who expects one.
     facts = {}
@@ -62,14 +66,13 @@ def distill(cfg: DictConfig) -> float:
     if alone:
         labels_only = build_label_objective(cfg, student)
         rehearse(cfg, on_labels(data), student, None, labels_only, metrics)
-    else:
-        rehearse(cfg, data, student, teacher, build_objective(cfg), metrics, with_objective=False)
+    rehearse_stages(stages, data, student, teacher, metrics, with_first=False)
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)
-    module = build_module(cfg, student, teacher, objective, metrics)
-    say("Student", f"learning from {', '.join(objective.terms)}")
-    result = train(cfg, module, data, directory, [WeakTeacher(data)])
+    models = student, teacher
+    trained = train_stages(cfg, stages, models, metrics, data, directory, [WeakTeacher(data)])
+    module, result = trained.module, trained.result
     save_student(module.student, data, directory / "student")
     for title, reason in facts.items():
         say(title.capitalize(), reason)
@@ -82,9 +85,13 @@ def distill(cfg: DictConfig) -> float:
             untrained, teacher, labels_only, metrics, **optimization(stage), task=task_in(cfg)
         )
         rows = on_labels(data)
-        budget = same_budget(result.steps, result.validations, rows is data)
+        # The very same batches in the same epochs, unless it has stages.
+        same = rows is data and len(stages) == 1
+        budget = same_budget(result.steps, result.validations, same)
         baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
-    report(cfg, directory, data, module, result, baseline_module, baseline, facts)
+    facts |= trained.facts
+    curves = trained.curves
+    report(cfg, directory, data, module, result, baseline_module, baseline, facts, curves)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]
 
 
@@ -96,7 +103,7 @@ def _rehearse_with(
     check_lengths(data, student=student)
     cfg = cfg.copy()
     settle_training(cfg, student, write=False)
-    rehearse(cfg, data, student, teacher, build_objective(cfg), metrics)
+    rehearse_stages(stages_of(cfg, student), data, student, teacher, metrics)
 
 
 def _check_teacher(cfg: DictConfig, objective: Objective) -> None:

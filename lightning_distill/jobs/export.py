@@ -25,6 +25,7 @@ from ..models.sentence_folder import copy_sentence_folder, with_sentence_parts
 from ..models.signature import accepts
 from ..newest_run import newest_run
 from ..run.of_run import directory_of
+from ..run.resuming import checkpoint_folders
 from ..run.rows_of_run import first_test_batch
 from ..run.save import (
     ADAPTER,
@@ -119,11 +120,11 @@ def export(
 
 
 def _best(run: Path) -> Path:
-    found = sorted((run / "checkpoints").glob("best-*.ckpt")) or sorted(
-        (run / "checkpoints").glob("*.ckpt")
-    )
-    if not found:
+    folders = checkpoint_folders(run)
+    if not folders:
         raise FileNotFoundError(f"There is no checkpoint in {run / 'checkpoints'}.")
+    # Of the stage that came last.
+    found = sorted(folders[-1].glob("best-*.ckpt")) or sorted(folders[-1].glob("*.ckpt"))
     return max(found, key=lambda path: path.stat().st_mtime)
 
 

@@ -25,6 +25,11 @@ def finetune(cfg: DictConfig) -> float:
     The folder `student/` of the run can be given as teacher.path afterwards. Only terms of
     `cfg.criteria` that read no teacher take part; unlabelled rows are left out.
     """
+    if cfg.get("stages"):
+        raise ValueError(
+            "`stages` are for job=distill, whose terms they choose from; job=finetune learns from "
+            "labels alone. Leave out `stages`, or type job=distill teacher=null."
+        )
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
     data = build_data(cfg)

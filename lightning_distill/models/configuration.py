@@ -10,6 +10,26 @@ from .submodules import innermost
 
 log = logging.getLogger("lightning_distill")
 
+# Fields of a configuration that change with how a model was loaded, is run or is trained, or that
+# name things, and leave its answers as they are. What data sets (tokens, labels) is known by the
+# data.
+NOT_DECIDING = frozenset(
+    (
+        *("architectures", "auto_map", "dtype", "torch_dtype", "quantization_config"),
+        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
+        *("name_or_path", "tokenizer_class", "transformers_version", "generation_config"),
+        *("use_cache", "return_dict", "gradient_checkpointing", "chunk_size_feed_forward"),
+        *("initializer_range", "initializer_factor", "task_specific_params"),
+        # Seen in the weights.
+        "tie_word_embeddings",
+    )
+)
+# Beginnings and endings of the names of more of them.
+NOT_DECIDING_PARTS = (
+    ("_", "output_"),
+    ("_token_id", "_token_ids", "dropout", "dropout_prob", "layerdrop"),
+)
+
 
 def configured(model: nn.Module | None, field: str) -> Any:
     """A field of a model's configuration; `None` if there is none."""
@@ -29,6 +49,29 @@ def _config(model: nn.Module | None) -> Any:
     # A teacher that reads its answers from disk has the configuration that it tells of itself.
     own = getattr(model, "config", None)
     return getattr(innermost(model), "config", None) if own is None else own
+
+
+def deciding_fields(model: nn.Module | None) -> dict[str, Any]:
+    """What of a model's configuration decides its answers beside its weights, as plain values.
+
+    Empty for a model without a configuration of transformers.
+    """
+    config = _config(model)
+    return _deciding(config.to_dict()) if hasattr(config, "to_dict") else {}
+
+
+def _deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
+    begins, ends = NOT_DECIDING_PARTS
+    return {
+        str(name): _deciding(value) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+        if not (
+            value is None
+            or name in NOT_DECIDING
+            or str(name).startswith(begins)
+            or str(name).endswith(ends)
+        )
+    }
 
 
 def label_names(model: nn.Module | None) -> Mapping[int, str] | Sequence[str] | None:

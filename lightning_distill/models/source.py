@@ -132,6 +132,12 @@ class Source:
         """Whether its name stands for several submodules."""
         return self.kind != "pooled" and ("*" in self.name or "," in self.name)
 
+    @property
+    def is_inner(self) -> bool:
+        """Whether it is of a model's layers, and not of what the model predicts."""
+        of_layers = self.kind == "output" and self.name.endswith(OF_LAYERS)
+        return of_layers or self.kind in ("layer", "layer_input")
+
     def __str__(self) -> str:
         prefix = "" if self.kind == "output" else f"{self.kind}:"
         item = self.item

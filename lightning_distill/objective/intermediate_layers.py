@@ -92,6 +92,7 @@ class IntermediateLayers(Terms):
         weight: of the whole sum.
         mask: which positions count in tensors of shape `(batch, tokens, ...)`; `None` for all.
         compat: `"inc"` counts padding and averages KL over all elements, as neural-compressor did.
+        until: the fraction of the run after which all of it counts no more.
 
     Raises:
         ValueError: if a mapping has no known form or the lengths differ.
@@ -107,6 +108,7 @@ class IntermediateLayers(Terms):
         weight: Weight = 1.0,
         mask: str | None = "batch.attention_mask",
         compat: str | None = None,
+        until: float | None = None,
     ):
         super().__init__()
         n = len(layer_mappings)
@@ -140,7 +142,7 @@ class IntermediateLayers(Terms):
             )
         if not any(weights):
             warnings.warn("every `loss_weight_ratio` of the layers is 0", stacklevel=2)
-        self.weight = check_weight(weight)
+        self.weight = check_weight(weight, until)
         # Named, and none: everything counts.
         optional: dict[str, Source | None] = {"mask": None}
         if mask is not None and compat is None:

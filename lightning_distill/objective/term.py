@@ -12,15 +12,26 @@ from torch import nn, Tensor
 from ..criteria._plain import as_criterion
 from ..criteria.criterion import Criterion
 from ..models.source import nearest, Source
-from ..schedules import Scaled, Schedule
+from ..schedules import Scaled, Schedule, Until
 from .adapter import build_adapters, Kind, student_and_teacher_arguments
 from .layer_mapping import pair_layers
 
 Weight = float | Schedule
 
 
-def check_weight(weight: Any) -> Weight:
-    """A weight: a finite number that is not negative, or a schedule of such."""
+def check_weight(weight: Any, until: Any = None) -> Weight:
+    """A weight: a finite number that is not negative, or a schedule of such.
+
+    Args:
+        weight: as it was given.
+        until: the fraction of the run from which on it is 0; `None` is never.
+    """
+    if until is not None:
+        return Until(_checked(weight), until)
+    return _checked(weight)
+
+
+def _checked(weight: Any) -> Weight:
     if isinstance(weight, Schedule):
         return weight
     if isinstance(weight, bool) or not isinstance(weight, int | float):
@@ -77,6 +88,8 @@ class Term(Terms):
             the mean over the pairs. `together` gives the criterion lists of all of them at once.
         training_only: leave the term out of validation and tests, as one that reads what
             `training_batch` adds to a batch, such as the labels of mixed samples.
+        until: the fraction of the run after which the term counts no more, as 0.6.
+        pair: compare only this one of the pairs of layers, counted from 0.
 
     What else a criterion can say of itself, [`Criterion`][lightning_distill.criteria.Criterion]
     lists. Of one with parts of its own to train, each pair of layers gets its own.
@@ -94,11 +107,15 @@ class Term(Terms):
         adapter: Kind | None = None,
         mapping: str | Sequence[Sequence[int]] = "uniform",
         training_only: bool = False,
+        until: float | None = None,
+        pair: int | None = None,
     ):
         super().__init__()
         self.criterion = as_criterion(criterion)
-        self.training_only = training_only
-        self.weight = check_weight(weight)
+        self.training_only, self.pair = training_only, pair
+        # How many pairs of layers there are, of which `pair` is one.
+        self.paired = 1
+        self.weight = check_weight(weight, until)
         self.inputs = {
             name: source if isinstance(source, Source) else Source.parse(source)
             for name, source in inputs.items()
@@ -116,6 +133,8 @@ class Term(Terms):
         # Of the pairs after the first, if the criterion has parts to train.
         self.copies = nn.ModuleDict()
         self.pairs = [self.inputs]
+        if pair is not None and mapping == "together":
+            raise ValueError("`pair` names one pair of layers, and mapping=together has none.")
         if adapter is not None and mapping == "together":
             raise ValueError(
                 "An adapter goes between two layers, but mapping=together compares all at once; "
@@ -143,6 +162,7 @@ class Term(Terms):
                     adapter=self.adapter if "teacher" in part.inputs else None,
                     mapping=self.mapping,
                     training_only=self.training_only,
+                    pair=self.pair if "teacher" in part.inputs else None,
                 ),
             )
             for name, part in parts.items()
@@ -158,7 +178,7 @@ class Term(Terms):
         many = {name: source for name, source in self.inputs.items() if source.is_many}
         if many and self.mapping != "together":
             counts = {name: len(values[source]) for name, source in many.items()}
-            self.pairs = self._pair(many, counts, layers)
+            self.pairs = self._chosen(self._pair(many, counts, layers))
             values = {**values, **self._singles(values, layers)}
         if self.adapter is not None:
             roles = {name: source.role for name, source in self.inputs.items()}
@@ -178,6 +198,17 @@ class Term(Terms):
                 for i in range(len(self.pairs)):
                     self._criterion(i).prepare(**self._arguments(i, values))
         return self(values)
+
+    def _chosen(self, pairs: list[dict[str, Source]]) -> list[dict[str, Source]]:
+        self.paired = len(pairs)
+        if self.pair is None:
+            return pairs
+        if not 0 <= self.pair < len(pairs):
+            raise ValueError(
+                f"`pair` is {self.pair}, and the pairs of layers are numbered 0 to "
+                f"{len(pairs) - 1}."
+            )
+        return [pairs[self.pair]]
 
     def _pair(
         self,

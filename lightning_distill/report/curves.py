@@ -1,7 +1,7 @@
 """The curves of a run: every loss term and every metric, against the step."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,14 +21,30 @@ def read_metrics(path: Path) -> Series:
     return series
 
 
-def draw_curves(runs: Mapping[str, Path], to: Path) -> None:
-    """Draw one panel per quantity, with one line per run, into a PNG file.
+def read_stages(stages: Sequence[tuple[int, Path]]) -> Series:
+    """The columns of the `metrics.csv` of several stages on one axis of steps.
 
     Args:
-        runs: from a name for the legend to that run's `metrics.csv`.
+        stages: of each the number of steps before it, and its file, which may be missing.
+    """
+    series: Series = {}
+    for before, path in stages:
+        for name, points in (read_metrics(path) if path.is_file() else {}).items():
+            series.setdefault(name, []).extend((before + step, value) for step, value in points)
+    return series
+
+
+def draw_curves(runs: Mapping[str, Sequence[tuple[int, Path]]], to: Path) -> None:
+    """Draw one panel per quantity, with one line per run, into a PNG file.
+
+    Where a run has several stages, a dotted line stands where each begins.
+
+    Args:
+        runs: from a name for the legend to the stages of that run, as for [`read_stages`][].
         to: the PNG to write.
     """
-    data = {name: read_metrics(path) for name, path in runs.items() if path.is_file()}
+    data = {name: series for name, own in runs.items() if (series := read_stages(own))}
+    begins = sorted({before for own in runs.values() for before, _ in own if before})
     names: list[str] = []
     for series in data.values():
         names += [n for n in series if n.startswith(("train/", "val/")) and n not in names]
@@ -48,6 +64,8 @@ def draw_curves(runs: Mapping[str, Path], to: Path) -> None:
                 axes.plot(
                     steps, values, label=run, color=f"C{j}", marker=marker, markersize=3, lw=1.3
                 )
+        for step in begins:
+            axes.axvline(step, color="0.6", lw=0.8, ls=":")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)

@@ -119,9 +119,6 @@ def _quiet() -> None:
         "lightning.fabric.utilities.distributed",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # transformers imports torchao where it is installed, which reports kernels of other machines.
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     if getattr(rank_zero_only, "rank", 0) != 0:
         # What the data has to say, once is enough.
         logging.getLogger("lightning_distill").setLevel(logging.ERROR)

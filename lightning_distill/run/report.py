@@ -1,6 +1,6 @@
 """The report of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,21 @@ def report(
     baseline_module: DistillationModule | None = None,
     baseline: Result | None = None,
     facts: dict[str, str] | None = None,
+    curves: Sequence[tuple[int, Path]] = (),
 ) -> None:
-    """Show and write the comparison and the curves of a run."""
+    """Show and write the comparison and the curves of a run.
+
+    Args:
+        cfg: its configuration.
+        directory: where to.
+        data: the data module.
+        module: with the student's best weights.
+        result: of the student.
+        baseline_module: the student alone, if there is one.
+        baseline: its result.
+        facts: further lines by heading.
+        curves: of each stage the number of steps before it, and its `metrics.csv`.
+    """
     name, higher_is_better = _compared(cfg, module)
     batch = _one_row(data)
     module.eval()
@@ -106,9 +119,10 @@ def report(
         facts={**_facts(cfg, data, result), **(facts or {})},
     )
     comparison.show()
-    runs = {"distilled" if teacher is not None else "student": directory / "metrics.csv"}
+    own = curves or [(0, directory / "metrics.csv")]
+    runs = {"distilled" if teacher is not None else "student": own}
     if alone is not None:
-        runs["student alone"] = directory / "baseline" / "metrics.csv"
+        runs["student alone"] = [(0, directory / "baseline" / "metrics.csv")]
     draw_curves(runs, directory / "curves.png")
     comparison.save(directory)
     task = task_in(cfg)

@@ -41,6 +41,12 @@ def same_run(typed: dict[str, Any], root: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def checkpoint_folders(run: Path) -> list[Path]:
+    """The folders of a run that hold checkpoints: of its stages in order, and of itself."""
+    stages = sorted(run.glob("stages/*/checkpoints"), key=lambda path: path.stat().st_mtime)
+    return [path for path in (*stages, run / "checkpoints") if any(path.glob("*.ckpt"))]
+
+
 def has_ended(run: Path) -> bool:
     """Whether a run came to its end."""
     return (run / "report.json").is_file()
@@ -49,7 +55,7 @@ def has_ended(run: Path) -> bool:
 def why_not_ended(run: Path) -> str:
     """What became of a run without a report, and what can be done with it."""
     error = run / "error.txt"
-    begun = (run / "checkpoints" / "last.ckpt").is_file()
+    begun = bool(checkpoint_folders(run))
     more = (
         f"go on with {quoted('resume', run)}, or write what it has learnt so far with job=export "
         f"{quoted('job.run', run)}"
@@ -196,6 +202,11 @@ def _is_less(value: int, before: int | None) -> bool:
 
 
 def _extend(cfg: DictConfig, directory: Path, record: dict[str, Any], more: dict[str, int]) -> None:
+    if OmegaConf.select(cfg, "stages"):
+        raise ValueError(
+            f"{directory} has stages, each with a budget of its own, so it cannot have more epochs "
+            "or steps. Start a new run."
+        )
     if (directory / "result.json").is_file() and not (
         directory / "checkpoints" / "last.ckpt"
     ).is_file():

@@ -217,6 +217,18 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
+def load_student(student: nn.Module, path: Path) -> None:
+    """Put the student's weights of a checkpoint into `student`, which must have exactly these.
+
+    Raises:
+        ChangedFileError: if the file is not what was written.
+    """
+    check_sealed(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    begin = "student."
+    student.load_state_dict({n[len(begin) :]: v for n, v in state.items() if n.startswith(begin)})
+
+
 def load_checkpoint(module: nn.Module, path: Path) -> None:
     """Put a checkpoint's weights into `module`, which must have exactly these.
 

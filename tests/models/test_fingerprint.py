@@ -4,7 +4,15 @@ import hashlib
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AlbertConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+)
 
 from lightning_distill.models import fingerprint
 
@@ -121,3 +129,52 @@ def test_tied_weights_survive_saving_and_loading(tmp_path):
     assert tied.lm_head.weight is tied.transformer.wte.weight
     tied.save_pretrained(tmp_path)
     assert fingerprint(GPT2LMHeadModel.from_pretrained(tmp_path)) == fingerprint(tied)
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 50}
+
+
+def of_config(kind: type, **fields) -> str:
+    auto = AutoModelForCausalLM if kind is LlamaConfig else AutoModelForSequenceClassification
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return fingerprint(auto.from_config(kind(**{**SIZES, "num_attention_heads": 2, **fields})))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (BertConfig, {"num_attention_heads": 4}),
+        (BertConfig, {"layer_norm_eps": 1e-3}),
+        (BertConfig, {"hidden_act": "relu"}),
+        # All of its layers are one.
+        (AlbertConfig, {"num_hidden_layers": 3}),
+        (LlamaConfig, {"rope_parameters": {"rope_type": "default", "rope_theta": 5e4}}),
+    ],
+)
+def test_equal_weights_under_a_configuration_that_answers_otherwise_are_another_model(kind, fields):
+    weights = {"embedding_size": 8} if kind is AlbertConfig else {}
+    assert of_config(kind, **weights) != of_config(kind, **weights, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_dropout_prob": 0.3},
+        {"use_cache": False},
+        {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}},
+        {"eos_token_id": 3},
+        {"output_hidden_states": True},
+    ],
+)
+def test_what_leaves_the_answers_as_they_are_does_not_count(fields):
+    assert of_config(BertConfig) == of_config(BertConfig, **fields)
+
+
+def test_a_model_is_the_same_when_it_is_saved_and_loaded(tmp_path):
+    config = BertConfig(**SIZES, num_attention_heads=2)
+    made = AutoModelForSequenceClassification.from_config(config)
+    made.save_pretrained(tmp_path)
+    auto = AutoModelForSequenceClassification
+    for how in ({}, {"dtype": "auto"}, {"attn_implementation": "eager"}):
+        assert fingerprint(auto.from_pretrained(tmp_path, **how)) == fingerprint(made)

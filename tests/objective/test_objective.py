@@ -107,6 +107,31 @@ def test_many_layers_are_one_term_with_a_mapping(mapping, pairs):
     assert not any(source.is_many for source in term.sources())
 
 
+def test_one_pair_of_many_is_compared_alone():
+    found = layered(2, 4)
+    students, teachers = found.values()
+    layers = {"student": [], "teacher": [], "batch": []}
+    term = Term(Hint(), MANY, pair=1)
+    loss = term.prepare(found, layers)
+    assert_close(loss, ((students[1] - teachers[3]) ** 2).mean())
+    assert term.paired == 2 and len(term.sources()) == 2
+    with pytest.raises(
+        ValueError, match="`pair` is 2, and the pairs of layers are numbered 0 to 1"
+    ):
+        Term(Hint(), MANY, pair=2).prepare(found, layers)
+    with pytest.raises(ValueError, match="mapping=together has none"):
+        Term(Hint(), MANY, pair=0, mapping="together")
+
+
+def test_a_term_counts_until_it_is_over(logits):
+    hard = Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"})
+    objective = Objective({"soft": Term(SoftTarget(2.0), LOGITS, 3.0, until=0.6), "hard": hard})
+    for progress, weight in ((0.0, 3.0), (0.59, 3.0), (0.6, 0.0), (1.0, 0.0)):
+        objective.advance(progress)
+        losses = objective(logits)
+        assert_close(losses["loss"], weight * losses["soft"] + losses["hard"])
+
+
 def test_a_slice_from_the_end_names_the_same_layers():
     source = Source.parse("student.hidden_states[-2:]")
     assert [s.item for s in source.singles(2, [])] == [-2, -1]

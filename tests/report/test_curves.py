@@ -32,7 +32,10 @@ def test_a_panel_for_each_term_and_metric(tmp_path, monkeypatch):
     (tmp_path / "metrics.csv").write_text(CSV)
     alone = tmp_path / "alone.csv"
     alone.write_text("epoch,step,train/loss\n0,0,2.0\n")
-    draw_curves({"distilled": tmp_path / "metrics.csv", "alone": alone}, tmp_path / "curves.png")
+    draw_curves(
+        {"distilled": [(0, tmp_path / "metrics.csv")], "alone": [(0, alone)]},
+        tmp_path / "curves.png",
+    )
     assert titles == ["train/loss", "train/soft_target", "val/accuracy"]
     assert lines == ["distilled", "alone", "distilled", "distilled"]
     picture = imread(tmp_path / "curves.png")
@@ -40,5 +43,5 @@ def test_a_panel_for_each_term_and_metric(tmp_path, monkeypatch):
 
 
 def test_a_run_without_curves_leaves_no_picture(tmp_path):
-    draw_curves({"a": tmp_path / "nothing.csv"}, tmp_path / "curves.png")
+    draw_curves({"a": [(0, tmp_path / "nothing.csv")]}, tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()

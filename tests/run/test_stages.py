@@ -1,0 +1,176 @@
+"""What a list of stages means, and what is refused before anything is loaded."""
+
+from functools import cache
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf, open_dict
+from tiny import bert
+
+import lightning_distill.main  # noqa: F401  registers the resolvers
+from lightning_distill.run.stages import check_stages, Stage, stages_of
+
+TERMS = "criteria=[hint,hard_label,soft_target]"
+LAYERS = [
+    "criteria.hint.inputs.student='student.hidden_states[1:]'",
+    "criteria.hint.inputs.teacher='teacher.hidden_states[1:]'",
+]
+
+
+@cache
+def composed():
+    words = [TERMS, *LAYERS, "trainer.max_epochs=5", "optimizer.lr=0.1", "output_dir=x"]
+    with initialize_config_module("lightning_distill.conf", version_base="1.3"):
+        return compose("main", words)
+
+
+def run_of(stages):
+    cfg = composed().copy()
+    with open_dict(cfg):
+        cfg.task, cfg.monitor, cfg.mode = "classification", "val/accuracy", "max"
+        cfg.stages = stages
+    return cfg
+
+
+def test_without_a_list_the_run_is_the_only_stage(tmp_path):
+    cfg = run_of(None)
+    (stage,) = stages_of(cfg, bert(2, 8))
+    assert stage == Stage(cfg) and stage.folder(tmp_path) == tmp_path
+
+
+def test_a_stage_has_what_it_says_and_otherwise_what_the_run_has(tmp_path):
+    first, second = stages_of(
+        run_of(
+            [
+                {"name": "layers", "criteria": ["hint"], "optimizer": {"lr": 0.2}},
+                {"criteria": {"soft_target": {"weight": 0.3}, "hard_label": None}},
+            ]
+        ),
+        bert(2, 8),
+    )
+    assert [*first.cfg.criteria] == ["hint"] and first.cfg.optimizer.lr == 0.2
+    assert [*second.cfg.criteria] == ["soft_target", "hard_label"]
+    assert second.cfg.criteria.soft_target.weight == 0.3 and second.cfg.optimizer.lr == 0.1
+    assert first.cfg.trainer.max_epochs == second.cfg.trainer.max_epochs == 5
+    assert (first.name, second.name) == ("layers", "stage2")
+    # The last one is where the result of every run is.
+    assert first.folder(tmp_path) == tmp_path / "stages" / "layers"
+    assert second.folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, (5, -1)),
+        ({"max_steps": 7}, (-1, 7)),
+        ({"max_epochs": 2}, (2, -1)),
+        ({"max_epochs": 2, "max_steps": 7}, (2, 7)),
+        ({"precision": "bf16-mixed"}, (5, -1)),
+    ],
+)
+def test_steps_of_a_stage_are_not_ended_by_the_epochs_of_the_run(own, expected):
+    (stage,) = stages_of(run_of([{"trainer": own}]), bert(2, 8))
+    found = stage.cfg.trainer.max_epochs, stage.cfg.trainer.get("max_steps", -1)
+    assert found == expected
+
+
+def test_another_optimizer_takes_no_arguments_of_the_run_s():
+    sgd = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}
+    (stage,) = stages_of(run_of([{"optimizer": sgd}]), bert(2, 8))
+    assert OmegaConf.to_container(stage.cfg.optimizer) == sgd
+
+
+def test_a_stage_that_learns_of_layers_alone_is_chosen_by_its_loss():
+    layers, both, own = stages_of(
+        run_of(
+            [
+                {"criteria": ["hint"]},
+                {"criteria": ["hint", "soft_target"]},
+                {"criteria": ["hint"], "monitor": "val/accuracy", "mode": "max"},
+            ]
+        ),
+        bert(2, 8),
+    )
+    assert (layers.cfg.monitor, layers.cfg.mode) == ("val/loss", "min")
+    assert (both.cfg.monitor, both.cfg.mode) == ("val/accuracy", "max")
+    assert (own.cfg.monitor, own.cfg.mode) == ("val/accuracy", "max")
+
+
+def test_blocks_are_a_stage_each_with_its_own_pair_of_layers():
+    stages = stages_of(
+        run_of(
+            [
+                {"name": "block", "blocks": "bert.encoder.layer.*", "criteria": ["hint"]},
+                {"name": "all"},
+            ]
+        ),
+        bert(3, 8),
+    )
+    assert [stage.name for stage in stages] == ["block_0", "block_1", "block_2", "all"]
+    assert [stage.number for stage in stages] == [1, 2, 3, 4] and stages[0].of == 4
+    assert [s.cfg.criteria.hint.get("pair") for s in stages] == [0, 1, 2, None]
+    student = bert(3, 8)
+    with stages[1].trains(student):
+        trained = {n for n, p in student.named_parameters() if p.requires_grad}
+    own = {n for n, _ in student.named_parameters() if n.startswith("bert.encoder.layer.1.")}
+    assert trained == own
+
+
+def test_what_a_stage_trains_is_trainable_again_afterwards_but_for_what_was_frozen():
+    student = bert(2, 8)
+    student.bert.embeddings.requires_grad_(False)
+    before = {n: p.requires_grad for n, p in student.named_parameters()}
+    with Stage(OmegaConf.create(), trainable=("*.layer.0.*", "*embeddings*")).trains(student):
+        trained = {n for n, p in student.named_parameters() if p.requires_grad}
+    assert trained == {n for n in before if ".layer.0." in n}
+    assert {n: p.requires_grad for n, p in student.named_parameters()} == before
+
+
+def test_a_stage_that_trains_nothing_is_refused():
+    student = bert(1, 8)
+    student.bert.embeddings.requires_grad_(False)
+    for pattern, words in (
+        ("bert.embedings.*", "no parameter of the student has such a name. Nearest: bert.embed"),
+        ("bert.embeddings.*", "stage 'a' trains nothing: all of bert.embeddings.* is frozen"),
+    ):
+        stage = Stage(OmegaConf.create(), "a", trainable=(pattern,))
+        with pytest.raises(ValueError, match=words.replace("*", r"\*")), stage.trains(student):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        (3, r"must be a list, as in stages=\[\{criteria"),
+        ([], "must be a list"),
+        (["hint"], r"stages\[0\] must be settings by name, .*got 'hint'"),
+        ([{"criterias": ["hint"]}], r"stages\[0\] has a 'criterias'; it can.*mean criteria\?"),
+        ([{"criteria": ["hnt"]}], r"names 'hnt', and the run has hint, .*criteria=\[hint,.*,hnt\]"),
+        ([{"criteria": []}], "criteria is empty; the run has hint, hard_label, soft_target"),
+        ([{"name": "a b"}], "must be letters, digits"),
+        ([{"name": "a"}, {"name": "a"}], r"stages\[1\].name .*none of a, previous, student"),
+        ([{"name": "student"}], "none of previous, student"),
+        ([{"name": "a"}, {"start": "b"}], r"name of a stage before it \(a\), got 'b'"),
+        ([{"trainable": []}], "trainable must be a name or a list of names"),
+        ([{"blocks": 3}], "blocks must be a name or a list of names"),
+        ([{"blocks": "a", "trainable": "b"}], "leave out `trainable`"),
+        ([{"optimizer": {"lrr": 1}}], "optimizer.lrr is no argument"),
+        ([{"trainer": {"max_epoch": 1}}], "trainer.max_epoch is no argument.*max_epochs"),
+    ],
+)  # fmt: skip
+def test_a_list_that_cannot_be_is_refused_before_anything_is_loaded(stages, words):
+    with pytest.raises(ValueError, match=words):
+        check_stages(run_of(stages))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("bert.encoder.layr.*", "hint"), "no such parts. Nearest: bert.enc"),
+        (("bert.encoder.layer.*", "soft_target"), "every block would learn"),
+    ],
+)
+def test_blocks_that_cannot_be_are_refused(given, words):
+    blocks, term = given
+    with pytest.raises(ValueError, match=words):
+        stages_of(run_of([{"blocks": blocks, "criteria": [term]}]), bert(2, 8))
