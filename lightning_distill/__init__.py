@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .training.distill import distill
     from .training.module import DistillationModule
     from .training.on_policy import OnPolicyDistillationModule
+    from .training.theseus import TheseusModule
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "OnPolicyDistillationModule",
     "Term",
+    "TheseusModule",
     "distill",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "Objective": "objective",
     "OnPolicyDistillationModule": "training",
     "Term": "objective",
+    "TheseusModule": "training",
     "distill": "training",
 }
 

@@ -9,6 +9,7 @@ from .ab import AB, ab
 from .alm import ALM, alm
 from .attention_kl import attention_kl, AttentionKL
 from .attention_mse import attention_mse, AttentionMSE
+from .attention_scores import attention_scores, AttentionScores
 from .attention_transfer import attention_transfer, AttentionTransfer
 from .cka import CKA, cka
 from .class_subset import class_subset, ClassSubset
@@ -94,6 +95,7 @@ __all__ = [
     "WSLD",
     "AttentionKL",
     "AttentionMSE",
+    "AttentionScores",
     "AttentionTransfer",
     "ClassSubset",
     "CorrelationCongruence",
@@ -131,6 +133,7 @@ __all__ = [
     "alm",
     "attention_kl",
     "attention_mse",
+    "attention_scores",
     "attention_transfer",
     "cka",
     "class_subset",

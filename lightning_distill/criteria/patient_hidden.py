@@ -1,5 +1,7 @@
 """Patient distillation: hidden states of unit length, layer by layer."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -29,7 +31,20 @@ def patient_hidden(
 
 
 class PatientHidden(Criterion):
-    """Mean of [`patient_hidden`][] over the tokens that count."""
+    """Mean of [`patient_hidden`][] over the tokens that count.
+
+    Args:
+        first_token: compare the first token of each row alone, as the paper does; the others are
+            not looked at.
+    """
+
+    def __init__(self, first_token: bool = False):
+        super().__init__()
+        self.first_token = first_token
+
+    def counted(self, **inputs: Any) -> Tensor | None:
+        """Of the first tokens alone, rows count."""
+        return None if self.first_token else super().counted(**inputs)
 
     def forward(
         self,
@@ -37,5 +52,7 @@ class PatientHidden(Criterion):
         teacher: Float[Tensor, "*batch width"],
         mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean over the tokens for which `mask` is true."""
+        """The mean over the tokens for which `mask` is true, or over the first ones of all rows."""
+        if self.first_token:
+            student, teacher, mask = student[:, 0], teacher[:, 0], None
         return masked_mean(patient_hidden(student, teacher), mask)

@@ -58,7 +58,7 @@ def distill(cfg: DictConfig) -> float:
     check_lengths(data, student=student, teacher=teacher)
     settle_training(cfg, student)
     stages = stages_of(cfg, student)
-    alone = bool(cfg.baseline and objective.sources("teacher"))
+    alone = bool(cfg.baseline and any(stage.learns_of_teacher for stage in stages))
     # Why there is no student alone, for the user who expects one.
     facts = {}
     if alone and labelled_rows(data) == 0:

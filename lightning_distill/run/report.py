@@ -80,17 +80,17 @@ def report(
         )
 
     teacher = None
-    taught = module.taught_by
-    if taught is not None:
+    taught_by = module.taught_by
+    if taught_by is not None:
         of_teacher = {
             n.removeprefix("teacher_"): v
             for n, v in result.metrics.items()
             if n.startswith("teacher_")
         }
         # One that is not there is as large as it was, and takes no time.
-        forward = None if taught.model is None else module.teacher_forward
+        forward = None if taught_by.model is None else module.teacher_forward
         parts = result.parts.get(f"teacher_{name}")
-        teacher = row("teacher", taught.about(), of_teacher, forward, parts)
+        teacher = row("teacher", taught_by.about(), of_teacher, forward, parts)
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= {*baseline_module.objective.terms, *baseline_module.objective.sums}
@@ -101,7 +101,9 @@ def report(
             baseline_module.student_forward,
             baseline.parts.get(name),
         )
-    title = "student distilled" if module.objective.sources("teacher") else "student"
+    # Of several stages the last may look at labels alone.
+    taught = baseline is not None or bool(module.objective.sources("teacher"))
+    title = "student distilled" if taught else "student"
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,

@@ -21,13 +21,14 @@ from ..objective.objective import Objective
 from ..objective.term import Term
 from ..training.module import DistillationModule
 from .call import group
+from .labels import on_labels
 from .objective import build_objective
 from .rehearse import rehearse
 from .stage import load_student, Result, say, train
-from .trainer import build_module, check_training
+from .trainer import build_module, check_training, module_learns_of_teacher
 
 # What a stage may have of its own in the place of the run's.
-PARTS = ("optimizer", "scheduler", "trainer", "callbacks", "balance", "monitor", "mode")
+PARTS = ("optimizer", "scheduler", "trainer", "callbacks", "balance", "monitor", "mode", "module")
 KEYS = ("name", "criteria", "trainable", "blocks", "start", *PARTS)
 # What a stage starts from, beside the name of one before it.
 PREVIOUS, STUDENT = "previous", "student"
@@ -64,6 +65,13 @@ class Stage:
     def __str__(self) -> str:
         return f"stage {self.name!r}" if self.name else "the training"
 
+    @property
+    def learns_of_teacher(self) -> bool:
+        """Whether its terms or its module look at the teacher."""
+        return module_learns_of_teacher(self.cfg) or bool(
+            build_objective(self.cfg).sources("teacher")
+        )
+
     def folder(self, directory: Path) -> Path:
         """Where its checkpoints and curves lie.
 
@@ -73,6 +81,15 @@ class Stage:
             directory: of the run.
         """
         return directory if self.number == self.of else directory / "stages" / self.name
+
+    def rows(self, data: Any) -> Any:
+        """What of the data it is trained on: rows without labels only where a term reads a teacher.
+
+        Args:
+            data: of the run.
+        """
+        alone = self.name and not build_objective(self.cfg).sources("teacher")
+        return on_labels(data) if alone else data
 
     @contextmanager
     def trains(self, student: nn.Module) -> Iterator[None]:
@@ -345,7 +362,8 @@ def rehearse_stages(
         tried = with_first or stage.number > 1 or stage.block is not None
         try:
             with stage.trains(student):
-                rehearse(stage.cfg, data, student, teacher, objective, metrics, tried)
+                rows = stage.rows(data)
+                rehearse(stage.cfg, rows, student, teacher, objective, metrics, tried)
         except ValueError as error:
             # The cause, where a block was to learn of layers that are not its own.
             cause = _wrong_pairs(stage, objective) or str(error)
@@ -415,7 +433,7 @@ def train_stages(
             # Whether it goes on is the run's business.
             stage.cfg.resume = cfg.resume
             more = callbacks if stage.number == 1 else ()
-            results[stage.name] = train(stage.cfg, module, data, folder, more)
+            results[stage.name] = train(stage.cfg, module, stage.rows(data), folder, more)
         curves.append((steps, folder / "metrics.csv"))
         steps += results[stage.name].steps
     assert module is not None

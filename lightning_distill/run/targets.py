@@ -280,7 +280,11 @@ def _ours() -> tuple[Any, ...]:
     schedules = importlib.import_module(f"{OURS}.schedules")
     offered += [value for value in vars(schedules).values() if isinstance(value, type)]
     package = importlib.import_module(OURS)
-    offered += [package.DistillationModule, package.OnPolicyDistillationModule]
+    offered += [
+        package.DistillationModule,
+        package.OnPolicyDistillationModule,
+        package.TheseusModule,
+    ]
     return tuple(value for value in offered if callable(value))
 
 

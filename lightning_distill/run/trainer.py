@@ -10,7 +10,7 @@ import lightning as L
 from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -47,6 +47,15 @@ def build_module(
             f"{node.get('_target_')}."
         )
     return module
+
+
+def module_learns_of_teacher(cfg: DictConfig) -> bool:
+    """Whether the module that `cfg.module` names looks at the teacher where no term does."""
+    target = OmegaConf.select(cfg, "module._target_")
+    made = None if target is None else find_target(str(target), "module._target_")
+    return (
+        isinstance(made, type) and issubclass(made, DistillationModule) and made.learns_of_teacher
+    )
 
 
 def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:

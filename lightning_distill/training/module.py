@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -85,6 +85,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     """
 
     teacher: nn.Module | None
+    # Whether the student learns of the teacher where no term reads one.
+    learns_of_teacher: ClassVar[bool] = False
 
     def __init__(
         self,

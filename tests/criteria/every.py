@@ -81,6 +81,15 @@ CASES = {
     ),
     "AttentionKL": Case(c.AttentionKL, "attention", PADDED),
     "AttentionMSE": Case(c.AttentionMSE, "attention", PADDED),
+    "AttentionScores": Case(
+        lambda: c.AttentionScores(2),
+        "tokens",
+        {
+            **PADDED,
+            "student_key": "student.AttentionScores",
+            "teacher_key": "teacher.AttentionScores",
+        },
+    ),
     "AttentionTransfer": Case(c.AttentionTransfer, "maps", ROWS),
     "CKA": Case(lambda: c.CKA(gather=True), "logits", ROWS, in_turn=kept),
     "CRD": Case(

@@ -188,6 +188,13 @@ def cwd(s, t):
     return 16 * kl(p, q).mean(1)
 
 
+def scores(queries, keys, heads=2):
+    width = queries.shape[-1] // heads
+    parts = [slice(i * width, (i + 1) * width) for i in range(heads)]
+    found = [queries[..., p] @ keys[..., p].mT / width**0.5 for p in parts]
+    return torch.stack(found, dim=1)
+
+
 def mini_lm_relation(s, t):
     found = []
     for x in (s, t):
@@ -223,6 +230,9 @@ def test_features_of_any_shape(batch, channels, size, seed):
     assert_close(criteria.attention_kl(s, t), kl(t, s).mean(1))
     s, t = (draw(batch, size[0], 2 * c) for c in channels)
     assert_close(criteria.mini_lm_relation(s, t, 2), mini_lm_relation(s, t))
+    assert_close(criteria.attention_scores(s, s.flip(1), 2), scores(s, s.flip(1)))
+    expected = (scores(s, s.flip(1)) - scores(t, t.roll(1, 1))).square()
+    assert_close(criteria.AttentionScores(2)(s, t, s.flip(1), t.roll(1, 1)), expected.mean())
 
 
 def cka(s, t):

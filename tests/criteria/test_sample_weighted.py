@@ -41,12 +41,15 @@ SPANS = {
 }
 TEXTS = {"student_labels": ROWS[:, None].expand(BATCH, 4)}
 TEXTS["teacher_labels"] = 9 - TEXTS["student_labels"]
+NUMBERS = torch.linspace(-1, 1, BATCH * 32, dtype=torch.float64).view(HIDDEN)
+KEYS = {"student_key": NUMBERS, "teacher_key": NUMBERS.flip(0)}
 # How each is built, the shape of what it compares, and what else it is given.
 WEIGHED = {
     "AB": (criteria.AB, MAPS, {}),
     "ALM": (criteria.ALM, TOKENS, SPANS | TEXTS),
     "AttentionKL": (criteria.AttentionKL, ATTENTION, {}),
     "AttentionMSE": (criteria.AttentionMSE, ATTENTION, {}),
+    "AttentionScores": (lambda: criteria.AttentionScores(2), HIDDEN, KEYS),
     "AttentionTransfer": (criteria.AttentionTransfer, MAPS, {}),
     "ClassSubset": (lambda: criteria.ClassSubset(classes=[1, 4, 7]), LOGITS, {}),
     "CosineHidden": (criteria.CosineHidden, HIDDEN, {}),

@@ -1,4 +1,4 @@
-"""Every job on masked language models, and the recipes of DistilBERT and MobileBERT."""
+"""Every job on masked language models."""
 
 import csv
 import json
@@ -30,23 +30,6 @@ TEACHER = [
     "teacher.model.intermediate_size=16",
 ]
 TEACHER += ["teacher.model.num_hidden_layers=2", "teacher.model.num_attention_heads=2"]
-DISTILBERT = [
-    "criteria=[soft_target,hard_label,cosine_hidden]",
-    "criteria.soft_target.weight=5",
-    "criteria.soft_target.criterion.temperature=2",
-    "criteria.hard_label.weight=2",
-]
-MOBILEBERT = [
-    "criteria=[hard_label,soft_target,hint,attention_kl]",
-    "criteria.hard_label.weight=0.5",
-    "criteria.soft_target.weight=0.5",
-    "criteria.soft_target.criterion.temperature=1",
-    "criteria.hint.inputs.student='student.hidden_states[1:]'",
-    "criteria.hint.inputs.teacher='teacher.hidden_states[1:]'",
-    "criteria.attention_kl.inputs.student='student.attentions[*]'",
-    "criteria.attention_kl.inputs.teacher='teacher.attentions[*]'",
-    "+criteria.attention_kl.mapping=uniform",
-]
 
 
 @pytest.fixture(scope="module")
@@ -150,11 +133,3 @@ def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run, folder
     with pytest.raises(SystemExit):
         run("refused", "job=cache", *DATA, "teacher=pretrained", *models)
     assert "data.views=N" in capsys.readouterr().err
-    for name, recipe in (("distilbert", DISTILBERT), ("mobilebert", MOBILEBERT)):
-        # Layer by layer, so that the student has as many.
-        layers = ["student.layers=2"] if name == "mobilebert" else []
-        made = run(name, *DATA, *recipe, "teacher=pretrained", *models, *layers,
-                   "trainer.max_steps=2", "baseline=false")  # fmt: skip
-        terms = [part for part in recipe[0][len("criteria=[") : -1].split(",")]
-        for term in terms:
-            assert len(column(made, f"train/{term}")) == 2, term
