@@ -232,7 +232,7 @@ def of_files(folder, recipe):
     texts = [f"a {('good', 'bad')[i % 2]} film {i}" for i in range(24)]
     if recipe == "mobilebert":
         (folder / "rows.txt").write_text("\n".join(texts))
-        more = ["data=masked_corpus", "data.document=line", "data.vocab_size=100"]
+        more = ["data=masked_corpus", "data.document=line", "data.vocab_size=300"]
         more += ["teacher.model.num_attention_heads=4", "data.max_length=16"]
         return [*more, *(f"data.{s}=rows.txt" for s in ("train", "validation", "test"))]
     lines = ["text\tlabel", *(f"{text}\t{i % 2}" for i, text in enumerate(texts))]
