@@ -1,7 +1,7 @@
 """The shape of a model that has so many parameters."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,6 +15,8 @@ NEAR = 0.02
 LEAST = 0.25
 # Widths are multiples of it, where the size can be reached so: tensor cores work in such steps.
 STEP = 8
+# So many hidden widths are tried.
+WIDTHS = 16
 LETTERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -53,7 +55,19 @@ def asked_size(parameters: Any, of: int) -> int:
 class _Found:
     shape: Shape
     count: int
-    unevenness: float
+    shares: tuple[float, ...]
+
+    @property
+    def unevenness(self) -> float:
+        return max(self.shares, default=1.0) / min(self.shares, default=1.0)
+
+    def misses(self, target: int) -> float:
+        """How far the size is from another, as a share of that."""
+        return abs(self.count - target) / target
+
+    def fits(self, target: int, least: float) -> bool:
+        """Whether it is near enough, and no share is less than `least`."""
+        return self.misses(target) <= NEAR and min(self.shares, default=1.0) >= least
 
 
 def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameters: Any) -> Shape:
@@ -72,51 +86,71 @@ def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameter
     Raises:
         ValueError: if no shape has this size within 2 %, saying which sizes there are.
     """
-    target = asked_size(parameters, anatomy.count(anatomy.shape))
+    teacher = anatomy.count(anatomy.shape)
+    target = asked_size(parameters, teacher)
     free = [n for n in ("layers", "heads", "intermediate", "width") if n not in named]
     if anatomy.family.tied and "width" in free:
         free.remove("heads")
-    seen: list[int] = []
-    narrower = [True] if "width" in free else []
-    for cut_width in (False, *narrower):
+    with_width = "width" in free
+    near: list[_Found] = []
+    for cut_width in (False, True) if with_width else (False,):
+        axes = free if cut_width else [n for n in free if n != "width"]
+        # Without the width there may be no other way.
+        least = 0.0 if cut_width or not with_width else LEAST
         for step in (STEP, 1):
-            axes = free if cut_width else [n for n in free if n != "width"]
-            least = 0.0 if cut_width else LEAST
-            best: _Found | None = None
-            for found in _shapes(anatomy, start, axes, target, step):
-                seen.append(found.count)
-                near = abs(found.count - target) <= NEAR * target
-                enough = min(_shares(anatomy.shape, found.shape, axes), default=1) >= least
-                # Without the width there may be no other way.
-                if near and (enough or not narrower):
-                    best = _better(best, found, target)
-            if best is not None:
+            near = list(_shapes(anatomy, start, axes, target, step))
+            good = [f for f in near if f.fits(target, least)]
+            if good:
+                best = min(good, key=lambda f: (round(f.unevenness, 6), f.misses(target)))
                 return best.shape
+    raise ValueError(_out_of_reach(anatomy, start, free, named, parameters, target, near))
+
+
+def _out_of_reach(
+    anatomy: Anatomy,
+    start: Shape,
+    free: Collection[str],
+    named: Collection[str],
+    parameters: Any,
+    target: int,
+    near: Sequence[_Found],
+) -> str:
+    """What sizes there are instead."""
+    smallest, largest = _ends(anatomy, start, free)
+    counts = [smallest, *(f.count for f in near), largest]
     teacher = anatomy.count(anatomy.shape)
-    low, high = min(seen), max(seen)
-    below = max((n for n in seen if n < target), default=None)
-    above = min((n for n in seen if n > target), default=None)
-    nearest = "" if below is None or above is None else f"; nearest are {below:,} and {above:,}"
-    fixed = f" With {', '.join(sorted(named))} as named," if named else ""
-    raise ValueError(
+    nearest = ""
+    if smallest < target < largest:
+        below, above = max(n for n in counts if n < target), min(n for n in counts if n > target)
+        nearest = f"; the nearest have {below:,} and {above:,}"
+    fixed = f"With {', '.join(sorted(named))} as named, the" if named else "The"
+    return (
         f"student.parameters={parameters} asks for {target:,} parameters, and no student that is "
-        f"cut from this teacher has as many, within {NEAR:.0%}.{fixed or ' Here'} the smallest has "
-        f"{low:,} ({low / teacher:.1%} of the teacher's) and the largest {high:,} "
-        f"({high / teacher:.1%}){nearest}. Ask for a size between, or name fewer parts."
+        f"cut from this teacher has as many, within {NEAR:.0%}. {fixed} smallest has {smallest:,} "
+        f"({smallest / teacher:.1%} of the teacher's) and the largest {largest:,} "
+        f"({largest / teacher:.1%}){nearest}. Ask for another size, or name fewer parts."
     )
 
 
-def _better(best: _Found | None, found: _Found, target: int) -> _Found:
-    if best is None:
-        return found
-    return min(best, found, key=lambda f: (round(f.unevenness, 6), abs(f.count - target)))
+def _ends(anatomy: Anatomy, start: Shape, free: Collection[str]) -> tuple[int, int]:
+    """The sizes of the smallest and of the largest student."""
+    shape = start
+    if "layers" in free:
+        shape = replace(shape, layers=(1,) * len(shape.layers))
+    if "width" in free:
+        shape = replace(shape, width=anatomy.shape.head_size if anatomy.family.tied else 1)
+    if "heads" in free or (anatomy.family.tied and "width" in free):
+        shape = shape.with_heads(1 if shape.key_values == 1 else shape.group)
+    if "intermediate" in free:
+        shape = replace(shape, intermediate=1)
+    return anatomy.count(shape), anatomy.count(start)
 
 
 def _shapes(
     anatomy: Anatomy, start: Shape, axes: Collection[str], target: int, step: int
 ) -> Iterator[_Found]:
     """All layers, heads and widths, each with the neurons that come nearest to the size."""
-    whole = anatomy.shape
+    whole, tied = anatomy.shape, anatomy.family.tied
     longest = max(start.layers)
     layers = [start.layers]
     if "layers" in axes:
@@ -128,32 +162,25 @@ def _shapes(
     if "heads" in axes:
         unit = 1 if whole.key_values == 1 else whole.group
         heads = list(range(unit, whole.heads + 1, unit))
-    if "width" in axes and anatomy.family.tied:
+    if "width" in axes and tied:
         widths = [n * whole.head_size for n in range(1, whole.heads + 1)]
     elif "width" in axes:
-        # At most so many that all of them are tried in no time.
-        stride = max(-(-whole.width // (64 * step)), 1) * step
+        # So few that all of them are tried in no time; the neurons make up for the rest.
+        stride = max(whole.width // (WIDTHS * step), 1) * step
         widths = [*range(stride, whole.width, stride), whole.width]
     for n, h, w in product(layers, heads, widths):
-        shape = replace(start, layers=n, width=w)
-        shape = shape.with_heads(w // whole.head_size if anatomy.family.tied else h)
-        for neurons in _neurons(anatomy, shape, "intermediate" in axes, target, step):
-            made = replace(shape, intermediate=neurons)
-            shares = _shares(whole, made, axes)
-            uneven = max(shares) / min(shares) if shares else 1.0
-            yield _Found(made, anatomy.count(made), uneven)
-
-
-def _neurons(anatomy: Anatomy, shape: Shape, free: bool, target: int, step: int) -> list[int]:
-    most = anatomy.shape.intermediate
-    if not free:
-        return [shape.intermediate]
-    none, one = (anatomy.count(replace(shape, intermediate=n)) for n in (0, 1))
-    exact = (target - none) / (one - none)
-    least = min(step, most)
-    near = {int(exact // step) * step, (int(exact // step) + 1) * step}
-    # All of them is a number too, whatever it is a multiple of.
-    return sorted({min(max(n, least), most) for n in near})
+        shape = replace(start, layers=n, width=w).with_heads(w // whole.head_size if tied else h)
+        neurons = [shape.intermediate]
+        none, one = (anatomy.count(replace(shape, intermediate=i)) for i in (0, 1))
+        if "intermediate" in axes:
+            # The size grows by the same with each neuron.
+            below = int((target - none) / (one - none) // step) * step
+            most = whole.intermediate
+            fits = (min(max(i, min(step, most)), most) for i in (below, below + step))
+            neurons = sorted(set(fits))
+        for number in neurons:
+            made = replace(shape, intermediate=number)
+            yield _Found(made, none + number * (one - none), tuple(_shares(whole, made, axes)))
 
 
 def _shares(whole: Shape, shape: Shape, axes: Collection[str]) -> list[float]:

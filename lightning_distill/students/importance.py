@@ -211,7 +211,8 @@ def _add(scores: Scores, anatomy: Anatomy, name: str, values: Tensor) -> None:
     for dim, units in enumerate(anatomy.dims[name]):
         if units is None:
             continue
-        of_units = units.summed(values.movedim(dim, 0).flatten(1).sum(1))
+        rows = values.movedim(dim, 0).reshape(values.shape[dim], -1)
+        of_units = units.summed(rows.sum(1))
         if units.kind == CHANNELS:
             scores.channels += of_units
         else:

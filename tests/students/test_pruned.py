@@ -16,8 +16,17 @@ from lightning_distill.students.pruned import prune, smaller_shape
 from lightning_distill.students.units import Anatomy
 
 PLAIN = [family for family in FAMILIES if family.kind in BY_KIND]
-each_family = pytest.mark.parametrize("family", PLAIN, ids=lambda family: family.name)
-GROUPED = [f for f in PLAIN if BY_KIND[f.kind].head_size]
+# What is built like another one.
+ALIKE = ("DistilBERT", "XLM-R", "DeiT", "RoBERTa", "Qwen2, classifying")
+
+
+def some(families, slow=ALIKE):
+    marks = [[pytest.mark.slow] if family.name in slow else [] for family in families]
+    return [pytest.param(f, marks=m, id=f.name) for f, m in zip(families, marks, strict=True)]
+
+
+each_family = pytest.mark.parametrize("family", some(PLAIN))
+GROUPED = some([f for f in PLAIN if BY_KIND[f.kind].head_size], (*ALIKE, "Qwen2", "Qwen3"))
 
 
 def built(family, **changes):
@@ -64,7 +73,7 @@ def test_neurons_that_give_nothing_can_be_cut(family):
     assert not torch.allclose(found, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", GROUPED, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", GROUPED)
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_heads_that_give_nothing_can_be_cut(family, groups):
     grouped = BY_KIND[family.kind].key_values
