@@ -53,21 +53,20 @@ def asked_size(parameters: Any, of: int) -> int:
 
 @dataclass(frozen=True)
 class _Found:
-    shape: Shape
+    """A shape of many that are tried, and its size."""
+
+    start: Shape
+    layers: tuple[int, ...]
+    neurons: int
     count: int
-    shares: tuple[float, ...]
 
     @property
-    def unevenness(self) -> float:
-        return max(self.shares, default=1.0) / min(self.shares, default=1.0)
+    def shape(self) -> Shape:
+        return replace(self.start, layers=self.layers, intermediate=self.neurons)
 
     def misses(self, target: int) -> float:
         """How far the size is from another, as a share of that."""
         return abs(self.count - target) / target
-
-    def fits(self, target: int, least: float) -> bool:
-        """Whether it is near enough, and no share is less than `least`."""
-        return self.misses(target) <= NEAR and min(self.shares, default=1.0) >= least
 
 
 def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameters: Any) -> Shape:
@@ -99,10 +98,15 @@ def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameter
         least = 0.0 if cut_width or not with_width else LEAST
         for step in (STEP, 1):
             near = list(_shapes(anatomy, start, axes, target, step))
-            good = [f for f in near if f.fits(target, least)]
-            if good:
-                best = min(good, key=lambda f: (round(f.unevenness, 6), f.misses(target)))
-                return best.shape
+            fitting = [f for f in near if f.misses(target) <= NEAR]
+            shares = [_shares(anatomy.shape, f.shape, axes) or [1.0] for f in fitting]
+            ranked = [
+                (round(max(s) / min(s), 6), f.misses(target), i)
+                for i, (f, s) in enumerate(zip(fitting, shares, strict=True))
+                if min(s) >= least
+            ]
+            if ranked:
+                return fitting[min(ranked)[-1]].shape
     raise ValueError(_out_of_reach(anatomy, start, free, named, parameters, target, near))
 
 
@@ -168,19 +172,23 @@ def _shapes(
         # So few that all of them are tried in no time; the neurons make up for the rest.
         stride = max(whole.width // (WIDTHS * step), 1) * step
         widths = [*range(stride, whole.width, stride), whole.width]
-    for n, h, w in product(layers, heads, widths):
-        shape = replace(start, layers=n, width=w).with_heads(w // whole.head_size if tied else h)
-        neurons = [shape.intermediate]
-        none, one = (anatomy.count(replace(shape, intermediate=i)) for i in (0, 1))
-        if "intermediate" in axes:
-            # The size grows by the same with each neuron.
-            below = int((target - none) / (one - none) // step) * step
-            most = whole.intermediate
-            fits = (min(max(i, min(step, most)), most) for i in (below, below + step))
-            neurons = sorted(set(fits))
-        for number in neurons:
-            made = replace(shape, intermediate=number)
-            yield _Found(made, none + number * (one - none), tuple(_shares(whole, made, axes)))
+    for h, w in product(heads, widths):
+        shape = replace(start, width=w).with_heads(w // whole.head_size if tied else h)
+        sizes = [anatomy.counts(replace(shape, intermediate=i)) for i in (0, 1)]
+        for n in layers:
+            none, one = (
+                first + sum((k - 1) * each for k, each in zip(n, more, strict=True))
+                for first, more in sizes
+            )
+            neurons = [shape.intermediate]
+            if "intermediate" in axes:
+                # The size grows by the same with each neuron.
+                below = int((target - none) / (one - none) // step) * step
+                most = whole.intermediate
+                fits = (min(max(i, min(step, most)), most) for i in (below, below + step))
+                neurons = sorted(set(fits))
+            for number in neurons:
+                yield _Found(shape, n, number, none + number * (one - none))
 
 
 def _shares(whole: Shape, shape: Shape, axes: Collection[str]) -> list[float]:

@@ -166,11 +166,14 @@ class Anatomy:
 
     def count(self, shape: Shape) -> int:
         """How many parameters a model of this shape has, each shared one counted once."""
+        with_one, more = self.counts(shape)
+        return with_one + sum((n - 1) * each for n, each in zip(shape.layers, more, strict=True))
+
+    def counts(self, shape: Shape) -> tuple[int, list[int]]:
+        """How many there are with one layer in each stack, and in each further layer of a stack."""
         outside, firsts, others = self._terms
-        total = _evaluated(outside, shape)
-        for first, other, layers in zip(firsts, others, shape.layers, strict=True):
-            total += _evaluated(first, shape) + (layers - 1) * _evaluated(other, shape)
-        return total
+        with_one = sum(_evaluated(terms, shape) for terms in (outside, *firsts))
+        return with_one, [_evaluated(other, shape) for other in others]
 
     @cached_property
     def _terms(self) -> tuple[Any, list[Any], list[Any]]:

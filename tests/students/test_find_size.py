@@ -1,6 +1,7 @@
 """Sizes that are asked for, counted from configurations without memory, and what is refused."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ MODELS = {
 }
 
 
+@cache
 def on_paper(kind):
     name, fields, size = MODELS[kind]
     config = transformers.AutoConfig.for_model(kind, **fields)
