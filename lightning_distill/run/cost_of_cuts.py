@@ -117,11 +117,11 @@ def report_cuts(
         for name, (before, after, alone) in cuts.items():
             made = student if len(cuts) == 1 else make(alone)
             away = distance(made, teacher, task, batches)
-            lines.append((name, before, after, f"{parameter_count(made):,}", f"{away:.4f}"))
+            lines.append((name, before, after, f"{parameter_count(made):,}", f"{away:.3g}"))
         size, before = parameter_count(student), anatomy.count(whole)
         away = distance(student, teacher, task, batches)
         share = f"{size:,} ({size / before:.1%})"
-        lines.append(("all", f"{before:,}", f"{size:,}", share, f"{away:.4f}"))
+        lines.append(("all", f"{before:,}", f"{size:,}", share, f"{away:.3g}"))
     finally:
         for part, mode in modes.items():
             part.training = mode
