@@ -118,10 +118,10 @@ def report_cuts(
             made = student if len(cuts) == 1 else make(alone)
             away = distance(made, teacher, task, batches)
             lines.append((name, before, after, f"{parameter_count(made):,}", f"{away:.3g}"))
-        size, before = parameter_count(student), anatomy.count(whole)
+        size, of = parameter_count(student), anatomy.count(whole)
         away = distance(student, teacher, task, batches)
-        share = f"{size:,} ({size / before:.1%})"
-        lines.append(("all", f"{before:,}", f"{size:,}", share, f"{away:.3g}"))
+        share = f"{size:,} ({size / of:.1%})"
+        lines.append(("all", f"{of:,}", f"{size:,}", share, f"{away:.3g}"))
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -142,15 +142,14 @@ def _cuts(anatomy: Anatomy, shape: Shape) -> dict[str, tuple[str, str, Shape]]:
     if shape.intermediate != whole.intermediate:
         alone = replace(whole, intermediate=shape.intermediate)
         found["intermediate"] = (str(whole.intermediate), str(shape.intermediate), alone)
-    heads = {"heads": shape.heads, "key_values": shape.key_values}
+    with_heads = replace(whole, heads=shape.heads, key_values=shape.key_values)
     if anatomy.family.tied:
         if shape.width != whole.width:
-            alone = replace(whole, width=shape.width, **heads)
             texts = [f"{s.width} ({s.heads} heads)" for s in (whole, shape)]
-            found["width"] = (texts[0], texts[1], alone)
+            found["width"] = (texts[0], texts[1], replace(with_heads, width=shape.width))
         return found
     if shape.heads != whole.heads:
-        found["heads"] = (str(whole.heads), str(shape.heads), replace(whole, **heads))
+        found["heads"] = (str(whole.heads), str(shape.heads), with_heads)
     if shape.width != whole.width:
         found["width"] = (str(whole.width), str(shape.width), replace(whole, width=shape.width))
     return found

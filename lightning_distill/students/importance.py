@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import nn, Tensor
 
 from ..models.batch import entry, labels_of
+from ..models.configuration import is_encoder_decoder
 from .units import Anatomy, CHANNELS, GROUPS, HEADS, Place
 
 KINDS = ("activations", "gradient", "magnitude", "random")
@@ -162,7 +163,13 @@ class _Seen:
                 handle.remove()
 
     def _linear(
-        self, kind: str, path: str, place: Place, measure: Any, part: nn.Module, args: Any
+        self,
+        kind: str,
+        path: str,
+        place: Place | None,
+        measure: Any,
+        part: nn.Module,
+        args: Any,
     ) -> None:
         self._add((kind, path), measure(self._counted(place, args[0]).double()))
 
@@ -174,9 +181,10 @@ class _Seen:
         changed = 1 - torch.cosine_similarity(given, returned, dim=-1)
         self._add(("layers", f"{place.path}.{place.number}"), changed[:, None])
 
-    def _counted(self, place: Place, values: Tensor) -> Float[Tensor, "tokens width"]:
+    def _counted(self, place: Place | None, values: Tensor) -> Float[Tensor, "tokens width"]:
         """What is at tokens that are no padding."""
-        decoder = self.anatomy.model.config.is_encoder_decoder and "decoder" in place.path
+        both = is_encoder_decoder(self.anatomy.model)
+        decoder = both and place is not None and "decoder" in place.path
         mask = entry(self.batch, "decoder_attention_mask" if decoder else "attention_mask")
         if decoder and mask is None and labels_of(self.batch) is not None:
             mask = labels_of(self.batch) != -100

@@ -154,7 +154,7 @@ def family_of(model: nn.Module) -> Family:
         ValueError: if it is of none of the table, naming those that are.
     """
     config: Any = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
+    kind = str(getattr(config, "model_type", ""))
     if kind not in BY_KIND or not hasattr(model, "base_model_prefix"):
         raise ValueError(
             f"student=pruned makes models of these kinds narrower: {', '.join(sorted(BY_KIND))}; "

@@ -78,7 +78,7 @@ class Anatomy:
         config: Any = model.config
         self.shape = shape_of(config, self.family, self.stacks)
         self.paths = [path for stack in self.stacks for path in stack.paths[0]]
-        # An attention of T5 by itself is `out` of its layer; these are the parts that are there.
+        # By the path of the linear layer that reads the heads, or the neurons.
         self.attentions: dict[str, Attention] = {}
         self.feed_forwards: dict[str, FeedForward] = {}
         self.dims = self._dims()
@@ -107,7 +107,8 @@ class Anatomy:
 
     def _known(self) -> dict[str, tuple[Units | None, ...]]:
         """What the table says of the weights of all layers; `None` for a dimension of channels."""
-        size, found, family = self.shape.head_size, {}, self.family
+        size, family = self.shape.head_size, self.family
+        found: dict[str, tuple[Units | None, ...]] = {}
         first, last = (1, 0) if family.transposed else (0, 1)
 
         def linear(path: str, out: Units | None, into: Units | None) -> None:
