@@ -76,11 +76,13 @@ def prepare(data: str) -> tuple[list[str], str, float]:
     if data == "sst2":
         files = {s: source / "sst2" / f"{f}.tsv" for s, f in zip(
             ("train", "validation", "test"), ("train", "dev", "test"), strict=True)}  # fmt: skip
-        base, metric, times = ["data=text_files"], "accuracy", 100.0
+        base = ["data=text_files", "data.columns=[text,label]"]
+        metric, times = "accuracy", 100.0
     else:
         files = {"train": source / "wikitext2" / "valid.txt"}
         files["test"] = source / "wikitext2" / "test.txt"
-        base, metric, times = ["data=corpus", "data.vocab_size=1024"], "perplexity", 1.0
+        base = ["data=text_corpus", "data.vocab_size=1024"]
+        metric, times = "perplexity", 1.0
     for path in files.values():
         if not path.is_file():
             sys.exit(f"Set LIGHTNING_DISTILL_DATA to the folder that holds {path.parent.name}/.")
