@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=["sst2", "lm"])
     parser.add_argument("--teacher", help="folder of a pretrained encoder, for sst2")
+    parser.add_argument("--teacher-epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 100, 1000])
@@ -92,14 +93,15 @@ def prepare(data: str) -> tuple[list[str], str, float]:
 
 def teacher_of(options: argparse.Namespace) -> list[str]:
     """How the teacher is made and trained."""
+    epochs = [f"trainer.max_epochs={options.teacher_epochs}"]
     if options.teacher:
         path = f"student.path={Path(options.teacher).absolute()}"
-        return ["student=pretrained", path, "trainer.max_epochs=2", "optimizer.lr=5e-5"]
+        return ["student=pretrained", path, *epochs, "optimizer.lr=5e-5"]
     kind = ["student=causal_lm"] if options.data == "lm" else []
     sizes = ["student.hidden_size=128", "student.num_hidden_layers=4"]
     sizes += ["student.num_attention_heads=4", "student.intermediate_size=512"]
     sizes += ["student.num_key_value_heads=4", "student.head_dim=32"] if kind else []
-    return [*kind, *sizes, "trainer.max_epochs=5", "optimizer.lr=1e-3"]
+    return [*kind, *sizes, *epochs, "optimizer.lr=1e-3"]
 
 
 def run(folder: Path, *overrides: str) -> dict:

@@ -16,8 +16,12 @@ from lightning_distill.students.pruned import prune, smaller_shape
 from lightning_distill.students.units import Anatomy
 
 PLAIN = [family for family in FAMILIES if family.kind in BY_KIND]
+T5 = next(family for family in PLAIN if family.kind == "t5")
+# Its feed-forward parts have a gate.
+GATED = {"config": {**T5.config, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}}
+PLAIN += [replace(T5, name="mT5", model="MT5ForConditionalGeneration", kind="mt5", **GATED)]
 # What is built like another one.
-ALIKE = ("DistilBERT", "XLM-R", "DeiT", "RoBERTa", "Qwen2, classifying")
+ALIKE = ("DistilBERT", "XLM-R", "DeiT", "RoBERTa", "Qwen2, classifying", "mT5")
 
 
 def some(families, slow=ALIKE):
@@ -79,9 +83,9 @@ def test_heads_that_give_nothing_can_be_cut(family, groups):
     grouped = BY_KIND[family.kind].key_values
     if groups < 4 and not grouped:
         pytest.skip("its heads are in no groups")
-    heads = {"num_heads": 4} if family.kind == "t5" else {"num_attention_heads": 4}
+    heads = {"num_heads": 4} if family.kind in ("t5", "mt5") else {"num_attention_heads": 4}
     heads |= {"num_key_value_heads": groups} if grouped else {}
-    size = {} if family.kind == "t5" else {"head_dim": 8}
+    size = {} if family.kind in ("t5", "mt5") else {"head_dim": 8}
     anatomy = anatomy_of(family, **heads, **size)
     teacher, scores = anatomy.model, at_random(anatomy, 3)
     half = anatomy.shape.with_heads(2)
@@ -130,7 +134,8 @@ def test_channels_that_repeat_others_and_are_read_by_nothing_can_be_cut(family):
                 part = torch.cat([blocks, other], dim + 1).flatten(dim, dim + 1)
             value.copy_(part)
     # With tied embeddings the head reads both halves; T5 divides by the root of the width.
-    times = (2**0.5 if family.kind == "t5" else 2.0) if tied else 1.0
+    scaled = getattr(teacher.config, "scale_decoder_outputs", False)
+    times = (2**0.5 if scaled else 2.0) if tied else 1.0
     found = answer(family, prune(Anatomy(teacher), small, no_scores(whole)))
     torch.testing.assert_close(found * times, answer(family, teacher), atol=1e-5, rtol=1e-4)
     assert found.std() > 0.01
