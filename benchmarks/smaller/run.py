@@ -58,9 +58,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]
             for steps in options.steps:
                 start = time.perf_counter()
                 name = f"{kind}-{steps}"
-                # With a learning rate of 0 the one step that there must be changes nothing.
+                # At so small a learning rate the one step that there must be changes nothing.
                 length = [f"trainer.max_steps={max(steps, 1)}", "trainer.max_epochs=-1"]
-                length += ["optimizer.lr=0"] if steps == 0 else []
+                length += ["optimizer.lr=1e-12"] if steps == 0 else []
                 choice = [f"student.importance={kind}", f"seed={seed}", *length]
                 report = run(folder / f"{name}-{seed}", *data, *models, *choice)
                 found.setdefault(name, []).append(times * report["student"]["metrics"][metric])
