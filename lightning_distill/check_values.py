@@ -239,7 +239,7 @@ def is_cut_from_teacher(student: Any) -> bool:
     """Whether the configuration of a student makes it of the teacher's weights."""
     if not OmegaConf.is_dict(student):
         return False
-    if str(student.get("_target_", "")).endswith("from_teacher"):
+    if str(student.get("_target_", "")).endswith(("from_teacher", "pruned_student")):
         return True
     # One with adapters is made of another.
     return student.get("path") is None and is_cut_from_teacher(student.get("of"))

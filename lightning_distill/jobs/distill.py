@@ -99,7 +99,7 @@ def _rehearse_with(
     cfg: DictConfig, data: Any, metrics: Mapping[str, Metric], teacher: nn.Module
 ) -> None:
     """Try the whole distillation with a teacher that has learnt nothing yet."""
-    student = build_student(cfg, data, teacher)
+    student = build_student(cfg, data, teacher, rehearsal=True)
     check_lengths(data, student=student)
     cfg = cfg.copy()
     settle_training(cfg, student, write=False)

@@ -55,14 +55,24 @@ def _fit_task(cfg: DictConfig, path: Any, role: str) -> Task:
     return task
 
 
-def build_student(cfg: DictConfig, data: Any, teacher: nn.Module | None) -> nn.Module:
-    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says."""
+def build_student(
+    cfg: DictConfig, data: Any, teacher: nn.Module | None, rehearsal: bool = False
+) -> nn.Module:
+    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says.
+
+    Args:
+        cfg: the run's configuration.
+        data: the data module.
+        teacher: for a student that is made of it.
+        rehearsal: whether the teacher is yet to be trained, so that nothing of it need be measured.
+    """
     model = None if teacher is None else Teacher.of(teacher).model
     if teacher is not None and model is None and _is_made_of_teacher(cfg.student):
         # Only for such a student are the weights of a cached teacher loaded, and not kept.
         model = teacher_weights(teacher, cfg)
     path = OmegaConf.select(cfg, "student.path")
-    student = call(cfg.student, known(data, path, teacher=model), "student")
+    more = {"teacher": model, "rehearsal": rehearsal}
+    student = call(cfg.student, known(data, path, **more), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     check_tokenizer(cfg, data, student, "student")

@@ -1,0 +1,155 @@
+"""What each cut of a student costs before any training, as a table in the log."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from ..metrics import Samples
+from ..models.batch import labels_of, move, with_entries
+from ..models.size import parameter_count
+from ..objective.objective import Objective
+from ..students.shape import Shape
+from ..students.units import Anatomy
+from ..tasks import Task
+from ..training.module import DistillationModule
+from ..training.values import read_values, student_outputs
+
+log = logging.getLogger("lightning_distill")
+
+
+def module_of(model: nn.Module, task: Task) -> DistillationModule:
+    """What runs a model on batches of a task, and knows its loss on labels."""
+    return DistillationModule(model, None, Objective({"labels": task.label_term(model)}), task=task)
+
+
+def label_loss(model: nn.Module, task: Task, batch: Any) -> Tensor:
+    """What the model loses on the labels of a batch; without any, on what it itself predicts.
+
+    Args:
+        model: in the mode that it shall run in.
+        task: says what labels mean.
+        batch: as the data loader gives it.
+
+    Raises:
+        ValueError: where there are no labels, and predictions are no classes.
+    """
+    module = module_of(model, task)
+    batch = move(batch, next(model.parameters()).device)
+    labels = labels_of(batch)
+    if labels is None or not bool(task.labelled(labels).any()):
+        if not task.has_softmax:
+            raise ValueError(
+                f"student.importance=gradient is that of the loss on labels, and a batch of "
+                f"data.task={task.name} has none. Take student.importance=activations."
+            )
+        with torch.no_grad():
+            predicted = module.predictions(student_outputs(module, batch))
+            own = task.counted(batch, predicted)
+            classes = predicted.argmax(-1)
+        batch = with_entries(
+            batch, {"labels": classes if own is None else classes.masked_fill(~own, -100)}
+        )
+    values, _, _ = read_values(module, batch)
+    return module.objective(values)["loss"]
+
+
+@torch.no_grad()
+def distance(student: nn.Module, teacher: nn.Module, task: Task, batches: Iterable[Any]) -> float:
+    """How far a student's predictions are from its teacher's; a mean over rows, or over tokens.
+
+    Args:
+        student: run in eval mode.
+        teacher: likewise.
+        task: says which predictions count. Where a softmax of them has a meaning, the distance is
+            the Kullback-Leibler divergence in nats; else the squared difference, divided by the
+            mean square of the teacher's.
+        batches: as the data loader gives them.
+    """
+    device = next(teacher.parameters()).device
+    student = student.eval().to(device)
+    modules = [module_of(model, task) for model in (student, teacher)]
+    total, count = 0.0, 0.0
+    for given in batches:
+        batch = move(given, device)
+        ours, theirs = (m.predictions(student_outputs(m, batch)) for m in modules)
+        for part in Samples.of(batch, ours, theirs, task=task):
+            assert part.teacher is not None
+            a, b = (task.measured(p, part.entries).double() for p in (part.predicted, part.teacher))
+            if task.has_softmax:
+                a, b = a.log_softmax(-1), b.log_softmax(-1)
+                apart = (b.exp() * (b - a)).sum(-1)
+                total, count = total + float(apart.sum()), count + apart.numel()
+            else:
+                there = ~b.isnan()
+                total += float((a[there] - b[there]).square().sum())
+                count += float(b[there].square().sum())
+    return total / max(count, 1e-30)
+
+
+def report_cuts(
+    anatomy: Anatomy,
+    shape: Shape,
+    make: Callable[[Shape], nn.Module],
+    student: nn.Module,
+    task: Task,
+    batches: Iterable[Any],
+) -> None:
+    """Log a line for each cut alone and one for all of them: sizes, and how far predictions move.
+
+    Args:
+        anatomy: of the teacher.
+        shape: of the student.
+        make: makes the student of a shape.
+        student: that of `shape`.
+        task: see [`distance`][].
+        batches: see there.
+    """
+    teacher, whole = anatomy.model, anatomy.shape
+    modes = {part: part.training for part in teacher.modules()}
+    teacher.eval()
+    lines = [("cut", "from", "to", "parameters", "distance")]
+    try:
+        cuts = _cuts(anatomy, shape)
+        for name, (before, after, alone) in cuts.items():
+            made = student if len(cuts) == 1 else make(alone)
+            away = distance(made, teacher, task, batches)
+            lines.append((name, before, after, f"{parameter_count(made):,}", f"{away:.3g}"))
+        size, of = parameter_count(student), anatomy.count(whole)
+        away = distance(student, teacher, task, batches)
+        share = f"{size:,} ({size / of:.1%})"
+        lines.append(("all", f"{of:,}", f"{size:,}", share, f"{away:.3g}"))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        student.cpu().train()
+    unit = "KL, nats" if task.has_softmax else "squared, relative"
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    log.info("Student before training; distance to the teacher's predictions (%s):", unit)
+    for line in lines:
+        log.info("  %s", "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip())
+
+
+def _cuts(anatomy: Anatomy, shape: Shape) -> dict[str, tuple[str, str, Shape]]:
+    """Each cut by its name: what there was, what is left, and the shape with this cut alone."""
+    whole, found = anatomy.shape, {}
+    if shape.layers != whole.layers:
+        texts = ["+".join(map(str, s.layers)) for s in (whole, shape)]
+        found["layers"] = (texts[0], texts[1], replace(whole, layers=shape.layers))
+    if shape.intermediate != whole.intermediate:
+        alone = replace(whole, intermediate=shape.intermediate)
+        found["intermediate"] = (str(whole.intermediate), str(shape.intermediate), alone)
+    with_heads = replace(whole, heads=shape.heads, key_values=shape.key_values)
+    if anatomy.family.tied:
+        if shape.width != whole.width:
+            texts = [f"{s.width} ({s.heads} heads)" for s in (whole, shape)]
+            found["width"] = (texts[0], texts[1], replace(with_heads, width=shape.width))
+        return found
+    if shape.heads != whole.heads:
+        found["heads"] = (str(whole.heads), str(shape.heads), with_heads)
+    if shape.width != whole.width:
+        found["width"] = (str(whole.width), str(shape.width), replace(whole, width=shape.width))
+    return found
