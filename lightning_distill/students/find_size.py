@@ -98,7 +98,9 @@ def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameter
         least = 0.0 if cut_width or not with_width else LEAST
         for step in (STEP, 1):
             near = list(_shapes(anatomy, start, axes, target, step))
-            fitting = [f for f in near if f.misses(target) <= NEAR]
+            fitting = [
+                f for f in near if f.misses(target) <= NEAR and anatomy.refusal(f.shape) is None
+            ]
             shares = [_shares(anatomy.shape, f.shape, axes) or [1.0] for f in fitting]
             ranked = [
                 (round(max(s) / min(s), 6), f.misses(target), i)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
+
+from ..models.configuration import configured
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,7 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         ValueError: if it is of none of the table, naming those that are.
     """
-    config: Any = getattr(model, "config", None)
-    kind = str(getattr(config, "model_type", ""))
+    kind = str(configured(model, "model_type") or "")
     if kind not in BY_KIND or not hasattr(model, "base_model_prefix"):
         raise ValueError(
             f"student=pruned makes models of these kinds narrower: {', '.join(sorted(BY_KIND))}; "

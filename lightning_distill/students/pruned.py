@@ -69,7 +69,15 @@ def smaller_shape(
         intermediate=shape.intermediate if intermediate is None else intermediate,
         width=shape.width if width is None else width,
     )
-    return shape if parameters is None else find_shape(anatomy, shape, named, parameters)
+    if parameters is not None:
+        return find_shape(anatomy, shape, named, parameters)
+    refusal = anatomy.refusal(shape)
+    if refusal is not None:
+        raise ValueError(
+            f"transformers takes no {type(anatomy.model).__name__} of this shape: {refusal} Name "
+            "another student.heads or student.width."
+        )
+    return shape
 
 
 def prune(

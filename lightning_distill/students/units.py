@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..models.plain_tensors import is_quantized
@@ -104,6 +105,17 @@ class Anatomy:
         config: Any = copy.deepcopy(self.model.config)
         shape.write(config, self.family)
         return config
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Why transformers takes no configuration of this shape; `None` if it does.
+
+        Of Llama, say, the number of heads must divide the width, whatever the size of a head.
+        """
+        try:
+            self.config(shape).validate()
+        except StrictDataclassError as error:
+            return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+        return None
 
     def _known(self) -> dict[str, tuple[Units | None, ...]]:
         """What the table says of the weights of all layers; `None` for a dimension of channels."""

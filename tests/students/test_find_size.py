@@ -162,3 +162,23 @@ def test_layers_that_matter_most_are_kept_with_a_first_one_that_is_unlike_the_ot
                             ((student, new), (anatomy.model, old)))  # fmt: skip
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(v, theirs[n]) for n, v in ours.items())
+
+
+def test_only_what_transformers_can_save_is_found(tmp_path):
+    # Of Llama the heads must divide the width, whatever their size: 160 numbers have no 3 heads.
+    config = transformers.LlamaConfig(
+        hidden_size=160,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=40,
+        intermediate_size=432,
+        vocab_size=400,
+    )
+    anatomy = Anatomy(transformers.LlamaForCausalLM(config))
+    for share in ("60%", "75%", "90%"):
+        shape = smaller_shape(anatomy, share)
+        assert shape.width % shape.heads == 0, share
+        prune(anatomy, shape, at_random(anatomy, 0)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="hidden size .160. is not a multiple .*another student"):
+        smaller_shape(anatomy, heads=3)
