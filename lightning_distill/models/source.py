@@ -19,6 +19,7 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
                                             left out by the model's own attention mask; also cls,
                                             max and last
     student.pooled:mean,normalised          the same, of length 1
+    student.pooled:cls,row_head             what a head for labels of whole rows makes of them
     teacher.sparse:logits                   the largest or the drawn ones, as a cache keeps them
     batch.attention_mask                    from the batch; None where rows are packed
 
@@ -66,7 +67,7 @@ class Source:
             to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
             between them; `""` is the whole model, or the whole batch. Of `pooled` how, as
-            `mean,normalised`.
+            `mean,normalised` or `cls,row_head`.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
         process: applied last to the tensor found.
         optional: an entry of the batch that may be absent, which then reads as `None`.

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..data.data import DataFacts
 from ..tasks import Task
 from .call import group
 from .task import task_in
@@ -14,18 +15,22 @@ from .task import task_in
 log = logging.getLogger("lightning_distill")
 
 
-def follow_task(cfg: DictConfig, name: str) -> None:
+def follow_task(cfg: DictConfig, name: str, data: Any = None) -> None:
     """Put the task's members of a group in the place of the defaults of `conf/main.yaml`.
 
-    Where a user has chosen some, or set a value of one, they stay.
+    Where a user has chosen some, or set a value of one, they stay. Where whole rows have labels
+    too, those of these are added.
 
     Args:
         cfg: the run's configuration, of which it is known which task it has.
         name: of the group, `metrics` or `criteria`.
+        data: the data module.
     """
     task = task_in(cfg)
     defaults: tuple[str, ...] = getattr(Task, name)
     of_task: tuple[str, ...] = () if task is None else getattr(task, name)
+    if task is not None and DataFacts(data).has_row_labels:
+        of_task += getattr(task, f"row_{name}")
     nodes = group(cfg, name)
     if task is None or of_task == defaults or not nodes or not set(nodes) <= {*defaults}:
         return
