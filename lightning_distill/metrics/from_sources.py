@@ -37,7 +37,7 @@ class FromSources(WrapperMetric):
 
     names_sources = True
 
-    def __init__(self, metric: Metric, inputs: Mapping[str, str | Source]):
+    def __init__(self, metric: Any, inputs: Mapping[str, str | Source]):
         super().__init__()
         if not isinstance(metric, Metric):
             raise ValueError(
@@ -94,6 +94,10 @@ class FromSources(WrapperMetric):
         """Feed the metric, and give its value on these values alone."""
         found = _labelled(values)
         return None if found is None else self.metric(**found)
+
+    def persistent(self, mode: bool = False) -> None:
+        """Whether checkpoints hold what the metric has counted."""
+        self.metric.persistent(mode)
 
     def reset(self) -> None:
         """Forget all rows."""
