@@ -57,6 +57,11 @@ def give_row_head(model: nn.Module, head: RowHead) -> nn.Module:
     return model
 
 
+def drop_row_head(model: nn.Module) -> None:
+    """Take the head for labels of whole rows off a model that has one."""
+    delattr(unwrapped(model), ROW_HEAD)
+
+
 def fresh_row_head(model: nn.Module, names: Sequence[str], seed: int) -> RowHead:
     """A head for a model; the same seed draws the same weights, whatever ran before.
 

@@ -37,6 +37,7 @@ from typing import Any
 from torch import Tensor
 
 from .pooling import check_pooling
+from .row_head import ROW_HEAD
 
 ROLES = ("student", "teacher", "batch")
 
@@ -132,6 +133,11 @@ class Source:
     def names_many(self) -> bool:
         """Whether its name stands for several submodules."""
         return self.kind != "pooled" and ("*" in self.name or "," in self.name)
+
+    @property
+    def of_row_head(self) -> bool:
+        """Whether it is what a head for labels of whole rows says."""
+        return self.kind == "pooled" and self.name.endswith(f",{ROW_HEAD}")
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "output" else f"{self.kind}:"

@@ -8,7 +8,7 @@ from torch import nn
 from ..objective.objective import Objective
 from ..objective.term import Terms
 from ..tasks import check_softmax, Task
-from ..tasks.task import ROW_LABELS, ROW_LOGITS
+from ..tasks.task import ROW_LABELS
 from .call import group
 from .targets import instantiate
 from .task import task_in
@@ -49,8 +49,8 @@ def build_label_objective(cfg: DictConfig, model: nn.Module) -> Objective:
         return Objective(label_terms(cfg, model))
     if cfg.get("num_row_labels") and not any(map(_reads_row_labels, terms.values())):
         # Of whole rows it would learn nothing by itself, where others learn it of a teacher.
-        taught = any(_reads_row_head(term) for term in _terms(cfg).values() if term.active)
-        terms |= {"row_label": (task_in(cfg) or Task()).row_term()} if taught else {}
+        own = {"row_label": (task_in(cfg) or Task()).row_term()}
+        terms |= own if learns_row_head(cfg) else {}
     return Objective(terms)
 
 
@@ -71,12 +71,17 @@ def label_terms(
     return found
 
 
+def learns_row_head(cfg: DictConfig) -> bool:
+    """Whether a term of the run reads the student's head for labels of whole rows."""
+    return any(_reads_row_head(term) for term in _terms(cfg).values() if term.active)
+
+
 def _reads_row_labels(term: Any) -> bool:
     return ROW_LABELS in term.sources()
 
 
 def _reads_row_head(term: Any) -> bool:
-    return ROW_LOGITS in term.sources()
+    return any(source.role == "student" and source.of_row_head for source in term.sources())
 
 
 def _terms(cfg: DictConfig) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from torch import nn
 
 from ..data.data import DataFacts
 from ..models.peft_parts import is_adapted
-from ..models.row_head import fresh_row_head, give_row_head, row_head_of
+from ..models.row_head import drop_row_head, fresh_row_head, give_row_head, row_head_of
 from ..teachers import Teacher
+from .objective import learns_row_head
 
 log = logging.getLogger("lightning_distill")
 
@@ -18,14 +19,18 @@ def give_rows_a_head(cfg: DictConfig, data: Any, model: nn.Module) -> None:
     """Give a model that will be trained a head for labels of whole rows, where the data have some.
 
     One that it has for these labels stays; for others, or in another order, it gets a fresh one.
+    Where nothing of the run trains one that is there, it is dropped: what it reads will change.
 
     Raises:
         ValueError: if nobody says which labels there are.
     """
-    facts = DataFacts(data)
+    facts, there = DataFacts(data), row_head_of(model)
     if not facts.has_row_labels:
+        if there is not None and not learns_row_head(cfg):
+            drop_row_head(model)
+            log.info("the head for labels of whole rows is left out: no data.row_label is set")
         return
-    names, there = facts.row_label_names, row_head_of(model)
+    names = facts.row_label_names
     if names is None:
         raise ValueError(
             "No row has a label as a whole (data.row_label), so these labels are unknown: name "

@@ -86,6 +86,11 @@ def test_who_will_be_trained_gets_a_head_for_the_labels_of_the_data():
     assert row_head_of(model) is head
     give_rows_a_head(cfg, data(NAMES[::-1]), model)
     assert row_head_of(model).names == NAMES[::-1]
+    # A head that nothing trains would not fit what it reads; a teacher may train it without labels.
+    give_rows_a_head(config("criteria=[row_soft_target]"), data(column=None), model)
+    assert row_head_of(model) is not None
+    give_rows_a_head(config("criteria=[soft_target]"), data(column=None), model)
+    assert row_head_of(model) is None
     with pytest.raises(ValueError, match=r"labels are unknown: name them.*row_label_names="):
         give_rows_a_head(cfg, data(None), model)
 
