@@ -43,6 +43,11 @@ def test_a_run_on_both_labels_learns_and_measures_both_where_nobody_chose():
     expected = {"hard_label": 0.1, "soft_target": 0.9, "row_label": 0.1, "row_soft_target": 0.9}
     assert build_objective(cfg).weights() == pytest.approx(expected)
     assert build_label_objective(cfg, bert(1, 8)).weights() == {"hard_label": 1.0, "row_label": 1.0}
+    # Each label term weighs what the teacher's term of the same labels leaves.
+    cfg.criteria.row_soft_target.weight = 0.7
+    assert build_objective(cfg).weights() == pytest.approx(
+        expected | {"row_label": 0.3, "row_soft_target": 0.7}
+    )
     metrics = build_metrics(cfg, of)
     assert list(metrics) == ["entity_f1", "agreement", "row_accuracy", "row_agreement"]
     assert [n for n, m in metrics.items() if needs_teacher(m)] == ["agreement", "row_agreement"]
