@@ -114,11 +114,12 @@ def _label_kind(task: Any) -> str:
     return made_task(task).label_kind
 
 
-def _label_weight(*, _root_: Any) -> float:
+def _label_weight(of: str = "", *, _root_: Any) -> float:
     # Read by a job only, as above.
     from .run.label_weight import label_weight
 
-    return label_weight(OmegaConf.select(_root_, "criteria"))
+    # Written without an argument, `${label_weight:}` gives an empty one.
+    return label_weight(OmegaConf.select(_root_, "criteria"), of or "teacher.logits")
 
 
 # `replace`, because tests and notebooks may import this module more than once.

@@ -191,6 +191,22 @@ class DataFacts:
         return self._said("label_names")
 
     @property
+    def has_row_labels(self) -> bool:
+        """Whether whole rows may have a label beside those of their words (`row_labels`)."""
+        return self._said("row_label") is not None
+
+    @property
+    def row_label_names(self) -> list[str] | None:
+        """All labels of whole rows in the order of their numbers, where these are known."""
+        return self._said("row_label_names") if self.has_row_labels else None
+
+    @property
+    def num_row_labels(self) -> int | None:
+        """How many labels of whole rows there are."""
+        names = self.row_label_names
+        return None if names is None else len(names)
+
+    @property
     def num_rows(self) -> int | None:
         """How many training rows there are, above every `row` of a training batch."""
         return self._said("num_rows")

@@ -25,6 +25,7 @@ from ..run.labels import check_measurable
 from ..run.metrics import build_metrics, watching, without_agreement
 from ..run.objective import build_label_objective
 from ..run.resuming import why_not_ended
+from ..run.row_heads import check_row_head
 from ..run.save import check_hugging_face
 from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
@@ -109,6 +110,7 @@ def _measured(cfg: DictConfig, model: Any, data: Any) -> tuple[dict[str, float],
     set_pad_token(model, pad_token_id(data))
     metrics = build_metrics(cfg, data)
     order = label_order(DataFacts(data).label_names, label_names(model), ("data", "model"))
+    check_row_head(data, model)
     check_lengths(data, model=model)
     objective = build_label_objective(cfg, model)
     module = DistillationModule(model, None, objective, metrics, task=task_in(cfg))

@@ -21,6 +21,7 @@ from ..models.embeddings import generates
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
+from ..models.row_head import with_row_head
 from ..models.sentence_folder import copy_sentence_folder, with_sentence_parts
 from ..models.signature import accepts
 from ..newest_run import newest_run
@@ -32,7 +33,7 @@ from ..run.save import (
     check_hugging_face,
     merged,
     processors_in,
-    weights_without_parts,
+    save_model_of_transformers,
 )
 from ..run.stage import say
 from ..sealed import check_folder, check_sealed, seal_folder
@@ -94,10 +95,11 @@ def export(
             f"{source / 'student'} says its model is {name!r}, which transformers does not have."
         )
     made = with_sentence_parts(found(config), source / "student", weights=False)
+    made = with_row_head(made, source / "student", weights=False)
     model = _with_weights(made, state, source / "student" / ADAPTER)
     model.eval()
     folder = Path(to) if to else source / "export"
-    model.save_pretrained(folder, **weights_without_parts(model))
+    save_model_of_transformers(model, folder)
     processors = processors_in(source / "student")
     for processor in processors:
         cls = getattr(transformers, processor)

@@ -13,7 +13,8 @@ from rich.table import Table
 from torch import nn, Tensor
 
 from ..check_values import check_number
-from ..models.capture import capture
+from ..models.capture import capture, read
+from ..models.row_head import ROW_HEAD, row_head_of
 from ..models.source import Source
 from ..models.submodules import submodules, unwrapped
 from ..objective.layer_mapping import pair_layers
@@ -63,8 +64,13 @@ def inspect(cfg: DictConfig, run: str | None = None, depth: int | None = 6) -> d
 def layer_shapes(model: nn.Module, forward: Any, batch: Any, role: str) -> dict[str, str]:
     """From every module's path to the shapes of what it returns on `batch`."""
     paths = [name for name in submodules(model) if name]
-    with capture(model, [Source(role, "layer", path) for path in paths], copies=False) as captured:
-        forward(batch)
+    sources, head = [Source(role, "layer", path) for path in paths], row_head_of(model)
+    # It runs where it is read, and not within the model.
+    more = [] if head is None else [Source(role, "pooled", f"{head.pooling},{ROW_HEAD}")]
+    with capture(model, [*sources, *more], copies=False) as captured:
+        outputs = forward(batch)
+        for source in more:
+            read(source, outputs, captured)
     return {path: _shape(captured.get(f"layer:{path}")) for path in paths}
 
 

@@ -10,6 +10,7 @@ from .answer_f1 import AnswerF1
 from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
+from .from_sources import FromSources
 from .mrr import MRR
 from .ndcg import NDCG
 from .perplexity import Perplexity
@@ -30,6 +31,7 @@ __all__ = [
     "EntityF1",
     "ExactMatch",
     "ForwardKL",
+    "FromSources",
     "Perplexity",
     "RecallAtK",
     "ReverseKL",

@@ -24,6 +24,7 @@ from .traits import (
     reads_rows,
     reads_texts,
     reads_vectors,
+    sources_of,
     take_task,
 )
 
@@ -116,8 +117,8 @@ class Samples:
 
     def feed(self, metric: Metric) -> None:
         """Give a metric what has a label, or both models' predictions if it needs the teacher."""
-        if reads_texts(metric):
-            # These are fed by `feed_texts`.
+        if reads_texts(metric) or sources_of(metric):
+            # These are fed in ways of their own.
             return
         if self.are_sequences or self.are_tokens:
             if reads_rows(metric) is not self.are_sequences:
@@ -178,7 +179,7 @@ def check_pairs(batch: Any, predicted: Tensor, metrics: Mapping[str, Metric]) ->
     Raises:
         ValueError: naming the metrics that would.
     """
-    names = [name for name, m in metrics.items() if needs_teacher(m)]
+    names = [name for name, m in metrics.items() if needs_teacher(m) and not sources_of(m)]
     if names and _has_own_tokens(batch, predicted):
         raise ValueError(
             f"The metrics {', '.join(names)} compare student and teacher token by token, and the "

@@ -1,13 +1,37 @@
 """What a metric says of itself: the one place that asks for attributes which it may lack."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..models.source import Source
 from ..tasks import Task
 
 
-def needs_teacher(metric: Any) -> bool:
-    """Whether a metric, or a class of metrics, compares the predictions of both models."""
-    return bool(getattr(metric, "needs_teacher", False))
+def sources_of(metric: Any, options: Mapping[str, Any] | None = None) -> dict[str, Source]:
+    """From arguments of a metric to the sources that it names for them; empty where it names none.
+
+    Args:
+        metric: one, or a class of metrics.
+        options: that a class will be given.
+    """
+    if not getattr(metric, "names_sources", False):
+        return {}
+    named = (options or {}).get("inputs", {}) if isinstance(metric, type) else metric.inputs
+    return {
+        str(name): source if isinstance(source, Source) else Source.parse(str(source))
+        for name, source in named.items()
+    }
+
+
+def needs_teacher(metric: Any, options: Mapping[str, Any] | None = None) -> bool:
+    """Whether a metric reads what both models say.
+
+    Args:
+        metric: one, or a class of metrics.
+        options: that a class will be given.
+    """
+    reads = any(source.role == "teacher" for source in sources_of(metric, options).values())
+    return reads or bool(getattr(metric, "needs_teacher", False))
 
 
 def batch_entries(metric: Any) -> tuple[str, ...]:

@@ -82,10 +82,10 @@ def capture(
         vectors are pooled, also what [`note_tokens`][] finds.
     """
     found: dict[str, Any] = {}
-    handles = []
+    handles: list[Any] = []
     sources = [source for source in sources if source.kind not in OUTPUTS]
     if any(source.kind == "pooled" for source in sources):
-        handles.append(note_tokens(model, found))
+        handles += note_tokens(model, found)
         sources = [source for source in sources if source.kind != "pooled"]
     modules = submodules(model) if sources else {}
     wanted: dict[tuple[str, str], list[Source]] = {}

@@ -14,6 +14,7 @@ from ..sealed import check_folder
 from .files import check_model_files
 from .memory import check_memory, check_sizes
 from .remote_code import remote_code_is_trusted
+from .row_head import with_row_head
 from .sentence_folder import with_sentence_parts
 
 TRUST = " Such code is run where trust_remote_code=true is typed; do so if you trust it."
@@ -83,7 +84,7 @@ def load(path: str, auto_class: str | None, **options: Any) -> tuple[Any, dict[s
         model = with_sentence_parts(model, Path(path))
         # It lies behind the hidden states, and models of sentences are often kept without.
         info["missing_keys"] = {n for n in info["missing_keys"] if not n.startswith("pooler.")}
-    return model, info
+    return with_row_head(model, Path(path)), info
 
 
 def _check_size(path: str, cls: Any, options: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn, Tensor
 from torch.nn import functional as F
 
+from .row_head import body_of, ROW_HEAD, row_head_of
 from .signature import signature
 from .submodules import unwrapped
 
@@ -22,29 +23,26 @@ NORMALISED = "normalised"
 DENSE = "sentence_dense"
 # Under these names what was noted of a forward stands beside what layers returned.
 MASK, MAP = "pooled_mask:", "pooled_map:"
+BODY, HEAD = "pooled_body:", "pooled_head:"
 
 
 def check_pooling(name: str, text: str) -> None:
     """Refuse a way of pooling that there is not.
 
     Args:
-        name: as `mean` or `mean,normalised`.
+        name: as `mean`, `mean,normalised` or `cls,row_head`.
         text: the whole source, for the error.
     """
     how, *more = name.split(",")
-    if how in POOLINGS and more in ([], [NORMALISED]):
+    if how in POOLINGS and more in ([], [NORMALISED], [ROW_HEAD]):
         return
     near = get_close_matches(how, POOLINGS, n=1)
     hint = f" Did you mean {near[0]}?" if near and how not in POOLINGS else ""
     raise ValueError(
         f"Source {text!r} must say how tokens are pooled: {', '.join(POOLINGS)}, and ,{NORMALISED} "
-        f"behind it for vectors of length 1, as in student.pooled:mean,{NORMALISED}.{hint}"
+        f"behind it for vectors of length 1, as in student.pooled:mean,{NORMALISED}, or "
+        f",{ROW_HEAD} for what a head for labels of whole rows makes of them.{hint}"
     )
-
-
-def without_length(name: str) -> str:
-    """The same pooling, of vectors as long as they are."""
-    return name.partition(",")[0]
 
 
 def of_length(vectors: Float[Tensor, "rows width"], name: str) -> Float[Tensor, "rows width"]:
@@ -131,15 +129,25 @@ def give_dense(model: nn.Module, dense: Dense) -> nn.Module:
     return model
 
 
-def note_tokens(model: nn.Module, found: dict[str, Any]) -> Any:
-    """Note, while a model runs, which tokens count and what maps its vectors; returns the hook."""
+def note_tokens(model: nn.Module, found: dict[str, Any]) -> list[Any]:
+    """Note, while a model runs, which tokens count and what reads its vectors; returns the hooks.
+
+    Of a model with a head for labels of whole rows also what its body returns, which the model
+    itself may keep.
+    """
 
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         by_place = dict(zip(signature(module).positional, args, strict=False))
         found[MASK] = {**by_place, **kwargs}.get("attention_mask")
-        found[MAP] = dense_of(module)
+        found[MAP], found[HEAD] = dense_of(module), row_head_of(module)
 
-    return model.register_forward_pre_hook(hook, with_kwargs=True)
+    def body_hook(module: nn.Module, args: Any, output: Any) -> None:
+        found[BODY] = output
+
+    hooks = [model.register_forward_pre_hook(hook, with_kwargs=True)]
+    if row_head_of(model) is not None:
+        hooks.append(body_of(model).register_forward_hook(body_hook))
+    return hooks
 
 
 def read_pooled(
@@ -147,9 +155,27 @@ def read_pooled(
 ) -> Float[Tensor, "rows width"]:
     """The vectors that a source names, from what a model returned and what was noted of it.
 
+    Of `row_head` the logits that this head makes of them.
+
     Raises:
-        ValueError: for a model that returns no hidden state for each token that it was given.
+        ValueError: for a model that returns no hidden state for each token that it was given, and
+            for one that has no such head, or one for vectors that are pooled in another way.
     """
+    how, _, option = source.name.partition(",")
+    head = captured.get(HEAD)
+    if option == ROW_HEAD:
+        outputs = captured.get(BODY, outputs)
+        if head is None:
+            raise ValueError(
+                f"{source} reads a head for labels of whole rows, and the {source.role} has none. "
+                "Train one on data with such labels first: lightning-distill job=finetune "
+                "data=token_files data.row_label=NAME."
+            )
+        if head.pooling != how:
+            raise ValueError(
+                f"{source} does not pool as the head was trained: write "
+                f"{source.role}.pooled:{head.pooling},{ROW_HEAD}."
+            )
     hidden = outputs.get("last_hidden_state") if isinstance(outputs, Mapping) else None
     if not isinstance(hidden, Tensor) or hidden.dim() != 3:
         raise ValueError(
@@ -163,6 +189,9 @@ def read_pooled(
             f"{source} pools {tuple(hidden.shape[:2])} tokens, and the {source.role} was given an "
             f"attention mask of {tuple(mask.shape)}: these are other tokens, as those of a decoder."
         )
-    vectors = pooled(hidden, mask, without_length(source.name))
+    vectors = pooled(hidden, mask, how)
+    if option == ROW_HEAD:
+        assert head is not None
+        return head(vectors)
     dense = captured.get(MAP)
     return of_length(vectors if dense is None else dense(vectors), source.name)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .pooling import DENSE, Dense, dense_of, give_dense
+from .row_head import ROW_HEAD
 from .submodules import unwrapped
 
 log = logging.getLogger("lightning_distill")
@@ -150,9 +151,13 @@ def pooling_of(config: Path) -> str:
 
 
 def plain_state(model: Any) -> dict[str, Any]:
-    """The weights of a model without those of what maps its vectors, which lie in `2_Dense`."""
+    """The weights of a model without its parts that are written into folders of their own.
+
+    That is what maps its vectors (`2_Dense`), and what tells labels of whole rows (`row_head`).
+    """
+    parts = tuple(f"{part}." for part in (DENSE, ROW_HEAD))
     state = unwrapped(model).state_dict()
-    return {name: value for name, value in state.items() if not name.startswith(f"{DENSE}.")}
+    return {name: value for name, value in state.items() if not name.startswith(parts)}
 
 
 def _parts(folder: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ A [`Source`][] says where a tensor comes from; [`capture`][] and [`read`][] in
                                             left out by the model's own attention mask; also cls,
                                             max and last
     student.pooled:mean,normalised          the same, of length 1
+    student.pooled:cls,row_head             what a head for labels of whole rows makes of them
     teacher.sparse:logits                   the largest or the drawn ones, as a cache keeps them
     batch.attention_mask                    from the batch; None where rows are packed
 
@@ -36,6 +37,7 @@ from typing import Any
 from torch import Tensor
 
 from .pooling import check_pooling
+from .row_head import ROW_HEAD
 
 ROLES = ("student", "teacher", "batch")
 
@@ -66,7 +68,7 @@ class Source:
             to choose from).
         name: key of the output, or dotted path of the submodule, or several paths with commas
             between them; `""` is the whole model, or the whole batch. Of `pooled` how, as
-            `mean,normalised`.
+            `mean,normalised` or `cls,row_head`.
         item: which part of a tuple, list or dict; a slice as `(start, stop)`; `None` for all.
         process: applied last to the tensor found.
         optional: an entry of the batch that may be absent, which then reads as `None`.
@@ -137,6 +139,11 @@ class Source:
         """Whether it is of a model's layers, and not of what the model predicts."""
         of_layers = self.kind == "output" and self.name.endswith(OF_LAYERS)
         return of_layers or self.kind in ("layer", "layer_input")
+
+    @property
+    def of_row_head(self) -> bool:
+        """Whether it is what a head for labels of whole rows says."""
+        return self.kind == "pooled" and self.name.endswith(f",{ROW_HEAD}")
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "output" else f"{self.kind}:"

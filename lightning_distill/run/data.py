@@ -28,7 +28,8 @@ log = logging.getLogger("lightning_distill")
 def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
     """Load the data, and write what it says of itself into `cfg`.
 
-    That is `task`, `num_labels` and `num_rows`, the number of training rows.
+    That is `task`, `num_labels`, `num_row_labels`, where whole rows have labels beside those of
+    their words, and `num_rows`, the number of training rows.
 
     The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
     is trained on the data.
@@ -67,14 +68,14 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
     data.setup("fit")
     facts = DataFacts(data)
     with open_dict(cfg):
-        for name in ("num_labels", "num_rows"):
+        for name in ("num_labels", "num_row_labels", "num_rows"):
             found = getattr(facts, name)
             given = cfg.get(name)
             if given is not None and found is not None and given != found:
                 raise ValueError(f"{name}={given}, but the data has {name}={found}.")
             cfg[name] = found if found is not None else given
     note_task(cfg, data)
-    follow_task(cfg, "criteria")
+    follow_task(cfg, "criteria", data)
     check_heads(cfg)
     return data
 

@@ -10,8 +10,8 @@ SCHEDULED = 0.9
 BESIDE = {"lightning_distill.criteria.LogitStandardization": 0.1}
 
 
-def label_weight(criteria: Any) -> float:
-    """The weight of `hard_label` where nobody has set one.
+def label_weight(criteria: Any, of: str = "teacher.logits") -> float:
+    """The weight of `hard_label`, or of another term of labels, where nobody has set one.
 
     Papers mix the loss of the labels with a loss of the teacher's logits, `(1 - a) * labels + a *
     logits`: the label loss gets what a term of the teacher's logits with a weight below 1 leaves of
@@ -20,15 +20,16 @@ def label_weight(criteria: Any) -> float:
 
     Args:
         criteria: the terms of a configuration by name, `hard_label` among them or not.
+        of: the source of the teacher's logits for these labels.
     """
     nodes = [node for node in (criteria or {}).values() if OmegaConf.is_dict(node)]
-    taken = [weight for node in nodes if (weight := _share(node)) is not None]
+    taken = [weight for node in nodes if (weight := _share(node, of)) is not None]
     return round(1 - max(taken), 6) if taken else 1.0
 
 
-def _share(node: DictConfig) -> float | None:
+def _share(node: DictConfig, of: str) -> float | None:
     """What a term takes of a sum of weights that is 1; `None` if it takes no part in one."""
-    if OmegaConf.select(node, "inputs.teacher") != "teacher.logits":
+    if OmegaConf.select(node, "inputs.teacher") != of:
         return None
     beside = BESIDE.get(str(OmegaConf.select(node, "criterion._target_")))
     if beside is not None:

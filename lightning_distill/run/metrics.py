@@ -61,7 +61,7 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     Raises:
         ValueError: for metrics of another task, and for a monitor that is measured by none.
     """
-    follow_task(cfg, "metrics")
+    follow_task(cfg, "metrics", data)
     if DataFacts(data).unlabelled:
         without_labels(cfg)
     metrics = {}
@@ -115,7 +115,7 @@ def without_labels(cfg: DictConfig) -> None:
     kept = {
         str(name): node
         for name, node in nodes.items()
-        if (target := _target(node)) is not None and needs_teacher(find_target(target))
+        if (target := _target(node)) is not None and needs_teacher(find_target(target), node)
     }
     left_out = [str(name) for name, node in nodes.items() if node is not None and name not in kept]
     if left_out:
@@ -128,5 +128,5 @@ def without_agreement(cfg: DictConfig) -> None:
     """Switch off what compares with a teacher, for jobs that have none."""
     for name, node in group(cfg, "metrics").items():
         target = _target(node)
-        if target is not None and needs_teacher(find_target(target)):
+        if target is not None and needs_teacher(find_target(target), node):
             cfg.metrics[name] = None

@@ -15,6 +15,7 @@ from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
 from .labels import take_classes
+from .row_heads import check_row_labels, give_rows_a_head
 from .targets import find_target
 from .task import task_in
 from .tokenizers import check_tokenizer
@@ -42,6 +43,7 @@ def build_teacher(
     if names is not None and known_names:
         label_order(known_names, names, ("data", "teacher"))
     take_classes(cfg, data, names)
+    check_row_labels(cfg, data, teacher)
     check_tokenizer(cfg, data, teacher, "teacher")
     _fit_task(cfg, path, "teacher")
     return teacher
@@ -77,6 +79,7 @@ def build_student(
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     check_tokenizer(cfg, data, student, "student")
     _fit_task(cfg, path, "student").settle(student)
+    give_rows_a_head(cfg, data, student)
     return student
 
 

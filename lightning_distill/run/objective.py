@@ -6,7 +6,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..objective.objective import Objective
+from ..objective.term import Terms
 from ..tasks import check_softmax, Task
+from ..tasks.task import ROW_LABELS
 from .call import group
 from .targets import instantiate
 from .task import task_in
@@ -43,7 +45,43 @@ def build_label_objective(cfg: DictConfig, model: nn.Module) -> Objective:
         alone.criteria = {name: node for name, node in cfg.criteria.items() if name in kept}
         terms = _terms(alone)
     terms = {name: term for name, term in terms.items() if name in kept}
-    return Objective(terms or {"hard_label": (task_in(cfg) or Task()).label_term(model)})
+    if not terms:
+        return Objective(label_terms(cfg, model))
+    if cfg.get("num_row_labels") and not any(map(_reads_row_labels, terms.values())):
+        # Of whole rows it would learn nothing by itself, where others learn it of a teacher.
+        own = {"row_label": (task_in(cfg) or Task()).row_term()}
+        terms |= own if learns_row_head(cfg) else {}
+    return Objective(terms)
+
+
+def label_terms(
+    cfg: DictConfig, model: nn.Module, label_smoothing: float = 0.0
+) -> dict[str, Terms]:
+    """What a model learns of labels alone: those of the task, and those of whole rows if any.
+
+    Args:
+        cfg: the run's configuration.
+        model: which will learn from them.
+        label_smoothing: share of the label's probability that is spread over all classes.
+    """
+    task = task_in(cfg) or Task()
+    found = {"hard_label": task.label_term(model, label_smoothing)}
+    if cfg.get("num_row_labels"):
+        found["row_label"] = task.row_term(label_smoothing)
+    return found
+
+
+def learns_row_head(cfg: DictConfig) -> bool:
+    """Whether a term of the run reads the student's head for labels of whole rows."""
+    return any(_reads_row_head(term) for term in _terms(cfg).values() if term.active)
+
+
+def _reads_row_labels(term: Any) -> bool:
+    return ROW_LABELS in term.sources()
+
+
+def _reads_row_head(term: Any) -> bool:
+    return any(source.role == "student" and source.of_row_head for source in term.sources())
 
 
 def _terms(cfg: DictConfig) -> dict[str, Any]:

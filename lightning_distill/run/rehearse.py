@@ -9,10 +9,11 @@ from torch import nn
 from torchmetrics import Metric
 
 from ..metrics import Samples
-from ..metrics.traits import needs_teacher, reads_texts
+from ..metrics.traits import needs_teacher, reads_texts, sources_of
 from ..models.batch import labels_of
 from ..models.written_texts import check_writes
 from ..objective.objective import Objective
+from ..training.metric_sources import feed_sources, sources_of_metrics
 from ..training.module import DistillationModule
 from ..training.scheduling import scheduler_config
 from ..training.values import student_outputs
@@ -58,7 +59,9 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     modes = {m: m.training for m in module.student.modules()}
     module.student.eval()
     try:
-        predicted = module.predictions(student_outputs(module, batch))
+        named = sources_of_metrics(metrics.values(), with_teacher=False)
+        outputs, values = student_outputs(module, batch, named)
+        predicted = module.predictions(outputs)
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -70,6 +73,9 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
         if needs_teacher(metric) or reads_texts(metric):
             continue
         try:
+            if sources_of(metric):
+                feed_sources(metric.clone(), values, batch, None)
+                continue
             for samples in Samples.of(batch, predicted, metrics=[metric], task=module.task):
                 samples.feed(metric.clone())
         except (ValueError, RuntimeError, IndexError, TypeError) as error:

@@ -12,6 +12,7 @@ from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
 from ..models.peft_parts import active_settings, is_adapted
 from ..models.pooling import dense_of
+from ..models.row_head import row_head_of, write_row_head
 from ..models.sentence_folder import plain_state
 from ..models.submodules import unwrapped
 from ..sealed import seal_folder
@@ -60,11 +61,12 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
         model = unwrapped(model)
     if hasattr(model, "save_pretrained"):
         if with_weights:
-            model.save_pretrained(folder, **weights_without_parts(model))
+            save_model_of_transformers(model, folder)
         else:
             config = model.config
             config.architectures = [type(model).__name__]
             config.save_pretrained(folder)
+            write_row_head(folder, model, weights=False)
     elif with_weights:
         save_model(model, str(folder / "model.safetensors"))
     task, facts = task_of(data), DataFacts(data)
@@ -75,9 +77,15 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     seal_folder(folder)
 
 
-def weights_without_parts(model: Any) -> dict[str, Any]:
-    """What `save_pretrained` is told to leave out: what the task writes into a file of its own."""
-    return {} if dense_of(model) is None else {"state_dict": plain_state(model)}
+def save_model_of_transformers(model: Any, folder: Path) -> None:
+    """Write a model so that transformers alone loads it, and beside it its head for whole rows.
+
+    What maps pooled vectors is left out: the task writes it.
+    """
+    parts = (dense_of(model), row_head_of(model))
+    without = {} if parts == (None, None) else {"state_dict": plain_state(model)}
+    model.save_pretrained(folder, **without)
+    write_row_head(folder, model)
 
 
 def processors_in(folder: Path) -> list[str]:

@@ -28,7 +28,10 @@ from ..training.module import DistillationModule
 from .call import call, known
 from .data import check_lengths
 from .metrics import build_metrics, watching
+from .objective import label_terms
 from .one_at_a_time import one_at_a_time
+from .row_heads import give_rows_a_head
+from .save import save_model_of_transformers
 from .stage import say, train
 from .targets import find_target
 from .task import auto_class_of, task_in
@@ -102,6 +105,8 @@ def trained_teacher(
         "labels": facts.label_names,
         "versions": {name: version(name) for name in MAKERS},
     }
+    if facts.row_label_names is not None:
+        recipe["row_labels"] = facts.row_label_names
     text = json.dumps(recipe, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     kept = (Path(folder) if folder else cache_folder() / "teachers") / key
@@ -117,6 +122,7 @@ def trained_teacher(
             "teacher._target_."
         )
     (task_in(cfg) or Task()).settle(teacher)
+    give_rows_a_head(cfg, data, teacher)
     check_lengths(data, teacher=teacher)
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.
@@ -131,7 +137,7 @@ def trained_teacher(
             stage.optimizer.lr = learning_rate
         metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
         task = task_in(cfg)
-        objective = Objective({"hard_label": (task or Task()).label_term(teacher, label_smoothing)})
+        objective = Objective(label_terms(cfg, teacher, label_smoothing))
         stage = watching(stage, metrics, objective)
         module = DistillationModule(
             teacher, None, objective, metrics, task=task, **optimization(stage)
@@ -189,7 +195,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _compares(node: dict[str, Any]) -> bool:
-    return needs_teacher(find_target(str(node.get("_target_"))))
+    return needs_teacher(find_target(str(node.get("_target_"))), node)
 
 
 @rank_zero_only
@@ -225,7 +231,7 @@ def _keep(model: Any, processors: Sequence[Any], kept: Path, recipe: str) -> Non
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a killed run leaves no half teacher to be found.
     aside = Path(tempfile.mkdtemp(dir=kept.parent))
-    model.save_pretrained(aside)
+    save_model_of_transformers(model, aside)
     for processor in processors:
         processor.save_pretrained(aside)
     (aside / "recipe.json").write_text(recipe, encoding="utf-8")

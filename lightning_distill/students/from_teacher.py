@@ -14,6 +14,7 @@ from ..models.freeze import freeze_parts
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
 from ..models.pooling import dense_of, give_dense
+from ..models.row_head import copy_row_head
 from ..tasks import task_of_model
 from .layer_stacks import built_on_paper, layer_stacks, Stack
 from .which_layers import Kept, which_layers
@@ -81,6 +82,7 @@ def from_teacher(
     dense = dense_of(teacher)
     if dense is not None:
         give_dense(student, copy.deepcopy(dense))
+    copy_row_head(teacher, student)
     state = _cut(teacher, stacks, kept, state)
     order = label_order(label_names, names_of_labels(teacher))
     if order is not None and label_names is not None:
@@ -196,6 +198,9 @@ def _with_labels_in_order(state: State, cls: Any, config: Any, order: Sequence[i
     shapes = {name: t.shape for name, t in built_on_paper(cls, wider).state_dict().items()}
     found = dict(state)
     for name, value in state.items():
+        if name not in shapes:
+            # A part that the class itself does not have, with labels of its own.
+            continue
         for dim, (ours, theirs) in enumerate(zip(value.shape, shapes[name], strict=True)):
             if ours != theirs:
                 found[name] = value.index_select(dim, torch.tensor(order, device=value.device))

@@ -12,6 +12,7 @@ from ..models.freeze import freeze_parts
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
 from ..models.remote_code import remote_code_is_trusted
+from ..models.row_head import copy_row_head
 from ..tasks import Task, task_named, task_of_architecture
 
 log = logging.getLogger("lightning_distill")
@@ -121,5 +122,6 @@ def _with_fresh_head(
     shapes = {name: tensor.shape for name, tensor in probe.state_dict().items()}
     sized = {n for n, tensor in fresh.state_dict().items() if tensor.shape != shapes[n]}
     kept = {name: tensor for name, tensor in model.state_dict().items() if name not in sized}
+    copy_row_head(model, fresh)
     fresh.load_state_dict(kept, strict=False)
     return fresh, sized

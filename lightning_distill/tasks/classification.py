@@ -16,6 +16,8 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     problem_type: ClassVar[str | None] = "single_label_classification"
     measured_by: ClassVar[tuple[str, ...] | None] = ("Multiclass", "Binary")
+    # Which option of the data lists all classes.
+    names_option: ClassVar[str] = "data.label_names"
 
     def read_labels(self, values: Sequence[Any], names: Sequence[str], split: str) -> Tensor:
         """The number of each row's class, -100 without; int64 `(rows,)`."""
@@ -26,7 +28,8 @@ class Classification(Task):
             if number is None:
                 raise ValueError(
                     f"Label {value!r} in row {i} of the {split} data is none of the classes "
-                    f"({', '.join(names[:10])}). Correct the row, or list all in data.label_names."
+                    f"({', '.join(names[:10])}). Correct the row, or list all in "
+                    f"{self.names_option}."
                 )
             found.append(number)
         return torch.tensor(found)

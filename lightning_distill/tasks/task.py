@@ -15,6 +15,9 @@ from .labels import UNLABELLED
 
 LOGITS = Source("student", "output", "logits")
 PADDING = Source("batch", "output", "attention_mask", optional=True)
+# Of whole rows, where these have a label beside those of their words.
+ROW_LOGITS = Source("student", "pooled", "cls,row_head")
+ROW_LABELS = Source("batch", "output", "row_labels")
 
 
 class Task:
@@ -33,6 +36,8 @@ class Task:
         label_kind: which loss of [`HardLabel`][lightning_distill.criteria.HardLabel].
         metrics: names of the metrics by default, those in `conf/metrics`; the first is monitored.
         criteria: names of the terms by default, those in `conf/criteria`.
+        row_metrics: those that are added where whole rows have a label beside those of their words.
+        row_criteria: the same of terms.
         measured_by: how the names of metric classes or of their modules begin that are meant for
             this task; `None` takes every metric.
         processors: attributes of a data module that are saved with a student, where it has them.
@@ -66,6 +71,8 @@ class Task:
     label_kind: ClassVar[str] = "cross_entropy"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "agreement")
     criteria: ClassVar[tuple[str, ...]] = ("hard_label", "soft_target")
+    row_metrics: ClassVar[tuple[str, ...]] = ("row_accuracy", "row_agreement")
+    row_criteria: ClassVar[tuple[str, ...]] = ("row_label", "row_soft_target")
     measured_by: ClassVar[tuple[str, ...] | None] = None
     processors: ClassVar[tuple[str, ...]] = ("tokenizer", "processor", "image_processor")
     has_softmax: ClassVar[bool] = True
@@ -171,6 +178,15 @@ class Task:
         """
         inputs = {"student": "student.logits", "labels": "batch.labels"}
         return Term(HardLabel(self.label_kind, label_smoothing), inputs)
+
+    def row_term(self, label_smoothing: float = 0.0) -> Term:
+        """What a model learns of labels of whole rows, where these have some beside their words'.
+
+        Args:
+            label_smoothing: see [`HardLabel`][lightning_distill.criteria.HardLabel].
+        """
+        inputs = {"student": ROW_LOGITS, "labels": ROW_LABELS}
+        return Term(HardLabel("cross_entropy", label_smoothing), inputs)
 
     def mask(self, batch: Any) -> Source | None:
         """Where a term that compares predictions token by token finds which of them count.

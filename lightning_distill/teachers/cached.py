@@ -77,6 +77,12 @@ class CachedTeacher(Teacher):
         """The names of its classes by their numbers, if it had any."""
         return self._config.id2label
 
+    @property
+    def row_label_names(self) -> list[str] | None:
+        """The labels of whole rows in order, if it had a head for them."""
+        found: list[str] | None = self._about.get("row_labels")
+        return found
+
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What is known of the teacher that answered."""
         return self._about

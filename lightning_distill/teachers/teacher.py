@@ -14,6 +14,7 @@ from ..models.fingerprint import fingerprint
 from ..models.forward import run_model
 from ..models.freeze import freeze
 from ..models.inputs import call_model, input_names, model_inputs
+from ..models.row_head import row_head_of
 from ..models.size import parameter_count, size_mb
 from ..models.source import Source
 from ..models.submodules import innermost, submodules
@@ -99,6 +100,12 @@ class Teacher(nn.Module):
         """The names of its classes by their numbers, if it has any."""
         return label_names(self.model)
 
+    @property
+    def row_label_names(self) -> list[str] | None:
+        """The labels of whole rows in order, if it has a head for them."""
+        head = None if self.model is None else row_head_of(self.model)
+        return None if head is None else head.names
+
     def about(self, outputs: Any = None) -> dict[str, Any]:
         """What reports and caches say of it, as plain values.
 
@@ -118,6 +125,7 @@ class Teacher(nn.Module):
             "parameters": parameter_count(model),
             "size_mb": size_mb(model),
             "labels": None if names is None else _numbered(names),
+            "row_labels": self.row_label_names,
             "inputs": self.input_names,
             "modules": self.module_names,
             "outputs": counts_of(outputs),

@@ -8,7 +8,7 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..metrics import check_pairs, feed_texts, Samples, teacher_batch
-from ..metrics.traits import batch_entries, needs_teacher, parts_of, reads_texts
+from ..metrics.traits import batch_entries, needs_teacher, parts_of, reads_texts, sources_of
 from ..models.batch import (
     batch_size,
     counted_rows,
@@ -18,8 +18,10 @@ from ..models.batch import (
     with_entries,
 )
 from ..models.inputs import named
+from ..models.source import Source
 from ..objective.names import check_name
 from ..objective.normalisation import Means
+from .metric_sources import as_of_teacher, feed_sources, sources_of_metrics, told_by_teacher
 from .monitored import check_measured
 
 
@@ -82,6 +84,7 @@ class Evaluation:
 
     def __init__(self, module: Any, stage: str, loaders: int):
         self.module, self.stage = module, stage
+        self._told_by_teacher: list[str] | None = None
         with module.objective.evaluating():
             self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
         for i in range(1, loaders):
@@ -107,6 +110,7 @@ class Evaluation:
             batch,
             with_teacher=compared and module.teacher is not None,
             heads="whole" if metrics else "skipped",
+            more=self._more_sources(loader, batch),
         )
         rows = counted_rows(batch)
         if rows is None or rows.any():
@@ -117,6 +121,7 @@ class Evaluation:
                 _, means = module.objective.measure(values)
                 self.means[loader].add(means, module.objective.count(values, counted))
             self._update_metrics(loader, batch, rows, student, teacher)
+            self._feed_sources(loader, batch, rows, values)
         # On every rank, whatever its rows are: the others wait for it.
         self._log_metrics(loader, batch, student, teacher)
 
@@ -193,6 +198,28 @@ class Evaluation:
                     samples.feed(metric)
         self._update_texts(loader, batch, rows, own, metrics)
 
+    def _more_sources(self, loader: int, batch: Any) -> list[Source]:
+        """What metrics name of the models; in a test also where the teacher tells the same."""
+        module, there = self.module, self.module.teacher is not None
+        found = sources_of_metrics(self._metrics(self.stage, loader).values(), there)
+        if self.stage != "test" or not there:
+            return found
+        own = self._metrics("teacher", loader)
+        if self._told_by_teacher is None:
+            self._told_by_teacher = told_by_teacher(module, batch, own)
+        told = [s for name in self._told_by_teacher for s in as_of_teacher(own[name]).values()]
+        return [*found, *(source for source in told if source.role == "teacher")]
+
+    def _feed_sources(self, loader: int, batch: Any, rows: Tensor | None, values: Any) -> None:
+        """Feed the metrics that name what they read, and in a test those of the teacher alone."""
+        for metric in self._metrics(self.stage, loader).values():
+            there = self.module.teacher is not None or not needs_teacher(metric)
+            if sources_of(metric) and there:
+                feed_sources(metric, values, batch, rows)
+        for name in self._told_by_teacher or ():
+            metric = self._metrics("teacher", loader)[name]
+            feed_sources(metric, values, batch, rows, taught=True)
+
     def _update_texts(
         self, loader: int, batch: Any, rows: Tensor | None, own: Any, of_teacher: dict[str, Metric]
     ) -> None:
@@ -230,6 +257,7 @@ class Evaluation:
             name: metric
             for name, metric in self._metrics("teacher", loader).items()
             if not needs_teacher(metric)
+            and not sources_of(metric)
             # One that is not there writes nothing.
             and not (reads_texts(metric) and self.module.taught_by.model is None)
             and all(entry(own, n) is not None for n in batch_entries(metric))
@@ -237,9 +265,13 @@ class Evaluation:
 
     def _log_metrics(self, loader: int, batch: Any, student: Any, teacher: Any) -> None:
         for name, metric in self._metrics(self.stage, loader).items():
-            if (teacher if needs_teacher(metric) else labels_of(batch)) is not None:
+            labelled = labels_of(batch) is not None or bool(sources_of(metric))
+            if teacher is not None if needs_teacher(metric) else labelled:
                 self._log_metric(f"{self.stage}/{name}", metric, self.stage, name, loader)
-        for name, metric in self._teacher_metrics(loader, batch, student, teacher)[1].items():
+        of_teacher = self._teacher_metrics(loader, batch, student, teacher)[1]
+        own = self._metrics("teacher", loader)
+        of_teacher |= {name: own[name] for name in self._told_by_teacher or ()}
+        for name, metric in of_teacher.items():
             self._log_metric(f"test/teacher_{name}", metric, "teacher", name, loader)
 
     def _log_metric(self, shown: str, metric: Metric, of: str, name: str, loader: int) -> None:

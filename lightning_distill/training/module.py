@@ -67,7 +67,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         metrics: torchmetrics objects by name, or one of them; fed with the predictions and the
             labels of labelled rows, or labelled tokens, in validation and test. A metric with an
             attribute `needs_teacher`, such as [`Agreement`][], gets the predictions of both; one
-            with `batch_entries`, a tuple of names, gets those entries of the batch by keyword.
+            with `batch_entries`, a tuple of names, gets those entries of the batch by keyword;
+            [`FromSources`][lightning_distill.metrics.FromSources] gets what it names.
         optimizer: called with parameter groups, returns an optimizer; AdamW at 1e-4 by default.
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes

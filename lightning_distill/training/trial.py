@@ -16,6 +16,7 @@ from ..models.embeddings import check_vocabulary
 from ..models.source import Source
 from ..models.submodules import submodules
 from .last_batch import check_last_batch
+from .metric_sources import sources_of_metrics
 from .optimization import trainable, trainable_by_name
 from .own_tokens import check_tokens
 from .preconditions import (
@@ -112,6 +113,7 @@ def try_batch(module: Any, batch: Any, check: bool) -> None:
         if teacher is not None:
             _check_predictions(module, student, teacher)
             check_label_order(values, module.label_order)
+        _try_sources_of_metrics(module, batch)
         before = _all_sources(module)
         if not module.objective.prepared:
             module.objective.prepare(values, _layers(module))
@@ -200,6 +202,14 @@ def _check_predictions(module: Any, student: Any, teacher: Any) -> None:
             f"student and teacher predict different classes: their logits have shapes "
             f"{shapes[0]} and {shapes[1]}. Give the student as many labels as the teacher."
         )
+
+
+def _try_sources_of_metrics(module: Any, batch: Any) -> None:
+    """Read what metrics name, which validation would find missing after an epoch only."""
+    metrics = module.metrics["val"].values()
+    more = sources_of_metrics(metrics, with_teacher=module.teacher is not None)
+    if more:
+        module.read_sources(batch, heads="whole", more=more)
 
 
 def _compares_logits(module: Any) -> bool:

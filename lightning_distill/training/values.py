@@ -1,6 +1,6 @@
 """From a batch to the tensors that an objective reads: both models run, each source is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,11 @@ Values = dict[Source, Any]
 
 
 def read_values(
-    module: Any, batch: Any, with_teacher: bool = False, heads: str = "whole"
+    module: Any,
+    batch: Any,
+    with_teacher: bool = False,
+    heads: str = "whole",
+    more: Sequence[Source] = (),
 ) -> tuple[Values, Any, Any]:
     """Run student and teacher on a batch; returns each source's tensor, and what both returned.
 
@@ -26,12 +30,15 @@ def read_values(
         batch: on the module's device.
         with_teacher: run the teacher also where no source reads it.
         heads: what heads do that a source names, see [`run_model`][].
+        more: sources of the models that are read beside those of the objective.
 
     Raises:
         ValueError: if the objective reads a teacher and there is none.
     """
     batch = named(batch, module.student)
     sources = {r: module.objective.sources(r) for r in ("student", "teacher", "batch")}
+    for role, own in sources.items():
+        own += [source for source in more if source.role == role and source not in own]
     taught_by, teacher = module.taught_by, None
     model = None if taught_by is None else taught_by.model
     with module.shared_encoder.once(module.student, model, sources["teacher"]):
@@ -48,14 +55,15 @@ def read_values(
     return values, student, teacher
 
 
-def student_outputs(module: Any, batch: Any) -> Any:
-    """What the student returns for a batch, as `predictions` takes it.
+def student_outputs(module: Any, batch: Any, sources: Sequence[Source] = ()) -> tuple[Any, Values]:
+    """What the student returns for a batch, as `predictions` takes it, and tensors of it.
 
     Args:
         module: the [`DistillationModule`][] whose student runs.
         batch: on the module's device.
+        sources: of the student.
     """
-    return _ask_student(module, batch, [], "whole")[0]
+    return _ask_student(module, batch, list(sources), "whole")
 
 
 def _predicted_from(

@@ -16,6 +16,7 @@ class HubTokens(TaggedWords, Hub):
         path: the data set's name, or a folder.
         words: column of the words.
         tags: column of the tags; a row may lack them.
+        row_label: column of a label of the whole row, if there is one.
         task: [`TokenClassification`][], or one of your own that has a tag for each word.
         options: those of [`Hub`][], but for `glue`, and of [`TaggedWords`][].
 
@@ -29,7 +30,10 @@ class HubTokens(TaggedWords, Hub):
         path: str,
         words: str = "tokens",
         tags: str = "ner_tags",
+        row_label: str | None = None,
         task: str | Task = TokenClassification.name,
         **options: Any,
     ):
-        super().__init__(path=path, text=words, label=tags, task=task, **options)
+        super().__init__(
+            path=path, text=words, label=tags, row_label=row_label, task=task, **options
+        )

@@ -26,6 +26,7 @@ class LabelReader:
         names: all classes in order; by default those of the training rows, sorted.
         count: how many classes, or numbers, the user means; `None` takes what is there.
         option: which option of the data names the column.
+        confirm: what to set, for an error, where so many `{count}` classes are meant.
 
     Attributes:
         names: all classes in order, after `read`; `None` for a regression, and where no row has a
@@ -40,9 +41,10 @@ class LabelReader:
         names: list[str] | None,
         count: int | None = None,
         option: str = "label",
+        confirm: str = "set num_labels={count}",
     ):
         self.column, self.task, self.names, self.count = column, task, names, count
-        self.option = option
+        self.option, self.confirm = option, confirm
 
     def read(
         self,
@@ -151,7 +153,10 @@ class LabelReader:
         def name(value: Any) -> Any:
             if isinstance(value, list):
                 return [name(v) for v in value]
-            return feature.int2str(value) if isinstance(value, int) else value
+            if isinstance(value, int):
+                # A hidden label has no name.
+                return feature.int2str(value) if value >= 0 else None
+            return value
 
         return [name(v) for v in values]
 
@@ -188,7 +193,7 @@ class LabelReader:
             f"Column {self.column!r} has {count} different values in {rows} labelled training "
             f"rows, such as {str(min(classes, key=str))[:60]!r}: these are hardly classes. If "
             f"another column holds the label, set data.{self.option}=NAME; {what}; if they are "
-            f"classes, set num_labels={count}."
+            f"classes, {self.confirm.format(count=count)}."
         )
 
     def _distinct(self, split: str, values: list[Any]) -> set[Any]:

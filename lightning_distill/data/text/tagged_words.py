@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...tasks.labels import UNLABELLED
 from ..ragged import Ragged
+from .row_labels import read_row_labels
 from .rows import Collate, Rows
 from .text import TextDataModule
 from .word_tokens import tokens_of_words
@@ -22,9 +23,14 @@ class TaggedWords(TextDataModule):
     other tokens have -100. Where the teacher has another tokenizer, the words that both read count,
     and `teacher_place` says at which of the teacher's tokens a word begins that a token of the
     student begins. Where sentences are read in windows, `word_number` numbers all words of a split,
-    with a number left out between two sentences.
+    with a number left out between two sentences. Where a sentence has a label of its own too, such
+    as the intent of a command, it is in `row_labels`, int64 (rows,), -100 without.
 
     Args:
+        row_label: column of a label of the whole sentence; may be empty where it has none. `None`
+            if there is no such column.
+        row_label_names: all such labels in order; by default those of the training sentences,
+            sorted.
         stride: sentences longer than `max_length` are read in windows that overlap by so many
             tokens; `None` cuts them, and their tags. A word counts in one window, that which shows
             more around it.
@@ -32,7 +38,7 @@ class TaggedWords(TextDataModule):
 
     Raises:
         ValueError: for sentences without words; for windows where the teacher has another
-            tokenizer.
+            tokenizer, or where whole sentences have labels.
     """
 
     label_of: ClassVar[str] = "words"
@@ -44,8 +50,21 @@ class TaggedWords(TextDataModule):
     whole_numbers: ClassVar[Mapping[str, int]] = {**TextDataModule.whole_numbers, "stride": 0}
     optional: ClassVar[frozenset[str]] = TextDataModule.optional | {"stride"}
 
-    def __init__(self, stride: int | None = None, **options: Any):
-        self.stride = stride
+    def __init__(
+        self,
+        stride: int | None = None,
+        row_label: str | None = None,
+        row_label_names: Sequence[str] | None = None,
+        **options: Any,
+    ):
+        self.stride, self.row_label = stride, row_label
+        if isinstance(row_label_names, str):
+            raise ValueError(
+                "`row_label_names` must be a list of all labels, as in [play,book], got "
+                f"{row_label_names!r}."
+            )
+        names = None if row_label_names is None else [str(name) for name in row_label_names]
+        self.row_label_names = names
         super().__init__(**options)
 
     def collate(self) -> "TokenCollate":
@@ -63,6 +82,27 @@ class TaggedWords(TextDataModule):
                 f"`stride` is {self.stride}, by which windows of {self.max_length} tokens "
                 f"(`max_length`) overlap: it must be at most {self.max_length // 2}."
             )
+        if self.stride is not None and self.row_label is not None:
+            raise ValueError(
+                f"`row_label` is {self.row_label!r}, a label of the whole sentence, and a window "
+                f"(`stride` is {self.stride}) shows a part of it: set data.stride=null and raise "
+                "data.max_length."
+            )
+        names = self.row_label_names
+        if names and len(set(names)) < len(names):
+            raise ValueError(f"`row_label_names` names a label twice: {', '.join(names)}.")
+
+    def _read_labels(
+        self, splits: Mapping[str, datasets.Dataset], validation_is_cut: bool
+    ) -> dict[str, Any]:
+        """Of each split the tags, and the labels of whole sentences if these have any."""
+        tags = super()._read_labels(splits, validation_is_cut)
+        if self.row_label is None:
+            return {name: (own, None) for name, own in tags.items()}
+        rows, self.row_label_names = read_row_labels(
+            self.row_label, self.row_label_names, splits, validation_is_cut, texts=[self.text]
+        )
+        return {name: (own, rows[name]) for name, own in tags.items()}
 
     def _usable(self, name: str, split: datasets.Dataset) -> datasets.Dataset:
         self._check_names(name, split)
@@ -87,7 +127,10 @@ class TaggedWords(TextDataModule):
     def _texts(self, split: datasets.Dataset) -> list[list[str]]:
         return [[" ".join(words) for words in split[self.text]]]
 
-    def _tokenise(self, split: datasets.Dataset, labels: Sequence[list[int]]) -> "TokenRows":
+    def _tokenise(
+        self, split: datasets.Dataset, labels: tuple[Sequence[list[int]], torch.Tensor | None]
+    ) -> "TokenRows":
+        tags_of_rows, row_labels = labels
         rows = list(split[self.text])
         assert isinstance(self.tokenizer, PreTrainedTokenizerBase)
         columns = tokens_of_words(rows, self.tokenizer, self.max_length, self.stride)
@@ -123,12 +166,13 @@ class TaggedWords(TextDataModule):
             first[first], places = both, places[both]
         tags = np.full(len(first), UNLABELLED, dtype=np.int64)
         tags[first] = np.concatenate(
-            [own or [UNLABELLED] * n for own, n in zip(labels, counts, strict=True)]
+            [own or [UNLABELLED] * n for own, n in zip(tags_of_rows, counts, strict=True)]
         )[places]
         columns["labels"] = Ragged(tags, begun.offsets)
         columns["word_mask"] = Ragged(first.astype(np.int8), begun.offsets)
+        numbers_of_rows = torch.arange(len(of_row))
         made = TokenRows(
-            columns, teacher, torch.zeros(len(of_row), 0), torch.arange(len(of_row)), of_row
+            columns, teacher, torch.zeros(len(of_row), 0), numbers_of_rows, of_row, row_labels
         )
         read = np.zeros(counts.sum(), dtype=bool)
         read[places] = True
@@ -175,6 +219,8 @@ class TokenRows(Rows):
 
     Args:
         of_row: the sentence that each row shows, or a window of it, shape (rows,).
+        row_labels: of each sentence as a whole, -100 without, shape (rows,); `None` if sentences
+            have none.
     """
 
     def __init__(
@@ -184,9 +230,19 @@ class TokenRows(Rows):
         labels: torch.Tensor,
         numbers: torch.Tensor,
         of_row: np.ndarray,
+        row_labels: torch.Tensor | None = None,
     ):
         super().__init__(student, teacher, labels, numbers)
-        self.of_row = of_row
+        self.of_row, self.row_labels = of_row, row_labels
+
+    def __getitem__(self, chosen: list[int]) -> dict[str, Any]:
+        """What is to be collated, with the label of each sentence if these have any."""
+        found = super().__getitem__(chosen)
+        if self.row_labels is None:
+            return found
+        asked = np.asarray(chosen, dtype=np.int64)
+        numbers = self.numbers.numpy()[np.where(asked < 0, -asked - 1, asked)]
+        return {**found, "row_labels": self.row_labels[torch.from_numpy(numbers)]}
 
     def labels_at(self, rows: torch.Tensor) -> None:
         """Nothing: they come with the tokens."""
@@ -194,25 +250,33 @@ class TokenRows(Rows):
 
     @property
     def has_label(self) -> torch.Tensor:
-        """Which rows have a tag, shape (rows,)."""
+        """Which rows have a tag, or a label as a whole, shape (rows,)."""
         tags = self.student["labels"]
-        known = np.maximum.reduceat(tags.values, tags.offsets[:-1]) != UNLABELLED
-        return torch.from_numpy(known)[self.numbers]
+        known = torch.from_numpy(np.maximum.reduceat(tags.values, tags.offsets[:-1]) != UNLABELLED)
+        if self.row_labels is not None:
+            known = known | (self.row_labels != UNLABELLED)
+        return known[self.numbers]
 
     def contents(self) -> Iterator[bytes]:
-        """All tokens and tags."""
+        """All tokens and tags, and labels of whole sentences."""
         for name in ("input_ids", "labels"):
             yield from self.student[name].contents()
+        if self.row_labels is not None:
+            yield self.row_labels.numpy().tobytes()
 
     def keeping_labels(self, count: int, seed: int) -> Rows:
-        """All rows, but only `count` sentences with their tags, in all of their windows."""
+        """All rows, but only `count` sentences with their labels, in all of their windows."""
         generator = torch.Generator().manual_seed(seed)
         labelled = np.unique(self.of_row[self.numbers[self.has_label].numpy()])
         order = torch.randperm(len(labelled), generator=generator)
         tags = self.student["labels"]
         kept = np.isin(self.of_row, labelled[order[:count].numpy()])
         values = np.where(np.repeat(kept, tags.lengths), tags.values, UNLABELLED)
-        return self._with(student={**self.student, "labels": Ragged(values, tags.offsets)})
+        of_rows = self.row_labels
+        if of_rows is not None:
+            of_rows = of_rows.masked_fill(torch.from_numpy(~kept), UNLABELLED)
+        student = {**self.student, "labels": Ragged(values, tags.offsets)}
+        return self._with(student=student, row_labels=of_rows)
 
 
 class TokenCollate(Collate):
@@ -221,6 +285,8 @@ class TokenCollate(Collate):
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         """Pad the rows and give them as a batch."""
         batch = super().__call__(rows)
+        if "row_labels" in rows:
+            batch["row_labels"] = rows["row_labels"]
         if "teacher_place" in batch and self.teacher_tokenizer.padding_side == "left":
             mask = batch["teacher"]["attention_mask"]
             batch["teacher_place"] += (mask.shape[1] - mask.sum(1))[:, None] * batch["word_mask"]
