@@ -47,7 +47,7 @@ def label_loss(model: nn.Module, task: Task, batch: Any) -> Tensor:
                 f"data.task={task.name} has none. Take student.importance=activations."
             )
         with torch.no_grad():
-            predicted = module.predictions(student_outputs(module, batch))
+            predicted = module.predictions(student_outputs(module, batch)[0])
             own = task.counted(batch, predicted)
             classes = predicted.argmax(-1)
         batch = with_entries(
@@ -75,7 +75,7 @@ def distance(student: nn.Module, teacher: nn.Module, task: Task, batches: Iterab
     total, count = 0.0, 0.0
     for given in batches:
         batch = move(given, device)
-        ours, theirs = (m.predictions(student_outputs(m, batch)) for m in modules)
+        ours, theirs = (m.predictions(student_outputs(m, batch)[0]) for m in modules)
         for part in Samples.of(batch, ours, theirs, task=task):
             assert part.teacher is not None
             a, b = (task.measured(p, part.entries).double() for p in (part.predicted, part.teacher))
