@@ -1,10 +1,5 @@
 """A model as an ONNX file, which any runtime of ONNX runs."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +7,7 @@ import torch
 
 from .plain import axes
 from .proof import Proof
-from .torch_program import refusal
+from .torch_program import quiet, refusal
 
 
 def write_onnx(program: Any, proof: Proof, path: Path) -> None:
@@ -32,7 +27,7 @@ def write_onnx(program: Any, proof: Proof, path: Path) -> None:
 
     inputs = dict(proof.example())
     try:
-        with _quiet():
+        with quiet():
             made: Any = torch.onnx.export(
                 program,
                 (),
@@ -77,19 +72,5 @@ def write_int8(path: Path, to: Path) -> None:
     """
     from onnxruntime.quantization import quantize_dynamic, QuantType
 
-    with _quiet():
+    with quiet():
         quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the writers say of their own steps."""
-    root = logging.getLogger()
-    before = root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

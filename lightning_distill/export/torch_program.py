@@ -1,7 +1,11 @@
 """A model as a program of torch.export: `torch.export.load(path).module()(**inputs)`."""
 
+import contextlib
 import copy
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +36,7 @@ def traced(proof: Proof, plain: Plain | None = None) -> Any:
         for name, places in axes(inputs).items()
     }
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             return torch.export.export(plain, (), inputs, dynamic_shapes=free, strict=False)
     except Exception as error:
         raise ValueError(refusal(plain, "torch.export", error)) from error
@@ -80,3 +83,17 @@ def refusal(plain: Plain, what: str, error: Exception) -> str:
         f"{(lines or ['no reason is given'])[0][:300]}). job.formats=[safetensors] writes any "
         "model of transformers; docs/export.md says which families the others write."
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the writers say of their own steps."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
