@@ -60,21 +60,23 @@ def write_formats(
     wanted = [name for name in formats if name != "safetensors"]
     if not wanted:
         return {}
+    # Before what takes long.
     int8 = in_int8(proof) if quantization == INT8 and "torch_export" in wanted else None
-    found = {}
     program = traced(proof)
+    found = {}
     for name in wanted:
         path = found[name, "float32"] = folder / FILES[name, "float32"][0]
+        small = folder / FILES[name, INT8][0]
         if name == "onnx":
             _write_onnx(program, proof, path)
+            if quantization == INT8:
+                write_int8(proof, path, small)
         else:
-            write_program(program, path)
+            write_program(program, proof.plain, path)
+            if int8 is not None:
+                write_program(traced(proof, int8), int8, small)
         if quantization == INT8:
-            small = found[name, INT8] = folder / FILES[name, INT8][0]
-            if name == "onnx":
-                write_int8(path, small)
-            else:
-                write_program(traced(proof, int8), small)
+            found[name, INT8] = small
     return found
 
 

@@ -61,16 +61,23 @@ def _name_axes(made: Any, inputs: dict[str, torch.Tensor]) -> None:
                 value.shape[place] = renamed[str(size)]
 
 
-def write_int8(path: Path, to: Path) -> None:
+def write_int8(proof: Proof, path: Path, to: Path) -> None:
     """Write an ONNX file in which products of matrices have weights of int8.
 
     What comes into them is rounded to 8 bits, too, with one scale for a whole batch.
 
     Args:
+        proof: of the model.
         path: of the file in float32.
         to: what is written.
+
+    Raises:
+        ValueError: if onnxruntime cannot quantise it.
     """
     from onnxruntime.quantization import quantize_dynamic, QuantType
 
-    with quiet():
-        quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
+    try:
+        with quiet():
+            quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
+    except Exception as error:
+        raise ValueError(refusal(proof.plain, "onnxruntime in int8", error)) from error

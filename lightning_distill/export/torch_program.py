@@ -42,9 +42,21 @@ def traced(proof: Proof, plain: Plain | None = None) -> Any:
         raise ValueError(refusal(plain, "torch.export", error)) from error
 
 
-def write_program(program: Any, path: Path) -> None:
-    """Write a program into one file."""
-    torch.export.save(program, path)
+def write_program(program: Any, plain: Plain, path: Path) -> None:
+    """Write a program into one file.
+
+    Args:
+        program: of `plain`.
+        plain: the model.
+        path: of the file.
+
+    Raises:
+        ValueError: if torch cannot write what the program holds.
+    """
+    try:
+        torch.export.save(program, path)
+    except Exception as error:
+        raise ValueError(refusal(plain, "torch.export", error)) from error
 
 
 def in_int8(proof: Proof) -> Plain:

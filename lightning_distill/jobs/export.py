@@ -28,7 +28,7 @@ from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
 from ..models.sentence_folder import copy_sentence_folder, pooling_in, with_sentence_parts
 from ..newest_run import newest_run
-from ..run.card_of_run import config_of, task_of_run, write_card
+from ..run.card_of_run import config_of, forget_files, task_of_run, write_card
 from ..run.of_run import directory_of
 from ..run.resuming import checkpoint_folders
 from ..run.rows_of_run import first_test_batch
@@ -83,6 +83,7 @@ def export(
     path = Path(checkpoint) if checkpoint else _best(source)
     model, name = _student(source, path)
     folder = Path(to) if to else source / "export"
+    forget_files(folder)
     processors = _write_folder(model, source, folder, weights="safetensors" in wanted)
     config = config_of(source)
     task = task_of_run(config, model)
@@ -96,7 +97,6 @@ def export(
         files.append(("safetensors", "float32", File(folder, own.cases()[:1], loading)))
     for (kind, numbers), file in write_formats(folder, proof, wanted, quantization).items():
         files.append((kind, numbers, File(file, proof.cases(), {})))
-    seal_folder(folder)
     same = _same_predictions(task, batch)
     written = []
     for (kind, numbers, file), read in zip(files, read_again(files), strict=True):

@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..export import Facts, model_card, Proof, Written
+from ..export.formats import FILES
 from ..newest_run import CONFIG
 from ..read_config import check_expansion, read_config
 from ..tasks import Task, task_named, task_of_architecture, TASKS
 from .resuming import record_of
 
-REPORT = "report.json"
+REPORT, FOUND = "report.json", "export.json"
 LIBRARIES = ("lightning-distill", "torch", "transformers", "safetensors")
 # Only where files were written by them.
 OF_FORMATS = ("onnx", "onnxruntime", "onnxscript", "torchao")
@@ -74,6 +75,23 @@ def versions(files: Sequence[Written]) -> dict[str, str]:
     return found
 
 
+def forget_files(folder: Path) -> None:
+    """Remove the files of models of an earlier export; beside new ones they would be taken for one.
+
+    Args:
+        folder: any; only what `export.json` lists is removed.
+    """
+    path = folder / FOUND
+    if not path.is_file():
+        return
+    known = {name for name, _, _ in FILES.values()}
+    for file in json.loads(path.read_text(encoding="utf-8")).get("files", ()):
+        if file.get("file") in known:
+            (folder / file["file"]).unlink(missing_ok=True)
+            (folder / f"{file['file']}.data").unlink(missing_ok=True)
+    path.unlink()
+
+
 def write_card(
     folder: Path,
     run: Path,
@@ -108,7 +126,7 @@ def write_card(
         "files": [asdict(file) for file in files],
         "versions": used,
     }
-    (folder / "export.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / FOUND).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     facts = Facts(
         name=architecture,
         task=task.name,

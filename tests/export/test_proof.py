@@ -1,15 +1,17 @@
 """How far what was written may be from what was there."""
 
+import contextlib
+
 import pytest
 import torch
 from tiny import bert, gpt2, text_batches
 from transformers import BertConfig, BertModel
 
-from lightning_distill.export import compared, File, Proof, read_again
+from lightning_distill.export import compared, File, formats, Proof, read_again, write_formats
 from lightning_distill.export.fresh_process import PROGRAMS, Read
 from lightning_distill.export.plain import axes, Plain
 from lightning_distill.export.proof import largest_difference, widened
-from lightning_distill.export.torch_program import in_eager_attention, in_int8
+from lightning_distill.export.torch_program import in_eager_attention, in_int8, traced
 from lightning_distill.models.pooling import Dense, give_dense
 
 
@@ -111,6 +113,40 @@ def test_int8_and_written_out_attention_leave_the_model_as_it_is():
     assert torch.equal(after, proof.answers["logits"])
     torch.testing.assert_close(eager.answers(given)["logits"], after)
     assert 0 < (small.answers(given)["logits"] - after).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("attention", "refusals", "found"),
+    [("sdpa", 0, ["sdpa"]), ("sdpa", 1, ["sdpa", "eager"]), ("eager", 1, ["eager"])],
+)
+def test_onnx_is_tried_again_with_attention_written_out(
+    attention, refusals, found, tmp_path, monkeypatch
+):
+    model, tried = bert(1, 8).eval(), []
+    model.set_attn_implementation(attention)
+
+    def write(program, proof, path):
+        tried.append(program.model.config._attn_implementation)
+        if len(tried) <= refusals:
+            raise ValueError("no ONNX for that")
+
+    monkeypatch.setattr(formats, "traced", lambda proof, plain=None: plain or proof.plain)
+    monkeypatch.setattr(formats, "write_onnx", write)
+    refused = attention == "eager"
+    with pytest.raises(ValueError, match="no ONNX") if refused else contextlib.nullcontext():
+        write_formats(tmp_path, Proof.of(model, inputs(), "x"), ["onnx"])
+    assert tried == found
+
+
+def test_what_torch_cannot_trace_is_said_with_what_can_be_written():
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return {"logits": x[: int(x.sum())]}
+
+    proof = Proof.of(Odd(), {"x": torch.ones(3, 2)}, "x")
+    words = r"Odd cannot be written by torch\.export \(.*job\.formats=\[safetensors\] writes any"
+    with pytest.raises(ValueError, match=words):
+        traced(proof)
 
 
 @pytest.mark.slow

@@ -56,9 +56,9 @@ def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
     assert all(name in sums for name in (*FILES, "README.md", "export.json"))
     # What was written before is not taken for a file of this export.
     (tmp_path / "run" / "report.json").unlink()
-    call("job=export", "job.run=run", "job.formats=onnx", "job.to=alone", "hydra.run.dir=job")
-    assert not (tmp_path / "alone" / "model.safetensors").exists()
-    assert "The run has no `report.json`" in (tmp_path / "alone" / "README.md").read_text()
+    call("job=export", "job.run=run", "job.formats=onnx", "hydra.run.dir=job")
+    assert [name for name in FILES if (folder / name).exists()] == ["model.onnx"]
+    assert "The run has no `report.json`" in (folder / "README.md").read_text()
     with pytest.raises(SystemExit):
         call("job=export", "job.run=run", "job.formats=onx", "hydra.run.dir=job")
     assert "got 'onx'. Did you mean onnx?" in capsys.readouterr().err
