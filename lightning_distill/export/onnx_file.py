@@ -62,7 +62,7 @@ def _name_axes(made: Any, inputs: dict[str, torch.Tensor]) -> None:
 
 
 def write_int8(proof: Proof, path: Path, to: Path) -> None:
-    """Write an ONNX file in which products of matrices have weights of int8.
+    """Write an ONNX file in which products of matrices have weights of 8 bits.
 
     What comes into them is rounded to 8 bits, too, with one scale for a whole batch.
 
@@ -78,6 +78,7 @@ def write_int8(proof: Proof, path: Path, to: Path) -> None:
 
     try:
         with quiet():
-            quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
+            # Processors without VNNI cut off sums of products of unsigned and signed numbers.
+            quantize_dynamic(str(path), str(to), weight_type=QuantType.QUInt8, per_channel=True)
     except Exception as error:
         raise ValueError(refusal(proof.plain, "onnxruntime in int8", error)) from error
