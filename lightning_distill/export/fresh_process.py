@@ -130,7 +130,7 @@ def read_in_a_fresh_process(program: str, files: Sequence[File], runs: int = 30)
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        listed = []
+        listed: list[dict[str, Any]] = []
         for i, file in enumerate(files):
             names = [f"inputs-{i}-{j}.safetensors" for j in range(len(file.cases))]
             for name, (inputs, _) in zip(names, file.cases, strict=True):

@@ -79,10 +79,11 @@ def largest_difference(found: Tensors, expected: Tensors) -> tuple[float, float]
     The second one divides by 1 where all numbers are smaller.
 
     Raises:
-        ValueError: if names or shapes differ, or if a number is not finite where ours is.
+        ValueError: if one that is expected is missing, if shapes differ, or if a number is not finite where ours is.
     """
-    if found.keys() != expected.keys():
-        raise ValueError(f"It returns {', '.join(found)} and not {', '.join(expected)}.")
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise ValueError(f"It returns {', '.join(found)} and not {', '.join(missing)}.")
     absolute = relative = 0.0
     for name, right in expected.items():
         value = found[name]

@@ -23,7 +23,8 @@ def inputs(rows: int = 4) -> dict[str, torch.Tensor]:
 def test_the_largest_difference_is_that_of_any_number():
     ours = {"a": torch.tensor([1.0, -8.0]), "b": torch.tensor([[0.5, -torch.inf]])}
     theirs = {"a": torch.tensor([1.0, -8.4]), "b": torch.tensor([[0.7, -torch.inf]])}
-    absolute, relative = largest_difference(theirs, ours)
+    # An encoder's states come beside the answers of a model that writes.
+    absolute, relative = largest_difference({**theirs, "more": torch.ones(2)}, ours)
     assert absolute == pytest.approx(0.4) and relative == pytest.approx(0.2)
 
 

@@ -56,8 +56,8 @@ def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
     assert all(name in sums for name in (*FILES, "README.md", "export.json"))
     # What was written before is not taken for a file of this export.
     (tmp_path / "run" / "report.json").unlink()
-    call("job=export", "job.run=run", "job.formats=onnx", "hydra.run.dir=job")
-    assert [name for name in FILES if (folder / name).exists()] == ["model.onnx"]
+    call("job=export", "job.run=run", "job.formats=safetensors", "hydra.run.dir=job")
+    assert [name for name in FILES if (folder / name).exists()] == ["model.safetensors"]
     assert "The run has no `report.json`" in (folder / "README.md").read_text()
     with pytest.raises(SystemExit):
         call("job=export", "job.run=run", "job.formats=onx", "hydra.run.dir=job")
