@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from .allowed_names import check_names, check_packages, OURS
 from .check_values import check_number, check_values, drop_settings_of_others
 from .data_of_files import Kind, kind_of_files
+from .export_options import check_formats, check_quantization, FORMATS
 from .find_files import find_files
 from .hints import packaged_keys
 from .newest_run import check_is_run
@@ -137,6 +138,8 @@ def _is_of_a_run(cfg: DictConfig) -> bool:
     elif job.endswith(".export"):
         if run is not None and not Path(str(run)).is_dir():
             check_is_run("job.run", Path(str(run)))
+        formats = check_formats(OmegaConf.select(cfg, "job.formats", default=FORMATS[:1]))
+        check_quantization(OmegaConf.select(cfg, "job.quantization"), formats)
     elif run is not None and job.startswith(OURS):
         check_is_run("job.run", Path(str(run)))
     elif job.endswith(".evaluate") and model is not None:

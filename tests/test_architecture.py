@@ -43,6 +43,9 @@ ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
+ROOMS["before_loading"] |= {"export_options"}
+ROOMS["export_options"] = set()
+ROOMS["export"] = {"export_options", "models"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}

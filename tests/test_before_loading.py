@@ -67,6 +67,8 @@ WRONG = {
         ["criteria.hard_label.criterion.label_smoothing=2"],
         "`label_smoothing` must be at least 0 and below 1, got 2. (in criteria.hard_label.criteri",
     ),
+    "a format": (["job=export", "job.formats=[onx]"], "got 'onx'. Did you mean onnx?"),
+    "int8 of weights": (["job=export", "job.quantization=int8"], "add one, as in job.formats=[s"),
     "names": (["allow_targets=[a b]"], "`allow_targets` must be a list of packages"),
     "a foreign class": (
         ["data._target_=subprocess.run"],

@@ -1,11 +1,6 @@
 """Write a run's student for use elsewhere, and prove that it loads."""
 
-import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +8,28 @@ from typing import Any
 import torch
 import transformers
 from omegaconf import DictConfig
-from safetensors.torch import save_file
 
+from ..export import (
+    compared,
+    example_inputs,
+    File,
+    Proof,
+    read_again,
+    Same,
+    write_formats,
+    Written,
+)
+from ..export_options import check_formats, check_quantization
+from ..metrics import Agreement
+from ..metrics.samples import Samples
 from ..models.batch import batch_size, first_rows
-from ..models.configuration import configured, configured_text, is_encoder_decoder
-from ..models.embeddings import generates
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
 from ..models.row_head import with_row_head
-from ..models.sentence_folder import copy_sentence_folder, with_sentence_parts
-from ..models.signature import accepts
+from ..models.sentence_folder import copy_sentence_folder, pooling_in, with_sentence_parts
 from ..newest_run import newest_run
+from ..run.card_of_run import config_of, forget_files, task_of_run, write_card
 from ..run.of_run import directory_of
 from ..run.resuming import checkpoint_folders
 from ..run.rows_of_run import first_test_batch
@@ -38,87 +43,114 @@ from ..run.save import (
 from ..run.stage import say
 from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
+from ..tasks import Task
 
 log = logging.getLogger("lightning_distill")
 
-# On so many rows the exported model is compared.
-ROWS = 8
-# Runs in a fresh process that knows nothing of this package.
-_RELOAD = """
-import json, sys
-import torch, transformers
-from safetensors.torch import load_file
-folder, inputs, trusted, name, *processors = sys.argv[1:]
-for processor in processors:
-    getattr(transformers, processor).from_pretrained(folder, trust_remote_code=trusted == "True")
-model = getattr(transformers, name).from_pretrained(folder, dtype="auto").eval()
-stored = load_file(inputs)
-expected = stored.pop("expected")
-with torch.no_grad():
-    found = model(**stored)[0]
-assert "lightning_distill" not in sys.modules
-print(json.dumps({"difference": float((found.float() - expected).abs().max())}))
-"""
+# On so many rows exported models are compared; those in int8 on more, as their share of equal
+# predictions would be coarse, if their answers have no more numbers than that.
+ROWS, ROWS_OF_INT8, MOST_NUMBERS = 8, 64, 2**24
 
 
 def export(
-    cfg: DictConfig, run: str | None = None, checkpoint: str | None = None, to: str | None = None
+    cfg: DictConfig,
+    run: str | None = None,
+    checkpoint: str | None = None,
+    to: str | None = None,
+    formats: Sequence[str] | str = ("safetensors",),
+    quantization: str | None = None,
 ) -> str:
-    """Write weights (safetensors), configuration and processors into one folder; returns it.
+    """Write a student with its configuration and processors into one folder; returns it.
 
-    The folder is loaded again in a fresh process, and its logits, or whatever else the model
-    returns first, are compared with ours: on test rows of the run, or on made-up ones where its
-    data are not there.
+    Each file is read again in a fresh process, and its logits, or whatever else the model
+    returns, are compared with ours: on test rows of the run, or on made-up ones where its
+    data are not there. `export.json` holds what was found, `README.md` is a model card.
 
     Args:
         cfg: the job's configuration.
         run: a run's directory; the newest one if `None`.
         checkpoint: of that run; its best one if `None`, its last one if it has no best.
         to: the folder to write; `export` within the run if `None`.
+        formats: some of `safetensors`, `onnx` and `torch_export`.
+        quantization: `int8` writes those of ONNX and torch.export in int8, too.
 
     Raises:
-        ValueError: if the reloaded model does not give the same logits.
+        ValueError: if a file cannot be written, or does not give the same logits.
         FileNotFoundError: if the run has no checkpoint.
     """
+    wanted = check_formats(formats)
+    check_quantization(quantization, wanted)
     source = Path(run) if run else newest_run(holding="checkpoints")
     path = Path(checkpoint) if checkpoint else _best(source)
-    state = _student_weights(path)
-    check_hugging_face(source / "student")
+    model, name = _student(source, path)
+    folder = Path(to) if to else source / "export"
+    forget_files(folder)
+    processors = _write_folder(model, source, folder, weights="safetensors" in wanted)
+    config = config_of(source)
+    task = task_of_run(config, model)
+    batch, inputs, on = _proof(cfg, model, source, ROWS if quantization is None else ROWS_OF_INT8)
+    proof = Proof.of(model, inputs, on, pooling_in(folder))
+    files = []
+    if "safetensors" in wanted:
+        loading = {"trusted": remote_code_is_trusted(), "model": name, "processors": processors}
+        # Whatever transformers returns, and nothing that is made of it.
+        own = Proof.of(model, inputs, on)
+        files.append(("safetensors", "float32", File(folder, own.cases()[:1], loading)))
+    for (kind, numbers), file in write_formats(folder, proof, wanted, quantization).items():
+        files.append((kind, numbers, File(file, proof.cases(), {})))
+    same = _same_predictions(task, batch)
+    written = []
+    for (kind, numbers, file), read in zip(files, read_again(files), strict=True):
+        written.append(compared(kind, numbers, file, read, same))
+        say("Exported", _said(written[-1], folder, path, on))
+    write_card(folder, source, path, model, config, task, proof, written, processors)
+    seal_folder(folder)
+    return str(folder)
+
+
+def _said(file: Written, folder: Path, checkpoint: Path, on: str) -> str:
+    same = file.same_predictions
+    predicted = "" if same is None else f", {same:.1%} of the predictions are the same"
+    return (
+        f"{folder / file.file} from {checkpoint.name}; reloaded logits differ by "
+        f"{file.difference:.1e} on {on}{predicted}; {file.latency_ms:.2f} ms for one row (median), "
+        f"{file.size_mb:.2f} MB"
+    )
+
+
+def _student(run: Path, checkpoint: Path) -> tuple[Any, str]:
+    """The student of a run with the weights of a checkpoint, and the name of its class."""
+    state = _student_weights(checkpoint)
+    student = run / "student"
+    check_hugging_face(student)
     trusted = remote_code_is_trusted()
-    check_folder(source / "student", weights=False)
-    check_model_files(source / "student")
-    config = transformers.AutoConfig.from_pretrained(source / "student", trust_remote_code=trusted)
+    check_folder(student, weights=False)
+    check_model_files(student)
+    config = transformers.AutoConfig.from_pretrained(student, trust_remote_code=trusted)
     name = str((config.architectures or ["none"])[0])
     found = getattr(transformers, name, None)
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-        raise ValueError(
-            f"{source / 'student'} says its model is {name!r}, which transformers does not have."
-        )
-    made = with_sentence_parts(found(config), source / "student", weights=False)
-    made = with_row_head(made, source / "student", weights=False)
-    model = _with_weights(made, state, source / "student" / ADAPTER)
-    model.eval()
-    folder = Path(to) if to else source / "export"
-    save_model_of_transformers(model, folder)
-    processors = processors_in(source / "student")
+        raise ValueError(f"{student} says its model is {name!r}, which transformers does not have.")
+    made = with_sentence_parts(found(config), student, weights=False)
+    made = with_row_head(made, student, weights=False)
+    return _with_weights(made, state, student / ADAPTER).eval(), name
+
+
+def _write_folder(model: Any, run: Path, folder: Path, weights: bool) -> list[str]:
+    """Write what transformers loads, its weights only if they are wanted; returns processors."""
+    if weights:
+        save_model_of_transformers(model, folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+    processors = processors_in(run / "student")
     for processor in processors:
         cls = getattr(transformers, processor)
-        made = cls.from_pretrained(source / "student", trust_remote_code=trusted)
+        made = cls.from_pretrained(run / "student", trust_remote_code=remote_code_is_trusted())
         made.save_pretrained(folder)
-    copy_sentence_folder(source / "student", folder, model)
-    seal_folder(folder)
-    inputs, on = _proof(cfg, model, source)
-    names = [str(trusted), name, *processors]
-    difference = _difference_in_a_fresh_process(model, folder, inputs, names)
-    if difference > 1e-5:
-        raise ValueError(
-            f"The model in {folder} loads, but its logits differ by {difference:.3g} from the "
-            f"checkpoint's. The folder is left for you to look at."
-        )
-    say(
-        "Exported", f"{folder} from {path.name}; reloaded logits differ by {difference:.1e} on {on}"
-    )
-    return str(folder)
+    copy_sentence_folder(run / "student", folder, model)
+    return processors
 
 
 def _best(run: Path) -> Path:
@@ -156,76 +188,53 @@ def _with_weights(model: Any, state: dict[str, torch.Tensor], adapter: Path) -> 
     return merged(adapted)
 
 
-def example_inputs(model: Any) -> dict[str, torch.Tensor]:
-    """One row of what a model of transformers reads: tokens, a picture, or a sound.
+def _proof(
+    cfg: DictConfig, model: Any, run: Path, rows: int
+) -> tuple[Any, dict[str, torch.Tensor], str]:
+    """Rows and what the model is given of them before and after it was written, and their name.
 
-    A model with an encoder and a decoder is also given the first tokens of what it writes.
-
-    Raises:
-        ValueError: for a model that reads something else.
+    There are no rows where the inputs are made up.
     """
-    name = model.main_input_name
-    known = min(configured_text(model, "vocab_size") or 1, 1000)
-    ids = torch.arange(1, known)[:32].reshape(1, -1)
-    writes = is_encoder_decoder(model) and generates(model) and accepts(model, "decoder_input_ids")
-    written = {"decoder_input_ids": ids[:, :8]} if writes else {}
-    if name == "input_ids":
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **written}
-    bins, places = configured(model, "num_mel_bins"), configured(model, "max_source_positions")
-    if name == "input_features" and bins and places:
-        # As Whisper reads: its first layers halve the time.
-        generator = torch.Generator().manual_seed(0)
-        return {name: torch.rand((1, bins, 2 * places), generator=generator), **written}
-    if name == "pixel_values":
-        size = configured(model, "image_size") or 224
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        shape = (1, configured(model, "num_channels") or 3, height, width)
-        values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        return {"pixel_values": values, **written}
-    raise ValueError(
-        f"job=export compares what {type(model).__name__} returns before and after it was written, "
-        f"for tokens, pictures or spectrograms, and this model reads {name!r}. Save it by its "
-        "save_pretrained; the weights are in the run's student/."
-    )
-
-
-def _proof(cfg: DictConfig, model: Any, run: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """What the model is given before and after it was written, and what that is."""
     if directory_of(run) is None:
-        return example_inputs(model), "a made-up row"
+        return None, example_inputs(model), "a made-up row"
     try:
-        batch = first_rows(first_test_batch(cfg, run), ROWS)
-        found = model_inputs(batch, model)
-        tensors = {n: v.contiguous() for n, v in found.items() if isinstance(v, torch.Tensor)}
+        whole = first_test_batch(cfg, run)
+        batch = first_rows(whole, ROWS)
+        tensors = _tensors(batch, model)
         with torch.no_grad():
-            model(**tensors)
-        return tensors, f"{batch_size(batch)} test rows of the run"
+            numbers = model(**tensors)[0][0].numel()
+        if rows > ROWS and numbers * rows <= MOST_NUMBERS:
+            batch = first_rows(whole, rows)
+            tensors = _tensors(batch, model)
+        return batch, tensors, f"{batch_size(batch)} test rows of the run"
     except Exception as error:
         # Data may be gone or need other packages by now, which does not matter to a model.
         log.info("Exported: the test rows of the run cannot be read (%s)", _line(error))
-        return example_inputs(model), "a made-up row"
+        return None, example_inputs(model), "a made-up row"
+
+
+def _tensors(batch: Any, model: Any) -> dict[str, torch.Tensor]:
+    found = model_inputs(batch, model)
+    return {n: v.contiguous() for n, v in found.items() if isinstance(v, torch.Tensor)}
+
+
+def _same_predictions(task: Task, batch: Any) -> Same | None:
+    """What says how many predictions of two models are the same, as the task has it.
+
+    `None` where there are no rows, or where predictions are no outputs of the model.
+    """
+    if batch is None or task.predicted_from("student", ()) is not None:
+        return None
+
+    def share(ours: Any, theirs: Any) -> float:
+        metric = Agreement(task)
+        predicted = [task.predictions(dict(outputs)) for outputs in (theirs, ours)]
+        for samples in Samples.of(batch, *predicted, metrics=[metric], task=task):
+            samples.feed(metric)
+        return float(metric.compute())
+
+    return share
 
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _difference_in_a_fresh_process(
-    model: Any, folder: Path, inputs: dict[str, torch.Tensor], names: Sequence[str]
-) -> float:
-    with torch.no_grad():
-        inputs = {**inputs, "expected": model(**inputs)[0].float().contiguous()}
-    with tempfile.TemporaryDirectory() as scratch:
-        stored = Path(scratch) / "inputs.safetensors"
-        save_file(inputs, stored)
-        done = subprocess.run(
-            [sys.executable, "-c", _RELOAD, str(folder.absolute()), str(stored), *names],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            cwd=scratch,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-    if done.returncode:
-        raise ValueError(f"The model in {folder} does not load: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["difference"]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .pooling import DENSE, Dense, dense_of, give_dense
+from .pooling import DENSE, Dense, dense_of, give_dense, NORMALISED
 from .row_head import ROW_HEAD
 from .submodules import unwrapped
 
@@ -111,6 +111,18 @@ def copy_sentence_folder(source: Path, folder: Path, model: Any) -> None:
         pooling = pooling_of(kinds["Pooling"] / "config.json")
         longest = said.get("max_seq_length")
         write_sentence_folder(folder, model, pooling, "Normalize" in kinds, longest)
+
+
+def pooling_in(folder: Path) -> str | None:
+    """How the vectors of a folder are pooled, as in `mean,normalised`.
+
+    `None` where sentence-transformers does not know the folder.
+    """
+    kinds = {part["type"].rpartition(".")[2]: folder / part["path"] for part in _parts(folder)}
+    if "Pooling" not in kinds:
+        return None
+    pooling = pooling_of(kinds["Pooling"] / "config.json")
+    return f"{pooling},{NORMALISED}" if "Normalize" in kinds else pooling
 
 
 def check_sentence_folder(folder: Path, pooling: str, role: str) -> None:

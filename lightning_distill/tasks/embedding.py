@@ -69,6 +69,10 @@ class Embedding(Task):
     def write_labels(self, config: Any, num_labels: int | None, names: Any = None) -> None:
         """Nothing: a model without a head has no labels."""
 
+    def pipeline_tag(self, architecture: str | None = None) -> str:
+        """Vectors whose cosine says how alike texts are."""
+        return "sentence-similarity"
+
     def settle(self, model: nn.Module) -> None:
         """Freeze what lies behind the hidden states, as BERT's pooler: no vector comes from it."""
         for name, weight in model.named_parameters():

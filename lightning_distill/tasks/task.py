@@ -18,6 +18,20 @@ PADDING = Source("batch", "output", "attention_mask", optional=True)
 # Of whole rows, where these have a label beside those of their words.
 ROW_LOGITS = Source("student", "pooled", "cls,row_head")
 ROW_LABELS = Source("batch", "output", "row_labels")
+# What the Hugging Face hub calls the task of an `Auto` class. Models that write from a source
+# translate, sum up or do something else, which their class does not say.
+ON_THE_HUB = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForAudioClassification": "audio-classification",
+    "AutoModelForVideoClassification": "video-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+    "AutoModelForSemanticSegmentation": "image-segmentation",
+}
 
 
 class Task:
@@ -100,6 +114,14 @@ class Task:
         endings = [end for end in self.heads if architecture and architecture.endswith(end)]
         # The longest says most.
         return self.heads[max(endings, key=len)] if endings else next(iter(self.heads.values()))
+
+    def pipeline_tag(self, architecture: str | None = None) -> str | None:
+        """What the Hugging Face hub calls the task, for a model card; `None` without a word for it.
+
+        Args:
+            architecture: the name of the model's class.
+        """
+        return ON_THE_HUB.get(self.auto_class(architecture))
 
     def serves(self, architecture: str) -> bool:
         """Whether a class of transformers has a head for this task."""

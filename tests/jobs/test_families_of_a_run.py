@@ -9,7 +9,7 @@ import torch
 from students.families import batch_for, FAMILIES, Family, halved, typed
 from transformers import AutoConfig
 
-from lightning_distill.jobs.export import example_inputs
+from lightning_distill.export import example_inputs
 from lightning_distill.jobs.inspect import layers_of, suggested
 from lightning_distill.main import main
 

@@ -1,0 +1,151 @@
+"""The model card of an export, from the files of its run."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..export import Facts, model_card, Proof, Written
+from ..export.formats import FILES
+from ..newest_run import CONFIG
+from ..read_config import check_expansion, read_config
+from ..tasks import Task, task_named, task_of_architecture, TASKS
+from .resuming import record_of
+
+REPORT, FOUND = "report.json", "export.json"
+LIBRARIES = ("lightning-distill", "torch", "transformers", "safetensors")
+# Only where files were written by them.
+OF_FORMATS = ("onnx", "onnxruntime", "onnxscript", "torchao")
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """The configuration of a run as plain values, with what they refer to where that is known."""
+    if not (run / CONFIG).is_file():
+        return {}
+    cfg = read_config(run / CONFIG)
+    check_expansion(cfg)
+    return {str(name): _plain(cfg, str(name)) for name in cfg}
+
+
+def _plain(cfg: DictConfig, name: str) -> Any:
+    node = cfg._get_node(name)
+    if not OmegaConf.is_config(node):
+        return _value(cfg, name)
+    return (
+        {str(key): _plain(node, str(key)) for key in node}
+        if OmegaConf.is_dict(node)
+        else list(
+            OmegaConf.to_container(node)  # type: ignore[arg-type]
+        )
+    )
+
+
+def _value(cfg: DictConfig, name: str) -> Any:
+    try:
+        return cfg[name]
+    except OmegaConfBaseException:
+        # What another program of the run's would say of it.
+        return None
+
+
+def task_of_run(config: dict[str, Any], model: Any) -> Task:
+    """The task of a run: by its name, or by the class of its model where that is none of ours."""
+    name = config.get("task")
+    if isinstance(name, str) and name in [task.name for task in TASKS]:
+        return task_named(name)
+    return task_of_architecture(type(model).__name__, model.config.problem_type)
+
+
+def versions(files: Sequence[Written]) -> dict[str, str]:
+    """The versions of Python and of the libraries that wrote these files."""
+    others = any(file.format != "safetensors" for file in files)
+    found = {"python": platform.python_version()}
+    for name in (*LIBRARIES, *(OF_FORMATS if others else ())):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def forget_files(folder: Path) -> None:
+    """Remove the files of models of an earlier export; beside new ones they would be taken for one.
+
+    Args:
+        folder: any; only what `export.json` lists is removed.
+    """
+    path = folder / FOUND
+    if not path.is_file():
+        return
+    known = {name for name, _, _ in FILES.values()}
+    for file in json.loads(path.read_text(encoding="utf-8")).get("files", ()):
+        if file.get("file") in known:
+            (folder / file["file"]).unlink(missing_ok=True)
+            (folder / f"{file['file']}.data").unlink(missing_ok=True)
+    path.unlink()
+
+
+def write_card(
+    folder: Path,
+    run: Path,
+    checkpoint: Path,
+    model: Any,
+    config: dict[str, Any],
+    task: Task,
+    proof: Proof,
+    files: Sequence[Written],
+    processors: Sequence[str] = (),
+) -> None:
+    """Write `README.md` and `export.json` beside an exported model.
+
+    Args:
+        folder: that holds it.
+        run: the directory of its run.
+        checkpoint: that the weights come from.
+        model: that was written.
+        config: of the run.
+        task: of the run.
+        proof: on what it was compared.
+        files: what was found of each file.
+        processors: the `Auto` classes that load what reads its inputs.
+    """
+    architecture = type(model).__name__
+    used = versions(files)
+    report = run / REPORT
+    found = {
+        "checkpoint": checkpoint.name,
+        "compared_on": proof.on,
+        "threads": torch.get_num_threads(),
+        "files": [asdict(file) for file in files],
+        "versions": used,
+    }
+    (folder / FOUND).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    facts = Facts(
+        name=architecture,
+        task=task.name,
+        config=config,
+        report=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
+        record=record_of(run),
+        checkpoint=checkpoint.name,
+        files=files,
+        inputs=proof.plain.names,
+        outputs=tuple(proof.answers),
+        versions=used,
+        pipeline_tag=task.pipeline_tag(architecture),
+        auto_class=task.auto_class(architecture),
+        processors=processors,
+        folders=[path for path in _paths(config) if Path(path).expanduser().exists()],
+    )
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+
+
+def _paths(config: dict[str, Any]) -> list[str]:
+    nodes = [config.get(role) for role in ("student", "teacher")]
+    return [str(node["path"]) for node in nodes if isinstance(node, dict) and node.get("path")]
