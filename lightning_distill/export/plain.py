@@ -8,7 +8,7 @@ import torch
 from torch import nn, Tensor
 
 from ..models.configuration import configured
-from ..models.pooling import dense_of, of_length, pooled, without_length
+from ..models.pooling import dense_of, of_length, pooled, way_of_pooling
 from ..models.signature import accepts
 
 # What a model of an encoder and a decoder tells of its encoder is no answer.
@@ -56,7 +56,7 @@ class Plain(nn.Module):
         if self.pooling is None:
             return found
         hidden = found["last_hidden_state"]
-        vectors = pooled(hidden, given.get("attention_mask"), without_length(self.pooling))
+        vectors = pooled(hidden, given.get("attention_mask"), way_of_pooling(self.pooling))
         dense = dense_of(self.model)
         vectors = of_length(vectors if dense is None else dense(vectors), self.pooling)
         # No vector comes from BERT's pooler, which was not trained.

@@ -45,6 +45,11 @@ def check_pooling(name: str, text: str) -> None:
     )
 
 
+def way_of_pooling(name: str) -> str:
+    """How tokens are pooled, whatever is done to their vector then: `mean` of `mean,normalised`."""
+    return name.partition(",")[0]
+
+
 def of_length(vectors: Float[Tensor, "rows width"], name: str) -> Float[Tensor, "rows width"]:
     """Vectors as `name` asks for them: of length 1, or as they are."""
     return F.normalize(vectors, dim=-1) if name.endswith(f",{NORMALISED}") else vectors

@@ -35,7 +35,7 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def _plain(cfg: DictConfig, name: str) -> Any:
-    node = cfg._get_node(name)
+    node: Any = cfg._get_node(name)
     if not OmegaConf.is_config(node):
         return _value(cfg, name)
     return (
