@@ -95,8 +95,8 @@ def export(
         # Whatever transformers returns, and nothing that is made of it.
         own = Proof.of(model, inputs, on)
         files.append(("safetensors", "float32", File(folder, own.cases()[:1], loading)))
-    for (kind, numbers), file in write_formats(folder, proof, wanted, quantization).items():
-        files.append((kind, numbers, File(file, proof.cases(), {})))
+    for (kind, numbers), made in write_formats(folder, proof, wanted, quantization).items():
+        files.append((kind, numbers, File(made, proof.cases(), {})))
     same = _same_predictions(task, batch)
     written = []
     for (kind, numbers, file), read in zip(files, read_again(files), strict=True):
@@ -226,8 +226,8 @@ def _same_predictions(task: Task, batch: Any) -> Same | None:
 
     def share(ours: Any, theirs: Any) -> float:
         metric = Agreement(task)
-        predicted = [task.predictions(dict(outputs)) for outputs in (theirs, ours)]
-        for samples in Samples.of(batch, *predicted, metrics=[metric], task=task):
+        found, expected = (task.predictions(dict(outputs)) for outputs in (theirs, ours))
+        for samples in Samples.of(batch, found, expected, metrics=[metric], task=task):
             samples.feed(metric)
         return float(metric.compute())
 

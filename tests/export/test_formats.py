@@ -46,7 +46,8 @@ KINDS = {
     "language_modelling": (lambda: gpt2(1, 8), texts, None, ["logits"]),
     "sequence_to_sequence": (lambda: encoder_decoders.model("bart"), written, None, ["logits"]),
     "embedding": (
-        lambda: hf.BertModel(hf.BertConfig(**BERT)), pairs, "mean,normalised", ["last_hidden_state", "sentence_embedding"],
+        lambda: hf.BertModel(hf.BertConfig(**BERT)), pairs, "mean,normalised",
+        ["last_hidden_state", "sentence_embedding"],
     ),
     "pictures": (
         lambda: hf.ViTForImageClassification(hf.ViTConfig(**VIT)), pictures, None, ["logits"],
