@@ -79,8 +79,8 @@ def largest_difference(found: Tensors, expected: Tensors) -> tuple[float, float]
     The second one divides by 1 where all numbers are smaller.
 
     Raises:
-        ValueError: if one that is expected is missing, if shapes differ, or if a number is not
-            finite where ours is.
+        ValueError: if a name is missing, if shapes differ, or if a number is not finite where
+            ours is.
     """
     missing = [name for name in expected if name not in found]
     if missing:

@@ -228,8 +228,8 @@ def _same_predictions(task: Task, batch: Any) -> Same | None:
 
     def share(ours: Any, theirs: Any) -> float:
         metric = Agreement(task)
-        student, teacher = (task.predictions(dict(outputs)) for outputs in (theirs, ours))
-        for samples in Samples.of(batch, student, teacher, metrics=[metric], task=task):
+        found, expected = (task.predictions(dict(outputs)) for outputs in (theirs, ours))
+        for samples in Samples.of(batch, found, expected, metrics=[metric], task=task):
             samples.feed(metric)
         return float(metric.compute())
 

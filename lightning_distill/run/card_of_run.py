@@ -31,25 +31,16 @@ def config_of(run: Path) -> dict[str, Any]:
         return {}
     cfg = read_config(run / CONFIG)
     check_expansion(cfg)
-    return {str(name): _plain(cfg, str(name)) for name in cfg}
+    return _plain(cfg, OmegaConf.to_container(cfg))
 
 
-def _plain(cfg: DictConfig, name: str) -> Any:
-    node: Any = cfg._get_node(name)
-    if not OmegaConf.is_config(node):
-        return _value(cfg, name)
-    return (
-        {str(key): _plain(node, str(key)) for key in node}
-        if OmegaConf.is_dict(node)
-        else list(
-            OmegaConf.to_container(node)  # type: ignore[arg-type]
-        )
-    )
-
-
-def _value(cfg: DictConfig, name: str) -> Any:
+def _plain(cfg: DictConfig, value: Any, path: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(cfg, v, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
+    if not isinstance(value, str) or "${" not in value:
+        return value
     try:
-        return cfg[name]
+        return OmegaConf.select(cfg, path)
     except OmegaConfBaseException:
         # What another program of the run's would say of it.
         return None

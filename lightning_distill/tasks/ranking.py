@@ -55,6 +55,10 @@ class Ranking(Regression):
     def __repr__(self) -> str:
         return f"Ranking(label_kind={self.label_kind!r})"
 
+    def pipeline_tag(self, architecture: str | None = None) -> str:
+        """Scores that order candidates."""
+        return "text-ranking"
+
     def finish_folder(self, folder: Path, model: Any, max_length: int | None) -> None:
         """Let `CrossEncoder` of sentence-transformers load the folder, with the same scores."""
         path = folder / "config.json"

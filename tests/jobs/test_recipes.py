@@ -312,7 +312,10 @@ def test_what_a_recipe_sets_of_its_models_is_left_out_where_others_are_chosen(
 
 def test_every_recipe_names_its_paper():
     folder = Path(main.__code__.co_filename).parent / "conf" / "experiment"
-    names = [r.__name__ for r in (*OF_ROWS, distilbert, mobilebert)] + ["patient_consistent", "minitron"]
+    names = [r.__name__ for r in (*OF_ROWS, distilbert, mobilebert)] + [
+        "patient_consistent",
+        "minitron",
+    ]
     for name in names:
         text = (folder / f"{name}.yaml").read_text()
         assert "https://arxiv.org/abs/" in text or name == "flash", name
