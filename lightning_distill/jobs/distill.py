@@ -23,8 +23,9 @@ from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
-from ..run.stages import check_stages, rehearse_stages, stages_of, train_stages
+from ..run.stages import check_stages, stages_of
 from ..run.task import task_in
+from ..run.train_stages import rehearse_stages, train_stages
 from ..run.trainer import optimization
 from ..run.vocabularies import check_vocabularies, without_common_tokens
 from ..training.module import DistillationModule

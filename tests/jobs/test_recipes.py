@@ -298,12 +298,13 @@ OWN_DATA = ["data=text_files", "data.train=a.tsv", "data.validation=a.tsv", "dat
     ],
 )  # fmt: skip
 def test_what_a_recipe_sets_of_its_models_is_left_out_where_others_are_chosen(
-    recipe, words, left_out, kept, monkeypatch
+    recipe, words, left_out, kept, tmp_path, monkeypatch
 ):
     seen = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lightning_distill.jobs.run", lambda cfg: seen.append(cfg.copy()))
     monkeypatch.setattr("lightning_distill.main.check_before_loading", drop_settings_of_others)
-    monkeypatch.setattr(sys, "argv", ["x", f"experiment={recipe}", *words, "hydra.run.dir=x"])
+    monkeypatch.setattr(sys, "argv", ["x", f"experiment={recipe}", *words, "hydra.run.dir=run"])
     main()
     (cfg,) = seen
     assert left_out is None or OmegaConf.select(cfg, left_out) is None
