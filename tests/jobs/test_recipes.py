@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 
 import pytest
 import torch
@@ -312,7 +312,7 @@ def test_what_a_recipe_sets_of_its_models_is_left_out_where_others_are_chosen(
 
 
 def test_every_recipe_names_its_paper():
-    folder = Path(main.__code__.co_filename).parent / "conf" / "experiment"
+    folder = files("lightning_distill.conf") / "experiment"
     names = [r.__name__ for r in (*OF_ROWS, distilbert, mobilebert)] + [
         "patient_consistent",
         "minitron",
