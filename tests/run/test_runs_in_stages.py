@@ -1,5 +1,6 @@
 """Runs in stages: killed in each of them and gone on with, beside one that was left alone."""
 
+import csv
 import json
 
 import pytest
@@ -64,12 +65,31 @@ def test_a_run_killed_in_each_stage_ends_as_one_that_was_left_alone(work):  # no
     assert reports[0]["facts"]["stages"] == stages
     assert reports[0]["facts"]["training"].startswith("26 steps")
     assert json.loads((one / "baseline" / "result.json").read_text())["steps"] == 26
+    _the_same_from_a_cache(work, words)
     auto = AutoModelForSequenceClassification
     _what_was_trained(one, auto.from_pretrained(work / "teacher"))
     loaded = auto.from_pretrained(one / "student").state_dict()
     best = json.loads((one / "result.json").read_text())["checkpoint"]
     state = torch.load(one / best, weights_only=True)["state_dict"]
     assert all(torch.equal(v, state[f"student.{n}"]) for n, v in loaded.items())
+
+
+def _the_same_from_a_cache(work, words):  # noqa: F811
+    """Of every stage, for a cache holds what the terms of all of them read."""
+    kept = ["job=cache", "job.folder=kept", "job.hidden_dtype=float32", "hydra.run.dir=answers"]
+    teacher = [word for word in words if word != "teacher=pretrained"]
+    assert command(work, *words, *kept).returncode == 0
+    cached = ["teacher=cached", "teacher.folder=kept", "baseline=false", "hydra.run.dir=cached"]
+    done = command(work, *teacher, *cached)
+    assert done.returncode == 0, done.stderr
+    for folder in ("stages/block_0", "stages/block_1", "stages/still", "."):
+        found, expected = (losses(work / run / folder) for run in ("cached", "whole"))
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6) and len(expected) >= 4, folder
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def _what_was_trained(run, teacher):
