@@ -71,6 +71,29 @@ def test_what_may_not_be_given_is_refused_with_what_may(tmp_path, given, typed):
     assert sorted((p, p.read_bytes()) for p in run.iterdir() if p.is_file()) == before
 
 
+def test_a_run_in_stages_has_a_budget_for_each_and_gets_no_more_epochs(tmp_path, given):
+    run = made(tmp_path / "run", ended=True, stages=[{"criteria": ["hint"]}])
+    given("trainer.max_epochs=5")
+    with pytest.raises(ValueError, match="has stages, each with a budget of its own, so it cannot"):
+        go_on(run, auto=False)
+    assert (run / "result.json").is_file()
+
+
+def test_what_a_run_has_learnt_so_far_may_lie_in_a_stage(tmp_path):
+    run = made(tmp_path / "run", checkpoint=False)
+    assert "before it learnt" in why_not_ended_with_error(run)
+    stage = run / "stages" / "layers" / "checkpoints"
+    stage.mkdir(parents=True)
+    (stage / "last.ckpt").touch()
+    assert resuming.checkpoint_folders(run) == [stage]
+    assert "go on with" in why_not_ended_with_error(run)
+
+
+def why_not_ended_with_error(run: Path) -> str:
+    (run / "error.txt").write_text("ValueError: no")
+    return why_not_ended(run)
+
+
 def test_more_epochs_make_a_finished_run_one_that_has_not_ended(tmp_path, given):
     run = made(tmp_path / "run", ended=True)
     given("trainer.max_epochs=5")
