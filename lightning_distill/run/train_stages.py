@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..report import save_layer_similarity
 from ..training.module import DistillationModule
 from .objective import build_objective
 from .rehearse import rehearse
@@ -135,6 +136,7 @@ def train_stages(
             stage.cfg.resume = cfg.resume
             more = callbacks if stage.number == 1 else ()
             results[stage.name] = train(stage.cfg, module, stage.rows(data), folder, more)
+        save_layer_similarity(objective.similar_layers(), folder)
         curves.append((steps, folder / "metrics.csv"))
         steps += results[stage.name].steps
     assert module is not None
