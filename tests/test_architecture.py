@@ -29,6 +29,7 @@ ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 ROOMS["metrics"] = {"models", "tasks"}
 ROOMS["students"] = {"models", "objective", "tasks"}
 ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
+ROOMS["sparsity"] = {"models"}
 ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]

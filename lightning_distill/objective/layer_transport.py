@@ -34,6 +34,9 @@ class LayerTransport(nn.Module):
         Distance*, 2020, https://arxiv.org/abs/2010.06133, eq. 5 to 15.
     """
 
+    students: Tensor
+    teachers: Tensor
+
     def __init__(self, students: int, teachers: int, temperature: float | None = 1.0):
         super().__init__()
         check_transport()
@@ -61,7 +64,7 @@ class LayerTransport(nn.Module):
             getattr(self, name).copy_((nearness / self.temperature).softmax(0))
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"{len(self.students)} to {len(self.teachers)} layers"  # type: ignore[arg-type]
+        return f"{len(self.students)} to {len(self.teachers)} layers"
 
 
 def _shares(weights: Tensor) -> Tensor:

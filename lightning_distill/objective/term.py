@@ -327,7 +327,7 @@ class Term(Terms):
         losses = [self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))]
         if self.transport is not None:
             distances = torch.stack(losses)
-            return self.transport(distances.view(-1, len(self.transport.teachers)))
+            return self.transport(distances.view(-1, self.transport.teachers.numel()))
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _criterion(self, i: int) -> Criterion:

@@ -54,11 +54,9 @@ def _draw(content: Mapping[str, Mapping[str, Any]], to: Path) -> None:
         for s, t in one["pairs"]:
             frame = Rectangle((t - 0.5, s - 0.5), 1, 1, fill=False, edgecolor="red", lw=2)
             axes.add_patch(frame)
-        names = dict(fontsize=7)
-        axes.set_xticks(
-            range(len(one["teachers"])), one["teachers"], rotation=45, ha="right", **names
-        )
-        axes.set_yticks(range(len(one["students"])), one["students"], **names)
+        axes.set_xticks(range(len(one["teachers"])), one["teachers"], rotation=45, ha="right")
+        axes.set_yticks(range(len(one["students"])), one["students"])
+        axes.tick_params(labelsize=7)
         axes.set_title(f"{name}: similarity (CKA), compared layers framed", fontsize=9)
         figure.colorbar(picture, ax=axes)
     figure.savefig(to, dpi=120)

@@ -16,6 +16,7 @@ from ..report import save_layer_similarity
 from ..training.module import DistillationModule
 from .objective import build_objective
 from .rehearse import rehearse
+from .sparsity import build_sparsity
 from .stage import load_student, Result, say, train
 from .stages import PREVIOUS, Stage, STUDENT
 from .trainer import build_module
@@ -140,7 +141,10 @@ def train_stages(
         curves.append((steps, folder / "metrics.csv"))
         steps += results[stage.name].steps
     assert module is not None
-    return Trained(module, _sum(list(results.values())), curves, _facts(results))
+    facts = _facts(results)
+    for sparsity in build_sparsity(stages[-1].cfg):
+        facts["weights that are 0"] = sparsity.check(module.student).describe()
+    return Trained(module, _sum(list(results.values())), curves, facts)
 
 
 def _sum(results: Sequence[Result]) -> Result:
