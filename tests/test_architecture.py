@@ -187,13 +187,13 @@ def test_each_file_of_criteria_is_named_after_its_one_criterion(path):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_each_criterion_is_in_its_file_its_config_its_test_and_the_readme(name):
+def test_each_criterion_is_in_its_file_its_config_its_test_and_its_page(name):
     stem = snake(name)
     assert name in criteria.__all__ and hasattr(criteria, name)
     assert (PACKAGE / "criteria" / f"{stem}.py").is_file()
     assert f"lightning_distill.criteria.{name}" in (ROOT / f"conf/criteria/{stem}.yaml").read_text()
     assert (ROOT / f"tests/criteria/test_{stem}.py").is_file()
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = (ROOT / "docs/criteria.md").read_text().splitlines()
     (row,) = (line for line in lines if line.startswith(f"| `{name}` |"))
     _, paper, formula, default, file = (cell.strip() for cell in row.strip("|").split("|"))
     assert formula and file == f"`criteria/{stem}.py`"

@@ -12,8 +12,10 @@ ROOT = Path(__file__).parent.parent
 @cache
 def texts() -> list[str]:
     """Paragraphs, of several lines each, with code and tables among them."""
-    both = (ROOT / "README.md").read_text() + "\n\n" + (ROOT / "CHANGELOG.md").read_text()
-    return [p for p in both.split("\n\n") if p.strip()]
+    pages = ("README.md", "docs/options.md", "docs/language_models.md", "docs/cache.md",
+             "docs/python.md", "docs/criteria.md", "CHANGELOG.md")  # fmt: skip
+    text = "\n\n".join((ROOT / page).read_text() for page in pages)
+    return [p for p in text.split("\n\n") if p.strip()]
 
 
 @cache

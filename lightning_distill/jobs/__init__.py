@@ -9,6 +9,7 @@ from ..run.live_processes import explained_by_others
 from ..run.targets import find_job
 from ..run.trainer import check_training
 from .cache import cache
+from .compare import compare
 from .distill import distill
 from .evaluate import evaluate
 from .export import export
@@ -18,6 +19,7 @@ from .inspect import inspect
 
 __all__ = [
     "cache",
+    "compare",
     "distill",
     "evaluate",
     "export",

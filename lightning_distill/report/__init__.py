@@ -5,19 +5,27 @@ from .comparison import Comparison, Row
 from .curves import draw_curves
 from .layer_similarity import save_layer_similarity
 from .measure import latency_ms
+from .paired import check_scipy, Paired
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
+from .seeds import Run, run_of, SeedComparison, settings_of
 
 __all__ = [
     "Comparison",
+    "Paired",
     "Profile",
     "Row",
+    "Run",
     "Sample",
+    "SeedComparison",
+    "check_scipy",
     "draw_curves",
     "draw_profile",
     "latency_ms",
     "parameter_count",
+    "run_of",
     "save_layer_similarity",
+    "settings_of",
     "size_mb",
     "write_samples",
 ]

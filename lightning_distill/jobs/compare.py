@@ -1,0 +1,105 @@
+"""Does the teacher help? Finished runs over several seeds, in one table and one word."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ..check_values import check_number
+from ..newest_run import runs_in
+from ..report import check_scipy, Run, run_of, SeedComparison, settings_of
+from ..run.stage import say
+
+SWEEPS = Path("runs") / "sweep"
+# Of a run, with its configuration as it was composed.
+RECORD = "run.json"
+# What makes no other setting.
+BESIDE = ("seed", "resume", "output_dir", "hydra")
+
+
+def compare(
+    cfg: DictConfig,
+    runs: str | Sequence[str] | None = None,
+    alpha: float = 0.05,
+    least_gain: float = 0.0,
+) -> SeedComparison:
+    """Compare students with and without a teacher over the seeds of finished runs.
+
+    Writes `compare.json`, `compare.md` and `compare.png`.
+
+    Args:
+        cfg: the job's configuration; only its directory is used.
+        runs: folders of runs, or folders with runs in them; the newest sweep if `None`.
+        alpha: how often chance may look like help.
+        least_gain: the least gain that is worth anything, in units of the metric; with one, a
+            comparison can say that the teacher does not help.
+
+    Raises:
+        FileNotFoundError: if there are no finished runs.
+        ValueError: for runs that cannot be compared.
+    """
+    check_scipy()
+    check_number("job.alpha", alpha, above=0, most=0.5, required=True)
+    check_number("job.least_gain", least_gain, least=0, required=True)
+    found = _finished(_folders(runs))
+    comparison = SeedComparison(settings_of(found), alpha, least_gain)
+    _write(comparison, Path(str(cfg.output_dir)))
+    return comparison
+
+
+@rank_zero_only
+def _write(comparison: SeedComparison, directory: Path) -> None:
+    comparison.show()
+    comparison.save(directory)
+    say("Written", f"{directory.name}: compare.json, compare.md, compare.png")
+
+
+def _folders(runs: str | Sequence[str] | None) -> list[Path]:
+    if runs is None:
+        sweeps = sorted(SWEEPS.glob("*"), key=lambda path: path.stat().st_mtime)
+        if not sweeps:
+            raise FileNotFoundError(
+                f"There is no sweep in {SWEEPS.absolute()}. Make one, as in `lightning-distill -m "
+                "seed=0,1,2,3,4`, or name runs: job.runs=[DIR,DIR,...]."
+            )
+        return [sweeps[-1]]
+    folders = [Path(name) for name in ([runs] if isinstance(runs, str) else runs)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"`job.runs` names {folder}, and there is no such folder.")
+    return folders
+
+
+def _finished(folders: Sequence[Path]) -> list[Run]:
+    there = dict.fromkeys(path for folder in folders for path in runs_in(folder))
+    paths = [path for path in there if _distils(path)]
+    whole = [path for path in paths if (path / "report.json").is_file()]
+    for path in paths:
+        if path not in whole:
+            say("Left out", f"{path} has not ended; go on with it: resume={path}")
+    if not whole:
+        raise FileNotFoundError(
+            f"There is no finished run of job=distill in {', '.join(map(str, folders))}. Make "
+            "some, as in `lightning-distill -m seed=0,1,2,3,4`."
+        )
+    return [_read(path) for path in whole]
+
+
+def _composed(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))["typed"]
+    return found
+
+
+def _distils(path: Path) -> bool:
+    """Whether it is a run of job=distill; the others compare nothing."""
+    target = _composed(path)["job"]["_target_"] if (path / RECORD).is_file() else ""
+    return str(target).endswith(".distill")
+
+
+def _read(path: Path) -> Run:
+    composed = _composed(path)
+    setting = {key: value for key, value in composed.items() if key not in BESIDE}
+    return run_of(path, int(composed["seed"]), setting)
