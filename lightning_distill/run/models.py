@@ -83,8 +83,6 @@ def build_student(
     check_tokenizer(cfg, data, student, "student")
     _fit_task(cfg, path, "student").settle(student)
     give_rows_a_head(cfg, data, student)
-    if quantization is None:
-        return student
     return quantized(student, quantization, "student.quantization")
 
 

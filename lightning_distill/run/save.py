@@ -64,8 +64,8 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
         # Weights are called as in the model itself, not as in a wrapper.
         model = unwrapped(model)
     how = quantization_in_training(model)
+    _write_quantization(folder, how)
     if how is not None:
-        _write_quantization(folder, how)
         model = in_plain_layers(model)
     if hasattr(model, "save_pretrained"):
         if with_weights:
@@ -93,7 +93,11 @@ def quantization_in(folder: Path) -> Quantization | None:
     return quantization_of(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
-def _write_quantization(folder: Path, how: Quantization) -> None:
+def _write_quantization(folder: Path, how: Quantization | None) -> None:
+    if how is None:
+        # Of another student that was here before.
+        (folder / ROUNDED).unlink(missing_ok=True)
+        return
     said = {"scheme": how.scheme.name, "train": how.train}
     (folder / ROUNDED).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """A student that learns with the rounded weights that it will have when it is used."""
 
 import logging
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -13,7 +14,9 @@ log = logging.getLogger("lightning_distill")
 
 
 def quantized(
-    of: nn.Module, quantization: str | dict[str, str] | Quantization, where: str = "quantization"
+    of: nn.Module,
+    quantization: str | Mapping[str, str] | Quantization | None,
+    where: str = "quantization",
 ) -> nn.Module:
     """The model with linear layers that round while it is trained, by torchao's fake quantisation.
 
@@ -22,7 +25,7 @@ def quantized(
             weights. What makes logits of tokens is not rounded.
         quantization: `int8`, `int4` (weights, and 8 bits for what comes into a layer),
             `int8_weights`, `int4_weights`, or `{"scheme": "int4", "train": "scales"}`, which
-            freezes everything but the scales of the weights.
+            freezes everything but the scales of the weights; `None` leaves the model as it is.
         where: what the user has set.
 
     Returns:
@@ -41,7 +44,7 @@ def quantized(
     how = quantization if isinstance(quantization, Quantization) else None
     how = how or quantization_of(quantization, where)
     if how is None:
-        raise ValueError(f"`{where}` is null: name a scheme, as in {where}=int8.")
+        return of
     check_torchao(f"{where}={how.scheme.name}")
     name = type(of).__name__
     if quantization_in_training(of) is not None:
