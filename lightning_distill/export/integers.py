@@ -74,7 +74,7 @@ def write_integers(integers: Integers, folder: Path) -> None:
     from transformers import TorchAoConfig
     from transformers.quantizers import AutoHfQuantizer
 
-    model = copy.deepcopy(integers.plain.model)
+    model: Any = copy.deepcopy(integers.plain.model)
     if row_head_of(model) is not None:
         # The float folder has it; transformers would not know its weights.
         drop_row_head(model)

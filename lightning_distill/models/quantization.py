@@ -96,7 +96,7 @@ def granularity(group: int | None) -> Any:
 
 def integer(scheme: Scheme) -> torch.dtype:
     """The type of a weight."""
-    return torch.int8 if scheme.bits == 8 else torch.int4
+    return torch.int8 if scheme.bits == 8 else torch.int4  # type: ignore[attr-defined]
 
 
 def real_config(scheme: Scheme, group: int | None, learned_scales: bool = False) -> Any:

@@ -94,16 +94,16 @@ def report(
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= {*baseline_module.objective.terms, *baseline_module.objective.sums}
-        size, forward = _as_used(baseline_module.eval())
-        alone = row("student alone", size, baseline.metrics, forward, baseline.parts.get(name))
+        size, used = _as_used(baseline_module.eval())
+        alone = row("student alone", size, baseline.metrics, used, baseline.parts.get(name))
     # Of several stages the last may look at labels alone.
     taught = baseline is not None or bool(module.objective.sources("teacher"))
     title = "student distilled" if taught else "student"
-    size, forward = _as_used(module)
+    size, used = _as_used(module)
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=row(title, size, result.metrics, forward, result.parts.get(name)),
+        student=row(title, size, result.metrics, used, result.parts.get(name)),
         teacher=teacher,
         baseline=alone,
         max_drop=cfg.max_metric_drop,
