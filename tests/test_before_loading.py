@@ -169,6 +169,7 @@ def test_what_lightning_knows_is_known_here():
         ("logger=[csv,tensorboard]", "tensorboard", "tensorboard"),
         ("logger=[wandb]", "wandb", "wandb"),
         ("student=lora", "peft", "lora"),
+        ("student.quantization=int4", "torchao", "quantization"),
         ("teacher=timm teacher.name=resnet18 teacher.pretrained=true", "timm", "vision"),
         (
             "teacher.quantization=int8 teacher=pretrained teacher.path=model",
