@@ -59,7 +59,10 @@ GROUPS = {
     "optimizer": "adamw",
     "trainer": "default",
 }
-OPTIONAL_GROUPS = ("teacher", "criteria", "balance", "metrics", "scheduler", "callbacks", "logger")
+OPTIONAL_GROUPS = (
+    *("teacher", "criteria", "balance", "sparsity", "metrics", "scheduler", "callbacks"),
+    "logger",
+)
 
 
 def check_values(cfg: DictConfig) -> None:

@@ -141,9 +141,11 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
     module = DistillationModule(student, teacher, objective, task=task_in(cfg))
-    # Pairs the layers: only those that are compared are kept.
+    # Pairs the layers: only those that are compared are kept, and with mapping=auto all, of which a
+    # run chooses some.
     module.prepare(next(iter(data.train_dataloader())), check=False)
-    sources = objective.sources("teacher")
+    chosen = [s for layers in objective.similar_layers().values() for s in layers.teachers]
+    sources = list(dict.fromkeys([*objective.sources("teacher"), *chosen]))
     predicted = None if module.task is None else module.task.predicted_from("teacher", sources)
     more = [] if predicted is None or predicted in sources else [predicted]
     return module, data, [*sources, *more]

@@ -23,7 +23,7 @@ from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
-from ..run.stages import check_stages, stages_of
+from ..run.stages import check_stages, sparsity_of, stages_of
 from ..run.task import task_in
 from ..run.train_stages import rehearse_stages, train_stages
 from ..run.trainer import optimization
@@ -82,6 +82,7 @@ def distill(cfg: DictConfig) -> float:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg, untrained)
         stage = watching(cfg, metrics, labels_only)
+        stage.sparsity = sparsity_of(stages)
         baseline_module = DistillationModule(
             untrained, teacher, labels_only, metrics, **optimization(stage), task=task_in(cfg)
         )

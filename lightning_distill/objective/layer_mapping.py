@@ -5,6 +5,22 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 STRATEGIES = ("uniform", "last", "first", "skip", "every_2")
+EVERY = r"every_([1-9]\d*)"
+# Mappings that need the tensors of layers: the most alike, each with each, all in one comparison.
+AUTO, EMD, TOGETHER = "auto", "emd", "together"
+
+
+def check_mapping(mapping: str | Sequence[Sequence[int]]) -> None:
+    """Refuse a mapping of a term that has an unknown name.
+
+    Raises:
+        ValueError: that lists those there are.
+    """
+    if not isinstance(mapping, str) or re.fullmatch(EVERY, mapping):
+        return
+    known = (*STRATEGIES, AUTO, EMD, TOGETHER)
+    if mapping not in known:
+        raise ValueError(_unknown(mapping, known))
 
 
 def pair_layers(
@@ -99,13 +115,17 @@ def _partner(i: int, students: int, teachers: int, mapping: str) -> int:
         return i
     if mapping == "skip":
         return (i + 1) * (teachers // students) - 1
-    every = re.fullmatch(r"every_([1-9]\d*)", mapping)
+    every = re.fullmatch(EVERY, mapping)
     if every:
         return (i + 1) * int(every[1]) - 1
-    near = get_close_matches(mapping, STRATEGIES, n=1)
+    raise ValueError(_unknown(mapping, STRATEGIES))
+
+
+def _unknown(mapping: str, known: Sequence[str]) -> str:
+    near = get_close_matches(mapping, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"The mapping of layers must be one of {', '.join(STRATEGIES)} (or another every_k), or "
+    return (
+        f"The mapping of layers must be one of {', '.join(known)} (or another every_k), or "
         f"pairs of numbers, got {mapping!r}.{hint}"
     )
 

@@ -1,6 +1,6 @@
 """What is minimised: named terms, each a criterion with its inputs and its weight."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..models.capture import read
 from ..models.source import Source
 from ..schedules import Schedule
 from .gradient import check_gradient
+from .layer_similarity import SimilarLayers
 from .names import check_name
 from .normalisation import count, rows_of, Shares
 from .term import Term, Terms
@@ -92,11 +93,32 @@ class Objective(nn.Module):
         found = (s for term in self.terms.values() for s in term.sources() if s.role == role)
         return list(dict.fromkeys(found))
 
-    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> None:
-        """Pair layers, build adapters and try every term on the tensors of one batch."""
+    def similar_layers(self) -> dict[str, SimilarLayers]:
+        """By the names of terms with `mapping=auto`, what pairs their layers."""
+        named = zip(self.terms, self._terms(), strict=True)
+        return {name: term.similar for name, term in named if term.similar is not None}
+
+    def look(self, values: Mapping[Source, Any]) -> None:
+        """See how alike layers are in one more batch, before [`prepare`][] pairs them by it."""
+        for term in self._terms():
+            term.look(values)
+
+    def prepare(
+        self,
+        values: Mapping[Source, Any],
+        layers: Mapping[str, Sequence[str]],
+        agree: Callable[[Any], Any] = lambda chosen: chosen,
+    ) -> None:
+        """Pair layers, build adapters and try every term on the tensors of one batch.
+
+        Args:
+            values: every source's tensor, or list of tensors.
+            layers: by role, the paths of all submodules.
+            agree: from what one process has found to what all of them take.
+        """
         for name, term in zip(self.terms, self._terms(), strict=True):
             try:
-                loss = term.prepare(values, layers)
+                loss = term.prepare(values, layers, agree)
                 if loss.dim() != 0:
                     raise ValueError(
                         f"its criterion returns shape {tuple(loss.shape)}; "

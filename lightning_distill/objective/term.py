@@ -14,7 +14,9 @@ from ..criteria.criterion import Criterion
 from ..models.source import nearest, Source
 from ..schedules import Scaled, Schedule, Until
 from .adapter import build_adapters, Kind, student_and_teacher_arguments
-from .layer_mapping import pair_layers
+from .layer_mapping import AUTO, check_mapping, EMD, pair_layers, TOGETHER
+from .layer_similarity import SimilarLayers
+from .layer_transport import check_transport, LayerTransport
 
 Weight = float | Schedule
 
@@ -85,7 +87,9 @@ class Term(Terms):
             module, or a callable that takes the two widths, is used instead.
         mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
-            the mean over the pairs. `together` gives the criterion lists of all of them at once.
+            the mean over the pairs. `auto` takes the pairs whose tensors are most alike in the
+            first batches, see [`most_similar_pairs`][]. `emd` compares each layer with each, see
+            [`LayerTransport`][]. `together` gives the criterion lists of all of them at once.
         training_only: leave the term out of validation and tests, as one that reads what
             `training_batch` adds to a batch, such as the labels of mixed samples.
         until: the fraction of the run after which the term counts no more, as 0.6.
@@ -126,22 +130,38 @@ class Term(Terms):
         self.counts_padding = "mask" in inputs and inputs["mask"] is None
         _check_arguments(self.criterion, list(self.inputs))
         self.adapter = adapter
+        check_mapping(mapping)
         self.mapping = mapping
+        # With mapping=auto: what pairs the layers.
+        self.similar: SimilarLayers | None = None
+        # With mapping=emd: what makes one value of those of all pairs.
+        self.transport: LayerTransport | None = None
+        if mapping == EMD:
+            check_transport()
         self.adapters = nn.ModuleDict()
         # What the teacher's tensors go through, which trains nothing.
         self.views = nn.ModuleDict()
         # Of the pairs after the first, if the criterion has parts to train.
         self.copies = nn.ModuleDict()
         self.pairs = [self.inputs]
-        if pair is not None and mapping == "together":
-            raise ValueError("`pair` names one pair of layers, and mapping=together has none.")
-        if adapter is not None and mapping == "together":
+        # The sources of single layers that an argument of many stands for.
+        self._layers: dict[str, list[Source]] = {}
+        if pair is not None and mapping in (TOGETHER, EMD):
+            raise ValueError(f"`pair` names one pair of layers, and mapping={mapping} has none.")
+        if adapter is not None and mapping == TOGETHER:
             raise ValueError(
                 "An adapter goes between two layers, but mapping=together compares all at once; "
                 "leave `adapter` null."
             )
-        if adapter is not None:
-            student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
+        if adapter is not None or mapping in (AUTO, EMD):
+            compared = {*self._compared}
+            if mapping == AUTO and compared <= {*self._many}:
+                self.similar = SimilarLayers()
+                self.register_load_state_dict_post_hook(_pair_as_loaded)
+
+    @property
+    def _many(self) -> dict[str, Source]:
+        return {name: source for name, source in self.inputs.items() if source.is_many}
 
     def sources(self) -> list[Source]:
         """Everything the term reads."""
@@ -160,7 +180,8 @@ class Term(Terms):
                     {own: self.inputs[of] for own, of in part.inputs.items() if of in self.inputs},
                     weight=scaled(self.weight, part.weight),
                     adapter=self.adapter if "teacher" in part.inputs else None,
-                    mapping=self.mapping,
+                    # Of one model alone there is nothing to pair.
+                    mapping=self.mapping if "teacher" in part.inputs else "uniform",
                     training_only=self.training_only,
                     pair=self.pair if "teacher" in part.inputs else None,
                 ),
@@ -168,27 +189,41 @@ class Term(Terms):
             for name, part in parts.items()
         }
 
-    def prepare(self, values: Mapping[Source, Any], layers: Mapping[str, Sequence[str]]) -> Tensor:
+    def look(self, values: Mapping[Source, Any]) -> None:
+        """See how alike the layers are in one more batch, where this is what pairs them.
+
+        Args:
+            values: as for `prepare`, which looks at its own batch too.
+        """
+        if self.similar is None:
+            return
+        students, teachers = (values[self.inputs[name]] for name in self._compared)
+        source = self.inputs.get("mask")
+        self.similar.look(students, teachers, None if source is None else values[source])
+
+    def prepare(
+        self,
+        values: Mapping[Source, Any],
+        layers: Mapping[str, Sequence[str]],
+        agree: Callable[[Any], Any] = lambda chosen: chosen,
+    ) -> Tensor:
         """Pair the layers and build the adapters, from the tensors of one batch; returns the loss.
 
         Args:
             values: every source's tensor, or list of tensors.
             layers: by role, the paths of all submodules.
+            agree: from what one process has found to what all of them take.
         """
-        many = {name: source for name, source in self.inputs.items() if source.is_many}
-        if many and self.mapping != "together":
+        many = self._many
+        if many and self.mapping != TOGETHER:
             counts = {name: len(values[source]) for name, source in many.items()}
+            self.look(values)
+            if self.similar is not None:
+                self.similar.decide(agree)
             self.pairs = self._chosen(self._pair(many, counts, layers))
             values = {**values, **self._singles(values, layers)}
         if self.adapter is not None:
-            roles = {name: source.role for name, source in self.inputs.items()}
-            student, teacher = student_and_teacher_arguments(roles)
-            for i, pair in enumerate(self.pairs):
-                tensors = values[pair[student]], values[pair[teacher]]
-                made = build_adapters(self.adapter, *tensors)
-                for parts, part in zip((self.adapters, self.views), made, strict=True):
-                    if part is not None:
-                        parts[str(i)] = part
+            self._build_adapters(values)
         if self.criterion.builds_parts:
             for i in range(1, len(self.pairs)):
                 self.copies[str(i)] = copy.deepcopy(self.criterion)
@@ -198,6 +233,24 @@ class Term(Terms):
                 for i in range(len(self.pairs)):
                     self._criterion(i).prepare(**self._arguments(i, values))
         return self(values)
+
+    @property
+    def _compared(self) -> tuple[str, str]:
+        """The criterion's arguments that read the student and the teacher."""
+        return student_and_teacher_arguments({k: s.role for k, s in self.inputs.items()})
+
+    def _build_adapters(self, values: Mapping[Source, Any]) -> None:
+        student, teacher = self._compared
+        # Where each layer is compared with each, one adapter serves all of the same sizes.
+        shared: dict[Any, Any] = {}
+        for i, pair in enumerate(self.pairs):
+            tensors = values[pair[student]], values[pair[teacher]]
+            sizes = tuple(tensor.shape for tensor in tensors) if self.transport else i
+            if sizes not in shared:
+                shared[sizes] = build_adapters(self.adapter, *tensors)  # type: ignore[arg-type]
+            for parts, part in zip((self.adapters, self.views), shared[sizes], strict=True):
+                if part is not None:
+                    parts[str(i)] = part
 
     def _chosen(self, pairs: list[dict[str, Source]]) -> list[dict[str, Source]]:
         self.paired = len(pairs)
@@ -227,16 +280,26 @@ class Term(Terms):
         singles = {
             name: source.singles(counts[name], layers[source.role]) for name, source in many.items()
         }
+        self._layers = singles
         students, teachers = of_role["student"], of_role["teacher"]
         if not students or not teachers:
             both = range(max(students, teachers))
             pairs = [(i, i) for i in both]
+        elif self.mapping == EMD:
+            pairs = [(s, t) for s in range(students) for t in range(teachers)]
+            self.transport = LayerTransport(students, teachers).train(self.training)
+        elif self.similar is not None:
+            self.similar.students, self.similar.teachers = (singles[n] for n in self._compared)
+            pairs = self.similar.pairs
         else:
             pairs = pair_layers(students, teachers, self.mapping)
+        return self._of_pairs(pairs)
+
+    def _of_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[dict[str, Source]]:
         return [
             {
-                name: singles[name][s if source.role == "student" else t]
-                if name in singles
+                name: self._layers[name][s if source.role == "student" else t]
+                if name in self._layers
                 else source
                 for name, source in self.inputs.items()
             }
@@ -262,6 +325,9 @@ class Term(Terms):
     def forward(self, values: Mapping[Source, Any]) -> Tensor:
         """The criterion's mean over the pairs of layers, without the weight; a scalar."""
         losses = [self._criterion(i)(**self._arguments(i, values)) for i in range(len(self.pairs))]
+        if self.transport is not None:
+            distances = torch.stack(losses)
+            return self.transport(distances.view(-1, self.transport.teachers.numel()))
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _criterion(self, i: int) -> Criterion:
@@ -282,6 +348,12 @@ class Term(Terms):
         inputs = ", ".join(f"{name}={source}" for name, source in self.inputs.items())
         weight = "" if isinstance(self.weight, Schedule) else f", weight={self.weight}"
         return f"{inputs}{weight}"
+
+
+def _pair_as_loaded(term: Term, _: Any) -> None:
+    """The layers are paired as they were when the checkpoint was written."""
+    if term.similar is not None and term.similar.similarity is not None:
+        term.pairs = term._chosen(term._of_pairs(term.similar.pairs))
 
 
 def scaled(weight: Weight, factor: float) -> Weight:

@@ -3,6 +3,7 @@
 from ..models.size import parameter_count, size_mb
 from .comparison import Comparison, Row
 from .curves import draw_curves
+from .layer_similarity import save_layer_similarity
 from .measure import latency_ms
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
@@ -16,6 +17,7 @@ __all__ = [
     "draw_profile",
     "latency_ms",
     "parameter_count",
+    "save_layer_similarity",
     "size_mb",
     "write_samples",
 ]

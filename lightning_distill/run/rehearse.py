@@ -17,6 +17,7 @@ from ..training.metric_sources import feed_sources, sources_of_metrics
 from ..training.module import DistillationModule
 from ..training.scheduling import scheduler_config
 from ..training.values import student_outputs
+from .sparsity import build_sparsity
 from .task import task_in
 from .trainer import optimization
 
@@ -44,6 +45,8 @@ def rehearse(
     Raises:
         ValueError: naming the part of the configuration that does not work.
     """
+    for sparsity in build_sparsity(cfg):
+        sparsity.check(student)
     module = DistillationModule(student, teacher, objective, metrics, task=task_in(cfg))
     if with_objective:
         module.prepare(next(iter(data.train_dataloader())))

@@ -25,6 +25,7 @@ from ..training.evaluation import parts_of_test
 from ..training.module import DistillationModule
 from .budget import Validations
 from .longer_schedule import LongerSchedule
+from .sparsity import build_sparsity
 from .trainer import build_trainer
 from .wall_time import WallTime
 
@@ -107,7 +108,8 @@ def train(
     validations, wall_time = Validations(), WallTime()
     stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
     # A checkpoint holds the state of those that come before it.
-    trainer.callbacks[:0] = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]  # type: ignore[attr-defined]
+    first = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]
+    trainer.callbacks[:0] = [*first, *build_sparsity(cfg)]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:
         trainer.callbacks.append(profile)  # type: ignore[attr-defined]

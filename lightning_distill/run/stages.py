@@ -20,11 +20,15 @@ from ..objective.objective import Objective
 from .call import group
 from .labels import on_labels
 from .objective import build_objective
+from .sparsity import kept_after
 from .student_quantization import check_rounds
 from .trainer import check_training, module_learns_of_teacher
 
 # What a stage may have of its own in the place of the run's.
-PARTS = ("optimizer", "scheduler", "trainer", "callbacks", "balance", "monitor", "mode", "module")
+PARTS = (
+    *("optimizer", "scheduler", "trainer", "callbacks", "balance", "sparsity"),
+    *("monitor", "mode", "module"),
+)
 KEYS = ("name", "criteria", "trainable", "blocks", "start", "quantization", *PARTS)
 # What a stage starts from, beside the name of one before it.
 PREVIOUS, STUDENT = "previous", "student"
@@ -267,7 +271,22 @@ def stages_of(cfg: DictConfig, student: nn.Module) -> list[Stage]:
             stage = replace(stage, trainable=tuple(_listed(entry.trainable)))
         found += _of_blocks(stage, entry, student) if "blocks" in entry else [stage]
         ends[name] = found[-1].name
+    _keep_zeros(found)
     return [replace(stage, number=i, of=len(found)) for i, stage in enumerate(found, 1)]
+
+
+def _keep_zeros(stages: Sequence[Stage]) -> None:
+    """Weights that one stage has made 0 stay so in those that go on from it."""
+    of_start: dict[str, Any] = {STUDENT: None, PREVIOUS: None}
+    for stage in stages:
+        if not group(stage.cfg, "sparsity"):
+            stage.cfg.sparsity = kept_after(of_start[stage.start])
+        of_start[stage.name] = of_start[PREVIOUS] = stage.cfg.sparsity
+
+
+def sparsity_of(stages: Sequence[Stage]) -> Any:
+    """How the student of a run becomes sparse, so that one without a teacher can, too."""
+    return next((s.cfg.sparsity for s in stages if group(s.cfg, "sparsity")), None)
 
 
 def _predicts(objective: Objective) -> bool:

@@ -49,7 +49,7 @@ JOBS = Path(__file__).parent.parent / "jobs"
 # Rooms of this package whose public names may be named; `job` names one of `jobs`.
 ROOMS = (
     *("criteria", "balance", "metrics", "callbacks", "data", "students", "teachers", "tasks"),
-    *("temperatures", "weights", "objective", "run"),
+    *("temperatures", "weights", "objective", "run", "sparsity"),
 )
 
 

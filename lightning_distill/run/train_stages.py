@@ -12,9 +12,11 @@ from torchmetrics import Metric
 
 from ..objective.objective import Objective
 from ..objective.term import Term
+from ..report import save_layer_similarity
 from ..training.module import DistillationModule
 from .objective import build_objective
 from .rehearse import rehearse
+from .sparsity import build_sparsity
 from .stage import load_student, Result, say, train
 from .stages import PREVIOUS, Stage, STUDENT
 from .trainer import build_module
@@ -135,10 +137,14 @@ def train_stages(
             stage.cfg.resume = cfg.resume
             more = callbacks if stage.number == 1 else ()
             results[stage.name] = train(stage.cfg, module, stage.rows(data), folder, more)
+        save_layer_similarity(objective.similar_layers(), folder)
         curves.append((steps, folder / "metrics.csv"))
         steps += results[stage.name].steps
     assert module is not None
-    return Trained(module, _sum(list(results.values())), curves, _facts(results))
+    facts = _facts(results)
+    for sparsity in build_sparsity(stages[-1].cfg):
+        facts["weights that are 0"] = sparsity.check(module.student).describe()
+    return Trained(module, _sum(list(results.values())), curves, facts)
 
 
 def _sum(results: Sequence[Result]) -> Result:

@@ -135,6 +135,8 @@ def trained_teacher(
         stage = cfg.copy()
         with open_dict(stage):
             stage.optimizer.lr = learning_rate
+            # The student's alone.
+            stage.sparsity = None
         metrics = {n: m for n, m in build_metrics(stage, data).items() if not needs_teacher(m)}
         task = task_in(cfg)
         objective = Objective(label_terms(cfg, teacher, label_smoothing))

@@ -1,7 +1,9 @@
 """The first batch is tried before the first step, so that what cannot work is refused then."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -30,7 +32,12 @@ from .settle_task import settle_task
 from .transfer import transferred, working_device
 from .values import Values
 
+log = logging.getLogger("lightning_distill")
+
 ROLES = ("student", "teacher", "batch")
+
+# How alike layers are differs little between batches of many tokens.
+BATCHES_TO_LOOK_AT = 4
 
 
 def example_batch(trainer: Any) -> Any:
@@ -116,7 +123,7 @@ def try_batch(module: Any, batch: Any, check: bool) -> None:
         _try_sources_of_metrics(module, batch)
         before = _all_sources(module)
         if not module.objective.prepared:
-            module.objective.prepare(values, _layers(module))
+            _prepare_objective(module, values)
         if not check:
             return
         now = _all_sources(module)
@@ -124,6 +131,29 @@ def try_batch(module: Any, batch: Any, check: bool) -> None:
             # Layers are paired now, which changes what is read, and heads are known.
             values, _, _ = module.read_sources(batch, heads="skipped")
         _check_gradients(module, values)
+
+
+def _prepare_objective(module: Any, values: Values) -> None:
+    if not module.is_attached:
+        module.objective.prepare(values, _layers(module))
+        return
+    _look_at_more(module)
+    module.objective.prepare(values, _layers(module), module.trainer.strategy.broadcast)
+    for name, layers in module.objective.similar_layers().items():
+        log.info("%s: layers by similarity (CKA): %s", name, layers.describe())
+
+
+def _look_at_more(module: Any) -> None:
+    """Show the objective some more batches, where it pairs layers by what these are like."""
+    if not module.objective.similar_layers():
+        return
+    loader = module.trainer.train_dataloader
+    if loader is None or is_one_shot(loader) or _is_several(loader):
+        return
+    for batch in islice(loader, 1, BATCHES_TO_LOOK_AT):
+        batch = module.trial_batch(transferred(module, batch, device=module.device))
+        values, _, _ = module.read_sources(batch, heads="skipped")
+        module.objective.look(values)
 
 
 @contextmanager
