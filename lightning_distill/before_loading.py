@@ -25,6 +25,7 @@ from .find_files import find_files
 from .hints import packaged_keys
 from .newest_run import check_is_run
 from .overrides import key_of
+from .quantization_schemes import quantization_of, scheme_named
 from .read_config import check_expansion
 
 # As Lightning names them; tests compare.
@@ -197,6 +198,11 @@ def _check_models(cfg: DictConfig) -> None:
             check_model_path(f"{role}.path", str(node.path))
         if target.endswith(".from_config"):
             _check_sizes(role, node)
+        quantization = _container(node.get("quantization"))
+        if role == "student":
+            quantization_of(quantization)
+        elif quantization is not None:
+            scheme_named(quantization, "teacher.quantization")
 
 
 def _check_sizes(role: str, node: DictConfig) -> None:
@@ -261,8 +267,9 @@ def _check_extras(cfg: DictConfig) -> None:
         for where, node in nodes.items()
         if OmegaConf.is_dict(node)
     }
-    if OmegaConf.select(cfg, "teacher.quantization") is not None:
-        needed["teacher.quantization"] = ("torchao", "quantization")
+    for role in ("student", "teacher"):
+        if OmegaConf.select(cfg, f"{role}.quantization") is not None:
+            needed[f"{role}.quantization"] = ("torchao", "quantization")
     for where, found in needed.items():
         if found is not None and importlib.util.find_spec(found[0]) is None:
             raise ValueError(

@@ -204,6 +204,16 @@ def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> No
                     del cfg[group][key]
 
 
+def choice_of_experiment(name: str | None, group: str) -> str | None:
+    """Which member of a group a packaged experiment takes, if it takes one.
+
+    Args:
+        name: of the experiment; `None` takes none.
+        group: as `teacher`.
+    """
+    return _choice_of(_packaged("experiment", name), group)
+
+
 def _packaged(group: str, name: str | None) -> DictConfig | None:
     path = files("lightning_distill.conf") / group / f"{name}.yaml"
     found = OmegaConf.create(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,17 +1,21 @@
-"""In which formats a student can be exported, and the packages that they need."""
+"""In which formats and numbers a student can be exported, and the packages that these need."""
 
 import importlib.util
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from .quantization_schemes import scheme_named, SCHEMES
+
 FORMATS = ("safetensors", "onnx", "torch_export")
-INT8 = "int8"
+# Which schemes a format has; a model of integers is made by torchao, and by onnxruntime its own.
+OF_FORMATS = {"onnx": ("int8",), "safetensors": (*SCHEMES,), "torch_export": (*SCHEMES,)}
+OF_TORCHAO = ("safetensors", "torch_export")
 DISTRIBUTION = "lightning-distill"
 # By option: the packages that it needs, and the extra that brings them.
 NEEDS = {
     "onnx": (("onnx", "onnxruntime", "onnxscript"), "onnx"),
-    "torch_export.int8": (("torchao",), "quantization"),
+    "quantization": (("torchao",), "quantization"),
 }
 
 
@@ -43,15 +47,18 @@ def check_quantization(kind: Any, formats: Sequence[str]) -> None:
     """
     if kind is None:
         return
-    if kind != INT8:
-        raise ValueError(f"`job.quantization` must be {INT8} or null, got {kind!r}.")
-    if not set(formats) & {"onnx", "torch_export"}:
+    scheme = scheme_named(kind, "`job.quantization`")
+    without = [name for name in formats if scheme.name not in OF_FORMATS[name]]
+    if without:
+        name, known = without[0], OF_FORMATS[without[0]]
         raise ValueError(
-            "job.quantization=int8 is for onnx and torch_export, and job.formats is "
-            f"[{', '.join(formats)}]: add one, as in job.formats=[safetensors,onnx]."
+            f"job.quantization={scheme.name} is for {' and '.join(OF_TORCHAO)}; {name} has "
+            f"{' and '.join(known)} only. Leave {name} out of job.formats, or take "
+            f"job.quantization={known[0]}."
         )
-    if "torch_export" in formats:
-        _check_packages("job.quantization=int8 with torch_export", "torch_export.int8")
+    for name in formats:
+        if name in OF_TORCHAO:
+            _check_packages(f"job.quantization={scheme.name} with {name}", "quantization")
 
 
 def _check_packages(where: str, what: str) -> None:

@@ -31,6 +31,7 @@ from .data_of_files import with_data
 from .data_of_hub import with_hub_data
 from .error_message import message_of, message_of_hydra, NOWHERE, report, show
 from .overrides import quoted, readable_by_hydra
+from .teacher_of_student import with_teacher
 
 log = logging.getLogger("lightning_distill")
 
@@ -284,12 +285,12 @@ def main() -> None:
     # Processes that a job starts get the same words again.
     sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":
-        sys.argv[1:] = with_data(with_hub_data(sys.argv[1:]))
+        sys.argv[1:] = with_teacher(with_data(with_hub_data(sys.argv[1:])))
         return _app()
     _set_full_error()
     FAILED.clear()
     try:
-        sys.argv[1:] = with_data(with_hub_data(sys.argv[1:]))
+        sys.argv[1:] = with_teacher(with_data(with_hub_data(sys.argv[1:])))
         return _app()
     except MemberFailed as error:
         # Said when they failed, which may be many runs ago; in processes of a launcher, the first.

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 # What each room may import of the others, from the bottom up; imports go one way.
 ROOMS: dict[str, set[str]] = {"criteria": set(), "sealed": set(), "schedules": set()}
-ROOMS["models"] = {"sealed"}
+ROOMS["quantization_schemes"] = set()
+ROOMS["models"] = {"sealed", "quantization_schemes"}
 ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["metrics"] = {"models"}
 ROOMS["cache"] = {"models", "sealed"}
 ROOMS["weights"] = {"temperatures"}
@@ -27,13 +28,13 @@ ROOMS["objective"] = {"models", "criteria", "schedules"}
 ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 # Metrics ask the task which rows or tokens count, and in which type they get labels.
 ROOMS["metrics"] = {"models", "tasks"}
-ROOMS["students"] = {"models", "objective", "tasks"}
-ROOMS["callbacks"] = {*ROOMS["students"], "sealed"}
+ROOMS["callbacks"] = {"models", "objective", "tasks", "sealed"}
+ROOMS["students"] = {"models", "objective", "tasks", "quantization_schemes"}
 ROOMS["sparsity"] = {"models"}
 ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
-ROOMS["training"] |= {"tasks", "sealed"}
+ROOMS["training"] |= {"tasks", "sealed", "quantization_schemes"}
 ROOMS["overrides"] = ROOMS["find_files"] = ROOMS["column_names"] = set()
 ROOMS["hints"] = {"overrides"}
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
@@ -41,17 +42,18 @@ ROOMS["error_message"] = {"hints"}
 ROOMS["data_of_files"] = {"column_names", "find_files", "overrides"}
 ROOMS["data_of_hub"] = {"data_of_files", "overrides"}
 ROOMS["check_values"] = {"overrides"}
+ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
-ROOMS["before_loading"] |= {"export_options"}
-ROOMS["export_options"] = set()
-ROOMS["export"] = {"export_options", "models"}
+ROOMS["before_loading"] |= {"export_options", "quantization_schemes"}
+ROOMS["export_options"] = {"quantization_schemes"}
+ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}
-ROOMS["main"] |= {"data_of_hub"}
+ROOMS["main"] |= {"data_of_hub", "teacher_of_student"}
 ROOMS["moved"] = set()
 ROOMS["__init__"] = {"moved", "metrics", "objective", "training"}
 COMMAND = {
@@ -64,6 +66,7 @@ COMMAND = {
     "data_of_files",
     "data_of_hub",
     "read_config",
+    "teacher_of_student",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
 

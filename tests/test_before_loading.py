@@ -68,7 +68,11 @@ WRONG = {
         "`label_smoothing` must be at least 0 and below 1, got 2. (in criteria.hard_label.criteri",
     ),
     "a format": (["job=export", "job.formats=[onx]"], "got 'onx'. Did you mean onnx?"),
-    "int8 of weights": (["job=export", "job.quantization=int8"], "add one, as in job.formats=[s"),
+    "4 bits of ONNX": (
+        ["job=export", "job.formats=[onnx]", "job.quantization=int4"],
+        "onnx has int8 only. Leave onnx out of job.formats, or take job.quantization=int8",
+    ),
+    "a scheme": (["student.quantization=int5"], "or null, got 'int5'. Did you mean int"),
     "names": (["allow_targets=[a b]"], "`allow_targets` must be a list of packages"),
     "a foreign class": (
         ["data._target_=subprocess.run"],
@@ -165,6 +169,7 @@ def test_what_lightning_knows_is_known_here():
         ("logger=[csv,tensorboard]", "tensorboard", "tensorboard"),
         ("logger=[wandb]", "wandb", "wandb"),
         ("student=lora", "peft", "lora"),
+        ("student.quantization=int4", "torchao", "quantization"),
         ("teacher=timm teacher.name=resnet18 teacher.pretrained=true", "timm", "vision"),
         (
             "teacher.quantization=int8 teacher=pretrained teacher.path=model",

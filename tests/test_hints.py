@@ -15,7 +15,10 @@ UNKNOWN = {
     "trainer.max_epoch=3": "There is no trainer.max_epoch. Nearest: trainer.max_epochs, trainer",
     "criteria.soft_target.weigth=1": "Nearest: criteria.soft_target.weight.",
     "teacher.path=x": "teacher.path is a setting of teacher=pretrained or cached or caching or "
-    "timm, which is not chosen here: type teacher=pretrained too.",
+    "timm or unquantised, which is not chosen here: type teacher=pretrained too.",
+    "student.quantization.train=x": "student.quantization is a single value here, and so there is "
+    "no student.quantization.train. If it takes settings by name, type them together, as in "
+    "'student.quantization={train:VALUE}'.",
     "student.path=x": "student.path is a setting of student=pretrained or lora or projected or "
     "timm,",
     "data.columns=x": "data.columns is a setting of data=text_files or embedding_files",

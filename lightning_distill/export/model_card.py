@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..export_options import OF_TORCHAO
 from .formats import Written
 
 # A name on the Hugging Face hub; a folder has more slashes, or is here.
@@ -238,7 +239,10 @@ def _loading(facts: Facts) -> Iterator[str]:
         yield f"# Tensors; it returns a dict of {returned}."
         yield f"found = model({', '.join(f'{name}={name}' for name in facts.inputs)})"
         yield "```"
-    if any(file.numbers == "int8" for file in facts.files):
-        yield from ("", "The files with `int8` in their names are loaded in the same way.")
-        if any((f.format, f.numbers) == ("torch_export", "int8") for f in facts.files):
-            yield "`model.int8.pt2` needs the package torchao."
+    smaller = [file for file in facts.files if file.numbers != "float32"]
+    if smaller:
+        yield ""
+        yield f"The files with `{smaller[0].numbers}` in their names are loaded in the same way."
+    for file in smaller:
+        if file.format in OF_TORCHAO:
+            yield f"`{file.file}` needs the package torchao."

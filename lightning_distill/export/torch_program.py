@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..models.configuration import configured
-from ..models.embeddings import output_embeddings
-from ..models.quantization import quantized
 from .plain import axes, Plain
 from .proof import Proof
 
@@ -57,24 +54,6 @@ def write_program(program: Any, plain: Plain, path: Path) -> None:
         torch.export.save(program, path)
     except Exception as error:
         raise ValueError(refusal(plain, "torch.export", error)) from error
-
-
-def in_int8(proof: Proof) -> Plain:
-    """The model with linear layers in int8, as `quantized` makes them; another one than it was.
-
-    Raises:
-        ValueError: for a model without such layers.
-    """
-    model: Any = proof.plain.model
-    head = output_embeddings(model)
-    if not any(isinstance(part, nn.Linear) and part is not head for part in model.modules()):
-        raise ValueError(
-            f"job.quantization=int8 with torch_export changes layers of torch.nn.Linear, and "
-            f"{type(model).__name__} has none beside its head. Leave torch_export out of "
-            "job.formats, or set job.quantization=null."
-        )
-    other = quantized(copy.deepcopy(model), "int8")
-    return Plain(other, proof.plain.names, proof.plain.pooling).eval()
 
 
 def in_eager_attention(proof: Proof) -> Plain | None:

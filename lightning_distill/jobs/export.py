@@ -13,22 +13,27 @@ from ..export import (
     compared,
     example_inputs,
     File,
+    in_float,
+    Integers,
     Proof,
     read_again,
     Same,
     write_formats,
     Written,
 )
-from ..export_options import check_formats, check_quantization
+from ..export.formats import FLOAT32
+from ..export_options import check_formats, check_quantization, OF_TORCHAO
 from ..metrics import Agreement
 from ..metrics.samples import Samples
 from ..models.batch import batch_size, first_rows
+from ..models.fake_quantization import fake_quantized
 from ..models.files import check_model_files
 from ..models.inputs import model_inputs
 from ..models.remote_code import remote_code_is_trusted
 from ..models.row_head import with_row_head
 from ..models.sentence_folder import copy_sentence_folder, pooling_in, with_sentence_parts
 from ..newest_run import newest_run
+from ..quantization_schemes import check_torchao, Quantization
 from ..run.card_of_run import config_of, forget_files, task_of_run, write_card
 from ..run.of_run import directory_of
 from ..run.resuming import checkpoint_folders
@@ -38,6 +43,7 @@ from ..run.save import (
     check_hugging_face,
     merged,
     processors_in,
+    quantization_in,
     save_model_of_transformers,
 )
 from ..run.stage import say
@@ -72,7 +78,8 @@ def export(
         checkpoint: of that run; its best one if `None`, its last one if it has no best.
         to: the folder to write; `export` within the run if `None`.
         formats: some of `safetensors`, `onnx` and `torch_export`.
-        quantization: `int8` writes those of ONNX and torch.export in int8, too.
+        quantization: a scheme, such as `int8`: files of integers are written, too. A student that
+            was trained with rounded weights is written so in any case.
 
     Raises:
         ValueError: if a file cannot be written, or does not give the same logits.
@@ -82,30 +89,62 @@ def export(
     check_quantization(quantization, wanted)
     source = Path(run) if run else newest_run(holding="checkpoints")
     path = Path(checkpoint) if checkpoint else _best(source)
-    model, name = _student(source, path)
+    scheme = _scheme(quantization, quantization_in(source / "student"))
+    # Trained in float32, or with rounded weights; and what is loaded without torchao.
+    trained, name = _student(source, path)
+    model = in_float(trained)
     folder = Path(to) if to else source / "export"
     forget_files(folder)
     processors = _write_folder(model, source, folder, weights="safetensors" in wanted)
     config = config_of(source)
     task = task_of_run(config, model)
-    batch, inputs, on = _proof(cfg, model, source, ROWS if quantization is None else ROWS_OF_INT8)
-    proof = Proof.of(model, inputs, on, pooling_in(folder))
+    batch, inputs, on = _proof(cfg, model, source, ROWS if scheme is None else ROWS_OF_INT8)
+    pooling = pooling_in(folder)
+    proof = Proof.of(model, inputs, on, pooling)
+    integers = None
+    if scheme is not None and {*OF_TORCHAO} & {*wanted}:
+        integers = Integers.of(Proof.of(trained, inputs, on, pooling), scheme)
+    loading = {"trusted": remote_code_is_trusted(), "model": name, "processors": processors}
     files = []
     if "safetensors" in wanted:
-        loading = {"trusted": remote_code_is_trusted(), "model": name, "processors": processors}
         # Whatever transformers returns, and nothing that is made of it.
         own = Proof.of(model, inputs, on)
-        files.append(("safetensors", "float32", File(folder, own.cases()[:1], loading)))
-    for (kind, numbers), made in write_formats(folder, proof, wanted, quantization).items():
-        files.append((kind, numbers, File(made, proof.cases(), {})))
+        files.append(("safetensors", FLOAT32, File(folder, own.cases()[:1], loading)))
+    for (kind, numbers), made in write_formats(folder, proof, wanted, scheme, integers).items():
+        if kind == "safetensors":
+            _write_processors(model, source, made, processors)
+            own = Proof.of(trained, inputs, on)
+            files.append((kind, numbers, File(made, own.cases()[:1], loading)))
+            continue
+        of_torchao = integers is not None and numbers == scheme and kind in OF_TORCHAO
+        expected = integers.proof if integers is not None and of_torchao else proof
+        files.append((kind, numbers, File(made, expected.cases(), {})))
     same = _same_predictions(task, batch)
     written = []
     for (kind, numbers, file), read in zip(files, read_again(files), strict=True):
-        written.append(compared(kind, numbers, file, read, same))
+        most = integers.most if integers is not None and kind in OF_TORCHAO else None
+        written.append(compared(kind, numbers, file, read, same, most))
         say("Exported", _said(written[-1], folder, path, on))
     write_card(folder, source, path, model, config, task, proof, written, processors)
     seal_folder(folder)
     return str(folder)
+
+
+def _scheme(asked: str | None, how: Quantization | None) -> str | None:
+    """In which fewer bits a student is written: as it was trained, or as it is asked for.
+
+    Raises:
+        ValueError: if it was trained for others.
+    """
+    if how is None:
+        return asked
+    if asked not in (None, how.scheme.name):
+        raise ValueError(
+            f"The student was trained for {how.scheme.name}, and job.quantization is {asked}. "
+            "Leave that out: it is written in the numbers that it was trained for."
+        )
+    check_torchao(f"A student that was trained for {how.scheme.name}")
+    return how.scheme.name
 
 
 def _said(file: Written, folder: Path, checkpoint: Path, on: str) -> str:
@@ -133,6 +172,9 @@ def _student(run: Path, checkpoint: Path) -> tuple[Any, str]:
         raise ValueError(f"{student} says its model is {name!r}, which transformers does not have.")
     made = with_sentence_parts(found(config), student, weights=False)
     made = with_row_head(made, student, weights=False)
+    how = quantization_in(student)
+    if how is not None:
+        made = fake_quantized(made, how)
     return _with_weights(made, state, student / ADAPTER).eval(), name
 
 
@@ -145,12 +187,17 @@ def _write_folder(model: Any, run: Path, folder: Path, weights: bool) -> list[st
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(folder)
     processors = processors_in(run / "student")
+    _write_processors(model, run, folder, processors)
+    return processors
+
+
+def _write_processors(model: Any, run: Path, folder: Path, processors: Sequence[str]) -> None:
+    """Write what reads the model's inputs, and how its vectors are pooled."""
     for processor in processors:
         cls = getattr(transformers, processor)
         made = cls.from_pretrained(run / "student", trust_remote_code=remote_code_is_trusted())
         made.save_pretrained(folder)
     copy_sentence_folder(run / "student", folder, model)
-    return processors
 
 
 def _best(run: Path) -> Path:

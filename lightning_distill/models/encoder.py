@@ -7,6 +7,7 @@ from torch import nn
 
 from .compilation import is_compiled
 from .configuration import attention, is_encoder_decoder
+from .fake_quantization import quantization_in_training
 from .plain_tensors import is_quantized
 from .submodules import innermost
 
@@ -44,6 +45,8 @@ def have_one_encoder(first: nn.Module, second: nn.Module | None) -> bool:
     if second is None or mine is None or other is None or type(mine) is not type(other):
         return False
     if is_compiled(first) or is_compiled(second) or attention(mine) != attention(other):
+        return False
+    if quantization_in_training(first) != quantization_in_training(second):
         return False
     settings = _settings(mine)
     return settings is not None and settings == _settings(other) and _have_same(mine, other)

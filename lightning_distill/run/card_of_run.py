@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -12,9 +13,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..export import Facts, model_card, Proof, Written
-from ..export.formats import FILES
+from ..export import Facts, FORMATS, model_card, Proof, Written
 from ..newest_run import CONFIG
+from ..quantization_schemes import SCHEMES
 from ..read_config import check_expansion, read_config
 from ..tasks import Task, task_named, task_of_architecture, TASKS
 from .resuming import record_of
@@ -56,7 +57,7 @@ def task_of_run(config: dict[str, Any], model: Any) -> Task:
 
 def versions(files: Sequence[Written]) -> dict[str, str]:
     """The versions of Python and of the libraries that wrote these files."""
-    others = any(file.format != "safetensors" for file in files)
+    others = any((file.format, file.numbers) != ("safetensors", "float32") for file in files)
     found = {"python": platform.python_version()}
     for name in (*LIBRARIES, *(OF_FORMATS if others else ())):
         try:
@@ -75,11 +76,16 @@ def forget_files(folder: Path) -> None:
     path = folder / FOUND
     if not path.is_file():
         return
-    known = {name for name, _, _ in FILES.values()}
+    known = {kind.name(n) for kind in FORMATS.values() for n in ("float32", *SCHEMES)}
     for file in json.loads(path.read_text(encoding="utf-8")).get("files", ()):
-        if file.get("file") in known:
-            (folder / file["file"]).unlink(missing_ok=True)
-            (folder / f"{file['file']}.data").unlink(missing_ok=True)
+        if file.get("file") not in known:
+            continue
+        written = folder / file["file"]
+        written.unlink(missing_ok=True)
+        written.with_name(f"{written.name}.data").unlink(missing_ok=True)
+        if written.parent != folder:
+            # A scheme's own folder, with what loads its weights.
+            shutil.rmtree(written.parent, ignore_errors=True)
     path.unlink()
 
 

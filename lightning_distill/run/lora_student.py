@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
 from torch import nn
 
 from ..students import lora
 from ..students.lora import check_peft
 from .call import call, known
+from .student_quantization import inner_student
 
 
 def lora_student(
@@ -40,4 +40,5 @@ def lora_student(
             "attn_implementation": attn_implementation,
         }
     role = "student.of" if path is None else "student"
-    return lora(call(DictConfig(node), known(data, path, teacher=teacher), role), **options)
+    made = call(inner_student(node, role), known(data, path, teacher=teacher), role)
+    return lora(made, **options)

@@ -10,12 +10,14 @@ from torch import nn
 
 from ..data.data import DataFacts
 from ..models.label_order import label_order
+from ..students import quantized
 from ..tasks import Task
 from ..teachers import Teacher
 from .cached_teacher import teacher_weights
 from .call import call, known, pad_token_id
 from .labels import take_classes
 from .row_heads import check_row_labels, give_rows_a_head
+from .student_quantization import without_quantization
 from .targets import find_target
 from .task import task_in
 from .tokenizers import check_tokenizer
@@ -60,7 +62,7 @@ def _fit_task(cfg: DictConfig, path: Any, role: str) -> Task:
 def build_student(
     cfg: DictConfig, data: Any, teacher: nn.Module | None, rehearsal: bool = False
 ) -> nn.Module:
-    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says.
+    """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says; then quantised.
 
     Args:
         cfg: the run's configuration.
@@ -74,13 +76,14 @@ def build_student(
         model = teacher_weights(teacher, cfg)
     path = OmegaConf.select(cfg, "student.path")
     more = {"teacher": model, "rehearsal": rehearsal}
-    student = call(cfg.student, known(data, path, **more), "student")
+    node, quantization = without_quantization(cfg.student)
+    student = call(node, known(data, path, **more), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")
     check_tokenizer(cfg, data, student, "student")
     _fit_task(cfg, path, "student").settle(student)
     give_rows_a_head(cfg, data, student)
-    return student
+    return quantized(student, quantization, "student.quantization")
 
 
 def _arguments(node: Any) -> list[str]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from ..models.configuration import configured
 from ..models.pooling import Dense, dense_of, give_dense
 from .call import call, known
+from .student_quantization import inner_student
 
 
 def projected_student(
@@ -52,7 +52,7 @@ def projected_student(
             "attn_implementation": attn_implementation,
         }
     role = "student.of" if path is None else "student"
-    student = call(DictConfig(node), known(data, path, teacher=teacher), role)
+    student = call(inner_student(node, role), known(data, path, teacher=teacher), role)
     there = dense_of(student)
     if there is not None:
         if there.linear.out_features != width:

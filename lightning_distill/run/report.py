@@ -1,16 +1,16 @@
 """The report of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from torch import nn
 
 from ..data.data import DataFacts
 from ..metrics.traits import best_mode, needs_teacher
 from ..models.batch import first_rows
+from ..models.fake_quantization import in_integers, quantization_in_training
 from ..report import (
     Comparison,
     draw_curves,
@@ -94,26 +94,16 @@ def report(
     alone = None
     if baseline_module is not None and baseline is not None:
         terms |= {*baseline_module.objective.terms, *baseline_module.objective.sums}
-        alone = row(
-            "student alone",
-            _size(baseline_module.eval().student),
-            baseline.metrics,
-            baseline_module.student_forward,
-            baseline.parts.get(name),
-        )
+        size, used = _as_used(baseline_module.eval())
+        alone = row("student alone", size, baseline.metrics, used, baseline.parts.get(name))
     # Of several stages the last may look at labels alone.
     taught = baseline is not None or bool(module.objective.sources("teacher"))
     title = "student distilled" if taught else "student"
+    size, used = _as_used(module)
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=row(
-            title,
-            _size(module.student),
-            result.metrics,
-            module.student_forward,
-            result.parts.get(name),
-        ),
+        student=row(title, size, result.metrics, used, result.parts.get(name)),
         teacher=teacher,
         baseline=alone,
         max_drop=cfg.max_metric_drop,
@@ -142,8 +132,19 @@ def report(
     say("Written", f"{_short(directory)}: {', '.join(written)}")
 
 
-def _size(model: nn.Module) -> dict[str, float]:
-    return {"parameters": parameter_count(model), "size_mb": size_mb(model)}
+def _as_used(module: DistillationModule) -> tuple[dict[str, float], Callable[[Any], Any]]:
+    """How large the student is, and its forward; in integers, where it was trained for these."""
+    student = module.student
+    used = student if quantization_in_training(student) is None else in_integers(student)
+
+    def forward(batch: Any) -> Any:
+        module.student = used
+        try:
+            return module.student_forward(batch)
+        finally:
+            module.student = student
+
+    return {"parameters": parameter_count(used), "size_mb": size_mb(used)}, forward
 
 
 def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:

@@ -10,16 +10,18 @@ from safetensors.torch import save_model
 
 from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
+from ..models.fake_quantization import in_plain_layers, quantization_in_training
 from ..models.peft_parts import active_settings, is_adapted
 from ..models.pooling import dense_of
 from ..models.row_head import row_head_of, write_row_head
 from ..models.sentence_folder import plain_state
 from ..models.submodules import unwrapped
+from ..quantization_schemes import Quantization, quantization_of
 from ..sealed import seal_folder
 from ..tasks import task_of
 
-# Within a student's folder.
-ADAPTER = "adapter"
+# Within a student's folder: its adapters, and how it was quantised while it was trained.
+ADAPTER, ROUNDED = "adapter", "quantization.json"
 # Which files tell that a folder holds a processor of this kind.
 PROCESSORS = {
     "AutoTokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
@@ -44,6 +46,8 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     """Write a Hugging Face folder (weights, configuration, processors), or plain safetensors.
 
     Of a model with adapters the weights have the adapters in them; alone they lie in `adapter/`.
+    Of one that was trained with rounded weights these are written, in float32, and
+    `quantization.json` says how they were rounded.
 
     Args:
         model: a Hugging Face model, or any other module.
@@ -59,6 +63,10 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     else:
         # Weights are called as in the model itself, not as in a wrapper.
         model = unwrapped(model)
+    how = quantization_in_training(model)
+    _write_quantization(folder, how)
+    if how is not None:
+        model = in_plain_layers(model)
     if hasattr(model, "save_pretrained"):
         if with_weights:
             save_model_of_transformers(model, folder)
@@ -75,6 +83,23 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     if hasattr(model, "save_pretrained"):
         task.finish_folder(folder, model, facts.max_length)
     seal_folder(folder)
+
+
+def quantization_in(folder: Path) -> Quantization | None:
+    """How the student of a folder was quantised while it was trained; `None` if it was not."""
+    path = folder / ROUNDED
+    if not path.is_file():
+        return None
+    return quantization_of(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def _write_quantization(folder: Path, how: Quantization | None) -> None:
+    if how is None:
+        # Of another student that was here before.
+        (folder / ROUNDED).unlink(missing_ok=True)
+        return
+    said = {"scheme": how.scheme.name, "train": how.train}
+    (folder / ROUNDED).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 def save_model_of_transformers(model: Any, folder: Path) -> None:

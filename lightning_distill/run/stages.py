@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..models.fake_quantization import without_rounding
 from ..models.source import matching, nearest
 from ..models.submodules import submodules
 from ..objective.objective import Objective
@@ -20,6 +21,7 @@ from .call import group
 from .labels import on_labels
 from .objective import build_objective
 from .sparsity import kept_after
+from .student_quantization import check_rounds
 from .trainer import check_training, module_learns_of_teacher
 
 # What a stage may have of its own in the place of the run's.
@@ -27,7 +29,7 @@ PARTS = (
     *("optimizer", "scheduler", "trainer", "callbacks", "balance", "sparsity"),
     *("monitor", "mode", "module"),
 )
-KEYS = ("name", "criteria", "trainable", "blocks", "start", *PARTS)
+KEYS = ("name", "criteria", "trainable", "blocks", "start", "quantization", *PARTS)
 # What a stage starts from, beside the name of one before it.
 PREVIOUS, STUDENT = "previous", "student"
 # One that says its steps is not ended by the run's epochs.
@@ -50,6 +52,7 @@ class Stage:
             for those that the student was made with.
         block: which of the pairs of layers its terms compare, and how many there are; `None` is
             all of them.
+        rounds: whether a student that is quantised rounds its weights in it.
     """
 
     cfg: DictConfig
@@ -59,6 +62,7 @@ class Stage:
     trainable: tuple[str, ...] | None = None
     start: str = PREVIOUS
     block: tuple[int, int] | None = None
+    rounds: bool = True
 
     def __str__(self) -> str:
         return f"stage {self.name!r}" if self.name else "the training"
@@ -96,6 +100,10 @@ class Stage:
         Raises:
             ValueError: for a pattern that fits no parameter, and if nothing is left to train.
         """
+        with nullcontext() if self.rounds else without_rounding(student):
+            yield from self._trains(student)
+
+    def _trains(self, student: nn.Module) -> Iterator[None]:
         if self.trainable is None:
             yield
             return
@@ -142,6 +150,7 @@ def check_stages(cfg: DictConfig) -> None:
         if not OmegaConf.is_dict(entry):
             raise ValueError(f"{where} must be settings by name, as in {EXAMPLE}, got {entry!r}.")
         _check_entry(cfg, entry, where, names)
+        check_rounds(cfg, entry, where, is_last=number == len(stages))
         names.append(_name(entry, number))
 
 
@@ -257,7 +266,7 @@ def stages_of(cfg: DictConfig, student: nn.Module) -> list[Stage]:
             # What it predicts has nothing to do with what it learns yet.
             own.monitor, own.mode = "val/loss", "min"
         name, start = _name(entry, number), ends[str(entry.get("start", PREVIOUS))]
-        stage = Stage(own, name, start=start)
+        stage = Stage(own, name, start=start, rounds=bool(entry.get("quantization", True)))
         if "trainable" in entry:
             stage = replace(stage, trainable=tuple(_listed(entry.trainable)))
         found += _of_blocks(stage, entry, student) if "blocks" in entry else [stage]
@@ -317,8 +326,8 @@ def _of_blocks(stage: Stage, entry: DictConfig, student: nn.Module) -> list[Stag
         own.criteria = criteria
         start = stage.start if i == 0 else PREVIOUS
         found.append(
-            Stage(own, f"{stage.name}_{i}", trainable=(f"{path}.*",), start=start,
-                  block=(i, len(paths)))
+            replace(stage, cfg=own, name=f"{stage.name}_{i}", trainable=(f"{path}.*",),
+                    start=start, block=(i, len(paths)))
         )  # fmt: skip
     return found
 

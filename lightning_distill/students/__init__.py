@@ -1,9 +1,10 @@
-"""Students: fresh from a configuration, loaded, cut from the teacher, of timm, or with adapters."""
+"""Students: fresh, loaded, cut from the teacher, of timm, with adapters, or rounded in training."""
 
 from .from_config import from_config
 from .from_teacher import from_teacher
 from .lora import lora
 from .of_timm import timm
 from .pretrained import pretrained
+from .quantized import quantized
 
-__all__ = ["from_config", "from_teacher", "lora", "pretrained", "timm"]
+__all__ = ["from_config", "from_teacher", "lora", "pretrained", "quantized", "timm"]

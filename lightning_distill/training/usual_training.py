@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..models.fake_quantization import quantization_in_training
 from ..models.freshness import is_fresh
 from ..models.peft_parts import is_adapted
+from ..quantization_schemes import SCALES
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class UsualTraining:
 
 FRESH = UsualTraining(2e-3, 1e-3, 12, "the student starts from fresh weights")
 TRAINED = UsualTraining(5e-5, 5e-5, 4, "the student starts from trained weights")
+ROUNDED = UsualTraining(1e-5, 1e-5, 4, "only scales of the student's weights are trained")
 ADAPTED = UsualTraining(2e-4, 2e-4, 4, "only adapters of the student are trained")
 
 
@@ -38,4 +41,7 @@ def usual_training(student: nn.Module) -> UsualTraining:
     """
     if is_adapted(student):
         return ADAPTED
+    how = quantization_in_training(student)
+    if how is not None and how.train == SCALES:
+        return ROUNDED
     return FRESH if is_fresh(student) else TRAINED

@@ -35,8 +35,8 @@ def test_other_formats_are_refused(given, words):
 @pytest.mark.parametrize(
     ("kind", "formats", "words"),
     [
-        ("int4", ("onnx",), "`job.quantization` must be int8 or null, got 'int4'"),
-        ("int8", ("safetensors",), r"int8 is for onnx and torch_export, and job.formats is \[safe"),
+        ("int5", ("onnx",), "`job.quantization` must be int8, int8_weights, int4, .*got 'int5'"),
+        ("int4", ("safetensors", "onnx"), "onnx has int8 only. Leave onnx out of job.formats, or"),
     ],
 )
 def test_other_kinds_of_numbers_are_refused(kind, formats, words):

@@ -7,11 +7,19 @@ import torch
 from tiny import bert, gpt2, text_batches
 from transformers import BertConfig, BertModel
 
-from lightning_distill.export import compared, File, formats, Proof, read_again, write_formats
+from lightning_distill.export import (
+    compared,
+    File,
+    formats,
+    Integers,
+    Proof,
+    read_again,
+    write_formats,
+)
 from lightning_distill.export.fresh_process import PROGRAMS, Read
 from lightning_distill.export.plain import axes, Plain
 from lightning_distill.export.proof import largest_difference, widened
-from lightning_distill.export.torch_program import in_eager_attention, in_int8, traced
+from lightning_distill.export.torch_program import in_eager_attention, traced
 from lightning_distill.models.pooling import Dense, give_dense
 
 
@@ -101,14 +109,14 @@ def test_files_with_other_answers_are_refused_but_those_in_int8(tmp_path):
 def test_a_model_without_linear_layers_is_not_said_to_be_in_int8():
     given = inputs()
     proof = Proof.of(gpt2(1, 8, vocabulary=60).eval(), given, "x")
-    with pytest.raises(ValueError, match=r"GPT2LMHeadModel has none beside its head\. Leave"):
-        in_int8(proof)
+    with pytest.raises(ValueError, match=r"GPT2LMHeadModel has none beside its head\. Set job"):
+        Integers.of(proof, "int8")
 
 
 def test_int8_and_written_out_attention_leave_the_model_as_it_is():
     model, given = bert(1, 8).eval(), inputs()
     proof = Proof.of(model, given, "x")
-    eager, small = in_eager_attention(proof), in_int8(proof)
+    eager, small = in_eager_attention(proof), Integers.of(proof, "int8").plain
     assert in_eager_attention(Proof.of(eager.model, given, "x")) is None
     after = proof.plain.answers(given)["logits"]
     assert torch.equal(after, proof.answers["logits"])

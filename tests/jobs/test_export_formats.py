@@ -13,7 +13,8 @@ pytestmark = pytest.mark.slow
 
 SMALL = ["student.hidden_size=8", "student.num_attention_heads=2", "student.num_hidden_layers=1"]
 SMALL += ["student.intermediate_size=8", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
-FILES = ["model.safetensors", "model.onnx", "model.int8.onnx", "model.pt2", "model.int8.pt2"]
+FILES = ["model.safetensors", "int8/model.safetensors", "model.onnx", "model.int8.onnx"]
+FILES += ["model.pt2", "model.int8.pt2"]
 
 
 def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
@@ -40,7 +41,7 @@ def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
     assert found["compared_on"] == "20 test rows of the run"
     assert {"torch", "onnxruntime", "torchao"} <= set(found["versions"])
     for file in found["files"]:
-        (line,) = (x for x in said.splitlines() if f"/{file['file']} from best" in x)
+        (line,) = (x for x in said.splitlines() if f"export/{file['file']} from best" in x)
         assert "reloaded logits differ by" in line and "ms for one row (median)" in line
         assert file["size_mb"] == (folder / file["file"]).stat().st_size / 1e6
         assert file["difference"] < (0.1 if file["numbers"] == "int8" else 1e-5)

@@ -316,6 +316,7 @@ def test_every_recipe_names_its_paper():
     names = [r.__name__ for r in (*OF_ROWS, distilbert, mobilebert)] + [
         "patient_consistent",
         "minitron",
+        "quantised",
     ]
     for name in names:
         text = (folder / f"{name}.yaml").read_text()

@@ -115,13 +115,13 @@ def test_its_weights_are_not_copied_into_a_student(int8):
 
 
 def test_another_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must be int8 or null, got 'int4'"):
-        pretrained(str(tmp_path), quantization="int4")
+    with pytest.raises(ValueError, match="int4_weights or null, got 'int2'. Did you mean int"):
+        pretrained(str(tmp_path), quantization="int2")
 
 
 def test_without_torchao_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
-    monkeypatch.setattr("lightning_distill.models.quantization.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install 'lightning-distill.quantization.'"):
         pretrained(str(tmp_path), quantization="int8")
 

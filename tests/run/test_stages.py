@@ -8,7 +8,9 @@ from omegaconf import OmegaConf, open_dict
 from tiny import bert
 
 import lightning_distill.main  # noqa: F401  registers the resolvers
+from lightning_distill.models.fake_quantization import fake_layers
 from lightning_distill.run.stages import check_stages, Stage, stages_of
+from lightning_distill.students import quantized
 
 TERMS = "criteria=[hint,hard_label,soft_target]"
 LAYERS = [
@@ -155,6 +157,8 @@ def test_a_stage_that_trains_nothing_is_refused():
         ([{"blocks": 3}], "blocks must be a name or a list of names"),
         ([{"blocks": "a", "trainable": "b"}], "leave out `trainable`"),
         ([{"optimizer": {"lrr": 1}}], "optimizer.lrr is no argument"),
+        ([{"quantization": False}, {}], "is false, and the student is not quantised in any stage"),
+        ([{"quantization": "int8"}], r"stages\[0\].quantization must be true or false, got 'int8'"),
         ([{"trainer": {"max_epoch": 1}}], "trainer.max_epoch is no argument.*max_epochs"),
     ],
 )  # fmt: skip
@@ -174,3 +178,40 @@ def test_blocks_that_cannot_be_are_refused(given, words):
     blocks, term = given
     with pytest.raises(ValueError, match=words):
         stages_of(run_of([{"blocks": blocks, "criteria": [term]}]), bert(2, 8))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "stages", "words"),
+    [
+        (
+            "int8",
+            [{}, {"quantization": False}],
+            r"stages\[1\].quantization is false in the last st",
+        ),
+        (
+            {"scheme": "int4", "train": "scales"},
+            [{"quantization": False}, {}],
+            "only scales are trained, which it does without then",
+        ),
+    ],
+)
+def test_a_stage_without_rounding_needs_one_with_it(quantization, stages, words):
+    cfg = run_of(stages)
+    cfg.student.quantization = quantization
+    with pytest.raises(ValueError, match=words):
+        check_stages(cfg)
+
+
+def test_a_stage_says_whether_weights_are_rounded_in_it():
+    pytest.importorskip("torchao", reason="pip install 'lightning-distill[quantization]'")
+    cfg = run_of(
+        [{"quantization": False, "blocks": "bert.encoder.layer.*", "criteria": ["hint"]}, {}]
+    )
+    cfg.student.quantization = "int4"
+    student = quantized(bert(2, 8), "int4")
+    found = []
+    for stage in stages_of(cfg, student):
+        with stage.trains(student):
+            layers = fake_layers(student).values()
+            found.append({layer.weight_fake_quantizer.enabled for layer in layers})
+    assert found == [{False}, {False}, {True}]
