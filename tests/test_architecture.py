@@ -43,10 +43,12 @@ ROOMS["check_values"] = {"overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
-ROOMS["before_loading"] |= {"export_options"}
+ROOMS["before_loading"] |= {"export_options", "search_plan"}
+ROOMS["search_plan"] = {"check_values"}
+ROOMS["search"] = {"search_plan"}
 ROOMS["export_options"] = set()
 ROOMS["export"] = {"export_options", "models"}
-ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data"}
+ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "sealed"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}
@@ -63,6 +65,7 @@ COMMAND = {
     "data_of_files",
     "data_of_hub",
     "read_config",
+    "search_plan",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
 
