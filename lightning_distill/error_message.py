@@ -112,8 +112,9 @@ INSTEAD_OF_NULL = {
 # Choices of other projects, and what they are here.
 MEANT = {
     ("hparams_search", "optuna"): (
-        "There is no 'optuna' in the group 'hparams_search': Optuna is a job here, without -m. Type "
-        "lightning-distill job=search job.space.optimizer.lr='{low: 1e-4, high: 1e-2, log: true}'."
+        "There is no 'optuna' in the group 'hparams_search': Optuna is a job here, without -m. "
+        "Type lightning-distill job=search, and what is searched as in "
+        "job.space.optimizer.lr='{low: 1e-4, high: 1e-2, log: true}'."
     )
 }
 

@@ -239,7 +239,7 @@ def _read_objectives(given: Any) -> tuple[str, ...]:
     names = [given] if isinstance(given, str) else list(given or ())
     for name in names:
         if name not in OBJECTIVES:
-            near = get_close_matches(str(name), OBJECTIVES, n=1, cutoff=0.4)
+            near = get_close_matches(str(name), OBJECTIVES, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(
                 f"job.objectives must be some of {', '.join(OBJECTIVES)}, got {name!r}. Which "
@@ -317,7 +317,8 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         )
     near = get_close_matches(key, [name for name in known if not _is_fixed(name)], n=3)
     parent, _, last = key.rpartition(".")
-    more = f" If {parent} takes {last}, type +{key}=VALUE too." if parent else ""
+    is_group = bool(parent) and any(name.startswith(f"{parent}.") for name in known)
+    more = f" If {parent} takes {last}, type +{key}=VALUE too." if is_group else ""
     hint = f" Nearest: {', '.join(near)}." if near else ""
     raise ValueError(f"job.space has {key}, and there is no such option.{hint}{more}")
 

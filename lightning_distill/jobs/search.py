@@ -140,7 +140,7 @@ def _write_answers(cfg: DictConfig, plan: Plan, folder: Path) -> None:
 
 
 def _students(plan: Plan) -> Iterator[dict[str, Any]]:
-    """What is tried of students, of which one at least should be possible: as typed, and the ends."""
+    """Students of which one at least should be possible: as typed, and the ends of the space."""
     yield {}
     own = [parameter for parameter in plan.parameters if parameter.key.startswith("student.")]
     for end in (0, -1) if own else ():
