@@ -24,7 +24,7 @@ VALIDATIONS = 9
 # not have is left out.
 DEFAULTS: dict[str, dict[str, list[Any]]] = {
     "from_config": {
-        "student.num_hidden_layers": [1, 2, 3],
+        "student.num_hidden_layers": [1, 2],
         "student.hidden_size": [32, 64, 96],
     },
     "from_teacher": {"student.layers": [1, 2, 3, 4]},
@@ -184,7 +184,7 @@ def read_plan(
     cfg: DictConfig,
     space: Mapping[str, Any] | None = None,
     objectives: Any = (METRIC, SIZE),
-    trials: int = 9,
+    trials: int = 12,
     epochs: int | None = 3,
     steps: int | None = None,
     prune: bool = True,

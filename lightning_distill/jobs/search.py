@@ -24,7 +24,7 @@ def search(
     cfg: DictConfig,
     space: Mapping[str, Any] | None = None,
     objectives: Any = ("metric", "size"),
-    trials: int = 9,
+    trials: int = 12,
     epochs: int | None = 3,
     steps: int | None = None,
     prune: bool = True,
