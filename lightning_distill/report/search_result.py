@@ -136,7 +136,8 @@ class SearchResult:
                 shown = [t for t in self._complete if t.best == best]
                 points = [(getattr(trial, name), trial.metric) for trial in shown]
                 if points:
-                    axes.scatter(*zip(*points, strict=True), color=color, label=title, s=22)
+                    sizes, values = zip(*points, strict=True)
+                    axes.scatter(sizes, values, color=color, label=title, s=22)
                 for trial, point in zip(shown, points, strict=True):
                     axes.annotate(
                         str(trial.number), point, xytext=(4, 4), textcoords="offset points",

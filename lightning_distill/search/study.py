@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..search_plan import LATENCY, METRIC, Plan, SIZE
@@ -153,7 +154,8 @@ def open_study(
         ValueError: if the file holds another search.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = {METRIC: f"{mode}imize", LATENCY: "minimize", SIZE: "minimize"}
+    less, more = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    directions = {METRIC: more if mode == "max" else less, LATENCY: less, SIZE: less}
     study = optuna.create_study(
         storage=f"sqlite:///{path}",
         study_name=NAME,

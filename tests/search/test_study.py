@@ -128,6 +128,20 @@ def test_failed_and_pruned_trials_are_counted_and_are_not_the_best():
     assert study.best == {0} and list(study.left()) == []
 
 
+def test_one_that_was_killed_while_it_wrote_what_there_is_to_try_has_each_once(tmp_path):
+    opened(tmp_path, planned(LAYERS, trials=3))
+    again = opened(tmp_path, planned(LAYERS, trials=3))
+    assert len(again.study.trials) == 3
+    assert sorted(v["student.layers"] for v in do(again)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_file_knows_what_is_better(tmp_path, mode):
+    plan = planned(LAYERS, trials=1, objectives=("latency", "metric", "size"))
+    directions = [d.name for d in opened(tmp_path, plan, mode=mode).study.directions]
+    assert directions == ["MINIMIZE", f"{mode}imize".upper(), "MINIMIZE"]
+
+
 def test_a_file_of_another_search_is_refused(tmp_path):
     opened(tmp_path, planned(LAYERS), data="rows.csv")
     # More trials are the same search.
