@@ -39,7 +39,7 @@ def _quoted(value: str) -> str:
     return f"{quote}{inner}{quote}"
 
 
-def as_typed(key: str, value: object) -> str:
+def as_override(key: str, value: object) -> str:
     """`key=value` as a shell and Hydra read it back, of a plain value, a list or a dictionary."""
     return quoted(key, value) if isinstance(value, str) else shlex.quote(f"{key}={_text(value)}")
 

@@ -128,11 +128,16 @@ class Range:
         """The value that a trial of Optuna tries."""
         if self._is_whole:
             return trial.suggest_int(self.key, self.low, self.high, step=self.step, log=self.log)
-        return trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
+        limits = {"low": self.low, "high": self.high, "step": self.step, "log": self.log}
+        return self.value(trial.suggest_float(self.key, **limits))
 
     def value(self, code: Any) -> Any:
         """The value of what a storage holds."""
-        return code
+        if self.step is None or self._is_whole:
+            return code
+        # As it would be typed: sums of floats are off in their last digits.
+        low, step = Decimal(str(self.low)), Decimal(str(self.step))
+        return float(low + round((Decimal(str(code)) - low) / step) * step)
 
 
 Parameter = Choices | Range

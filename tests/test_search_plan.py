@@ -63,6 +63,13 @@ def test_a_range_with_steps_counts_its_values(low, high, step):
     assert {type(code) for code in found.codes} == {type(low)}
 
 
+def test_a_value_between_steps_is_as_it_would_be_typed():
+    found = Range("key", 0.1, 0.9, 0.2)
+    assert [found.value(0.1 + i * 0.2) for i in range(5)] == [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert found.codes == [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert Range("key", 1e-4, 1e-2, log=True).value(0.0012345) == 0.0012345
+
+
 def test_how_many_trials_there_can_be():
     both = {"student.layers": [1, 2, 3], "student.keep": ["first", "last"]}
     assert plan(both).count == 6

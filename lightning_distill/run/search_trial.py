@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ..overrides import as_typed, key_of
+from ..overrides import as_override, key_of
 from ..report import latency_ms, parameter_count, size_mb
 from ..search import EndEarly, StudyOnDisk
 from ..search_plan import LATENCY, METRIC, Plan, SIZE
@@ -168,7 +168,7 @@ def command_of(words: Sequence[str], values: Mapping[str, Any]) -> str:
         values: what the trial has tried, by the keys of the options.
     """
     kept = [shlex.quote(word) for word in words if key_of(word) not in values]
-    return " ".join(["lightning-distill", *kept, *(as_typed(k, v) for k, v in values.items())])
+    return " ".join(["lightning-distill", *kept, *(as_override(k, v) for k, v in values.items())])
 
 
 def free_memory() -> None:
