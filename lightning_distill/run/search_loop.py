@@ -26,10 +26,11 @@ from .stage import say
 FILE, TRIALS = "search.db", "trials"
 # What has no influence on a trial, or is compared by itself.
 PLACES = ("output_dir", "resume", "job", "allow_targets", "trust_remote_code")
+COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: FAILED,
 }
 
 
@@ -140,11 +141,14 @@ def _say(result: SearchResult, total: int) -> None:
 
 
 def _check_some_worked(result: SearchResult) -> None:
-    reasons = dict.fromkeys(trial.reason for trial in result.trials if trial.state == "failed")
-    if any(trial.state != "failed" for trial in result.trials):
+    if any(trial.state == COMPLETE for trial in result.trials):
         return
-    shown = "; ".join(str(reason) for reason in list(reasons)[:3])
+    failed = [trial for trial in result.trials if trial.state == FAILED]
+    reasons = list(dict.fromkeys(str(trial.reason) for trial in failed))
+    early = len(result.trials) - len(failed)
+    count = f"{len(failed)} of {len(result.trials)}" if early else f"All {len(failed)}"
+    rest = " The others ended early, and job.prune=false trains them." if early else ""
     raise ValueError(
-        f"All {len(result.trials)} trials have failed: {shown} Change job.space, or what all "
+        f"{count} trials have failed: {'; '.join(reasons[:3])}{rest} Change job.space, or what all "
         "trials have in common."
     )

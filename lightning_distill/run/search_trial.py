@@ -32,7 +32,7 @@ log = logging.getLogger("lightning_distill")
 JOB = "lightning_distill.jobs.distill"
 # What a trial takes most of its room with, and what can be made again by its command.
 WEIGHTS = ("checkpoints", "student")
-NOT_OF_A_TRIAL = ("job", "resume")
+NOT_OF_A_TRIAL = ("job", "resume", "output_dir")
 
 
 def trial_config(
@@ -154,9 +154,7 @@ def typed_words() -> list[str]:
     hydra = HydraConfig.get()
     sources = [s for s in hydra.runtime.config_sources if s.provider == "command-line"]
     folders = [f"--config-dir={source.path}" for source in sources]
-    given = [
-        o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in ("job", "resume")
-    ]
+    given = [o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in NOT_OF_A_TRIAL]
     return [*folders, *given]
 
 
