@@ -27,6 +27,7 @@ from .newest_run import check_is_run
 from .overrides import key_of
 from .quantization_schemes import quantization_of, scheme_named
 from .read_config import check_expansion
+from .search_plan import read_plan
 
 # As Lightning names them; tests compare.
 PRECISIONS = (
@@ -106,6 +107,16 @@ def check_before_loading(cfg: DictConfig) -> None:
     if job == f"{OURS}.jobs.distill" and not any((criteria or {}).values()):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
     _check_terms(criteria)
+    if job == f"{OURS}.jobs.search":
+        _check_search(cfg, criteria)
+
+
+def _check_search(cfg: DictConfig, criteria: Any) -> None:
+    """Refuse a search of options that there are not, or that cannot be searched."""
+    options: Any = OmegaConf.to_container(cfg.job, resolve=True)
+    whole = cfg.copy()
+    OmegaConf.update(whole, "criteria", criteria, force_add=True)
+    read_plan(whole, **{k: v for k, v in options.items() if not str(k).startswith("_")})
 
 
 def check_keys_are_read(cfg: DictConfig) -> None:

@@ -109,6 +109,15 @@ INSTEAD_OF_NULL = {
     "logger": "logger=[]",
 }
 
+# Choices of other projects, and what they are here.
+MEANT = {
+    ("hparams_search", "optuna"): (
+        "There is no 'optuna' in the group 'hparams_search': Optuna is a job here, without -m. "
+        "Type lightning-distill job=search, and what is searched as in "
+        "job.space.optimizer.lr='{low: 1e-4, high: 1e-2, log: true}'."
+    )
+}
+
 
 def message_of_hydra(error: Exception) -> str:
     """What is wrong with what was typed, on one line, and what to type instead."""
@@ -134,6 +143,8 @@ def message_of_hydra(error: Exception) -> str:
     unknown = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
     if unknown and (ours := files("lightning_distill.conf") / unknown[1]).is_dir():
         group, name = unknown.groups()
+        if (meant := MEANT.get((group, name))) is not None:
+            return meant
         known = [p.name[:-5] for p in ours.iterdir()]
         near = get_close_matches(name, known, n=3)
         listed = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(sorted(known))}."

@@ -22,9 +22,11 @@ def newest_run(root: Path = Path("runs"), holding: str = "report.json") -> Path:
 
 
 def runs_in(root: Path) -> list[Path]:
-    """The directories of all runs below a folder, the newest last."""
-    found = [p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"]
-    return sorted(found, key=lambda p: p.stat().st_mtime)
+    """The directories of all runs below a folder, the newest last; trials of a search are none."""
+    found = {p.parent for p in root.glob(f"**/{CONFIG}") if p.parent.name != ".hydra"}
+    # What lies in a run is a part of it.
+    whole = [path for path in found if not found & {*path.parents}]
+    return sorted(whole, key=lambda p: p.stat().st_mtime)
 
 
 def check_is_run(option: str, path: Path) -> None:

@@ -39,6 +39,22 @@ def _quoted(value: str) -> str:
     return f"{quote}{inner}{quote}"
 
 
+def as_override(key: str, value: object) -> str:
+    """`key=value` as a shell and Hydra read it back, of a plain value, a list or a dictionary."""
+    return quoted(key, value) if isinstance(value, str) else shlex.quote(f"{key}={_text(value)}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_text(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value)
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def home(value: str) -> str:
     """A path with the user's home in the place of a first `~`; other text is left as it is."""
     return str(Path(value).expanduser()) if value == "~" or value.startswith("~/") else value
@@ -63,7 +79,19 @@ def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
             flags.append(word)
         else:
             overrides.append(word)
-    return [*flags, *_of_a_run([_as_text(_at_home(word)) for word in overrides])]
+    readable = [_as_text(_at_home(word)) for word in overrides]
+    return [*flags, *_of_a_run(_of_a_search(readable))]
+
+
+def _of_a_search(overrides: list[str]) -> list[str]:
+    """Settings of a search that Hydra cannot know yet.
+
+    Those are the options that are searched, which are added to an empty space, and more trials of
+    a search that goes on.
+    """
+    resumed = any(key_of(word) == "resume" for word in overrides)
+    added = ("job.space.", *(["job.trials="] if resumed else []))
+    return [f"++{word}" if word.startswith(added) else word for word in overrides]
 
 
 def _of_a_run(overrides: list[str]) -> list[str]:

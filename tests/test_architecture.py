@@ -46,10 +46,12 @@ ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
-ROOMS["before_loading"] |= {"export_options", "quantization_schemes"}
+ROOMS["before_loading"] |= {"export_options", "quantization_schemes", "search_plan"}
+ROOMS["search_plan"] = {"check_values"}
+ROOMS["search"] = {"search_plan"}
 ROOMS["export_options"] = {"quantization_schemes"}
 ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
-ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective"}
+ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective", "sealed"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}
@@ -67,6 +69,7 @@ COMMAND = {
     "data_of_hub",
     "read_config",
     "teacher_of_student",
+    "search_plan",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)
 

@@ -73,3 +73,11 @@ def test_a_torchvision_that_does_not_fit_is_said_with_what_to_do():
     assert "operator torchvision::nms does not exist" in said and "or remove it" in said
     ours = "timm cannot be imported: operator torchvision::nms does not exist"
     assert message_of(raised(ValueError(ours))) == ours
+
+
+def test_optuna_as_a_sweeper_is_told_where_it_is(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "-m", "hparams_search=optuna"])
+    said = message_of_hydra(ValueError("Could not find 'hparams_search/optuna'"))
+    assert "Optuna is a job here, without -m. Type lightning-distill job=search" in said
+    said = message_of_hydra(ValueError("Could not find 'hparams_search/gird'"))
+    assert "Nearest: grid" in said

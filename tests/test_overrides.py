@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
-from lightning_distill.overrides import quoted, readable_by_hydra
+from lightning_distill.overrides import as_override, quoted, readable_by_hydra
 
 NAMES = ["runs/a", "a=b", "c,d", "~/x", "gäß", "it's", "h(1)", "k{1}", "hash#x", "two words", "12"]
 NAMES += [
@@ -30,6 +31,26 @@ def test_what_is_printed_can_be_typed_back(name):
     assert override.key_or_group == "resume"
     value = override.value()
     assert (value if isinstance(value, str) else None) == name
+
+
+VALUES = [1, 0.001, 1e-05, True, None, "40%", "12", "null", [1, 1, 3, 1], ["a b", None, 0.5]]
+VALUES += [{"encoder": 6, "decoder": [1, 2]}, "it's", False, -3]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_a_plain_value_is_typed_back_as_it_is(value):
+    (word,) = shlex.split(as_override("student.layers", value))
+    found = OverridesParser.create().parse_override(word)
+    assert found.key_or_group == "student.layers"
+    read = OmegaConf.create({"x": found.value()})
+    assert OmegaConf.to_container(read)["x"] == value
+    assert type(OmegaConf.to_container(read)["x"]) is type(value)
+
+
+def test_options_of_a_search_are_added_to_its_space():
+    typed = ["job=search", "job.space.student.layers=[1,2]", "job.trials=3"]
+    assert readable_by_hydra(typed) == [typed[0], f"++{typed[1]}", typed[2]]
+    assert readable_by_hydra(["resume=run", "job.trials=3"]) == ["resume=run", "++job.trials=3"]
 
 
 def test_what_needs_no_quotes_has_none():

@@ -16,6 +16,7 @@ from .export import export
 from .finetune import finetune
 from .generate import generate
 from .inspect import inspect
+from .search import search
 
 __all__ = [
     "cache",
@@ -27,6 +28,7 @@ __all__ = [
     "generate",
     "inspect",
     "run",
+    "search",
 ]
 
 

@@ -8,6 +8,7 @@ from .measure import latency_ms
 from .paired import check_scipy, Paired
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
+from .search_result import SearchResult, Tried
 from .seeds import Run, run_of, SeedComparison, settings_of
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "Row",
     "Run",
     "Sample",
+    "SearchResult",
     "SeedComparison",
+    "Tried",
     "check_scipy",
     "draw_curves",
     "draw_profile",

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+
+from .table import table_of
 
 # Columns in which any table can be measured.
 WIDEST = 1000
@@ -170,11 +170,11 @@ class Comparison:
         console = Console()
         # Narrow heads, so that it fits into 80 columns.
         narrow = [head.replace(" ", "\n") for head in heads]
-        table = _table(title, narrow, cells)
+        table = table_of(title, narrow, cells)
         if Console(width=WIDEST).measure(table).maximum > console.width:
             # A line for each figure, a column for each model.
             heads, *cells = [list(line) for line in zip(heads, *cells, strict=True)]
-            table = _table(title, heads, cells)
+            table = table_of(title, heads, cells)
         console.print(table)
         for sentence in self.verdict():
             console.print(sentence, highlight=False)
@@ -195,13 +195,3 @@ class Comparison:
             ),
             encoding="utf-8",
         )
-
-
-def _table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        # Names stay on one line.
-        table.add_column(head, justify="right" if head else "left", no_wrap=not head)
-    for cells in rows:
-        table.add_row(*cells)
-    return table

@@ -70,6 +70,26 @@ def open_run(cfg: DictConfig) -> Iterator[DictConfig]:
         yield cfg
 
 
+def begin_trial(cfg: DictConfig, directory: Path) -> None:
+    """Make a run within another one, whose configuration is made of that of the other.
+
+    Args:
+        cfg: its configuration; what is wrong with it is found here.
+        directory: of it, made if missing.
+
+    Raises:
+        ValueError: for a value that cannot be, and for what a configuration may not name.
+    """
+    cfg.output_dir = str(directory)
+    composed = as_typed(cfg)
+    check_expansion(cfg)
+    check_values(cfg)
+    check_targets(cfg)
+    check_remote_code(cfg, bool(typed(cfg, REMOTE_CODE)), of_file=True)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    _begin(cfg, directory, composed)
+
+
 @rank_zero_only
 def _begin(cfg: DictConfig, directory: Path, composed: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def report(
         curves: of each stage the number of steps before it, and its `metrics.csv`.
     """
     name, higher_is_better = _compared(cfg, module)
-    batch = _one_row(data)
+    batch = one_row(data)
     module.eval()
     terms = {*module.objective.terms, *module.objective.sums, "loss"}
 
@@ -164,7 +164,8 @@ def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
     return facts
 
 
-def _one_row(data: Any) -> Any:
+def one_row(data: Any) -> Any:
+    """The first test row, as a batch, with which latency is measured."""
     data.setup("test")
     return first_rows(next(iter(data.test_dataloader())))
 

@@ -23,6 +23,8 @@ LONGEST = 2**22
 AUTO = "auto"
 # What may be given to a run that goes on, if it is more than before.
 BUDGET = ("trainer.max_epochs", "trainer.max_steps")
+# Of a search, whose trials have a budget of their own.
+SEARCH, TRIALS = "lightning_distill.jobs.search", "job.trials"
 # Of no consequence for what a run learns.
 PLACES = ("output_dir", "resume", "hydra")
 
@@ -179,21 +181,29 @@ def _more(cfg: DictConfig) -> dict[str, int]:
         return {}
     typed = HydraConfig.get().overrides.task
     given = [o for o in typed if key_of(o) not in ("resume", *TRUSTS)]
+    names, what = _extendable(cfg)
     found, refused = {}, []
     for override in given:
         name, _, value = override.lstrip("+").partition("=")
-        before = OmegaConf.select(cfg, name) if name in BUDGET else None
-        if name not in BUDGET or not value.isdigit() or _is_less(int(value), before):
+        before = OmegaConf.select(cfg, name) if name in names else None
+        if name not in names or not value.isdigit() or _is_less(int(value), before):
             refused.append(override)
         elif int(value) != before:
             found[name] = int(value)
     if refused:
-        have = " and ".join(f"{name}={OmegaConf.select(cfg, name)}" for name in BUDGET)
+        have = " and ".join(f"{name}={OmegaConf.select(cfg, name)}" for name in names)
         raise ValueError(
             f"`resume` goes on with the run's own configuration; leave out {' '.join(refused)}, or "
-            f"start a new run. Only more epochs or steps may be given: the run has {have}."
+            f"start a new run. Only more {what} may be given: the run has {have}."
         )
     return found
+
+
+def _extendable(cfg: DictConfig) -> tuple[tuple[str, ...], str]:
+    """What a run may have more of, and what that is called."""
+    if OmegaConf.select(cfg, "job._target_") == SEARCH:
+        return (TRIALS,), "trials"
+    return BUDGET, "epochs or steps"
 
 
 def _is_less(value: int, before: int | None) -> bool:
@@ -202,6 +212,12 @@ def _is_less(value: int, before: int | None) -> bool:
 
 
 def _extend(cfg: DictConfig, directory: Path, record: dict[str, Any], more: dict[str, int]) -> None:
+    if TRIALS in more:
+        say("Resume", f"{directory} goes on with {TRIALS}={more[TRIALS]}")
+        before = OmegaConf.to_yaml(cfg)
+        OmegaConf.update(cfg, TRIALS, more[TRIALS])
+        _keep_extension(cfg, directory, record, before)
+        return
     if OmegaConf.select(cfg, "stages"):
         raise ValueError(
             f"{directory} has stages, each with a budget of its own, so it cannot have more epochs "

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from lightning_distill.cache.lock import _process
 from lightning_distill.main import _made, run_dir
+from lightning_distill.newest_run import newest_run, runs_in
 from lightning_distill.run import resuming
 from lightning_distill.run.directory import open_run
 from lightning_distill.run.resuming import as_typed, go_on, same_run, why_not_ended, write_record
@@ -209,3 +210,12 @@ def test_a_run_keeps_its_folder_wherever_its_configuration_is_copied(tmp_path, m
     assert root.other == copied.dir == first
     assert len(list(Path("runs/distill").iterdir())) == 1
     assert run_dir(None, "distill", _root_=OmegaConf.create({})) != first
+
+
+def test_a_trial_of_a_search_is_no_run_of_its_own(tmp_path):
+    for age, name in enumerate(("search", "search/trials/000", "sweep/0")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+        os.utime(tmp_path / name / "config.yaml", (100 + age, 100 + age))
+    assert {*runs_in(tmp_path)} == {tmp_path / "search", tmp_path / "sweep/0"}
+    assert newest_run(tmp_path / "search", "checkpoints") == tmp_path / "search"

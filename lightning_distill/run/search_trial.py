@@ -1,0 +1,175 @@
+"""One trial of a search: a run of its own, in a folder of its own."""
+
+import logging
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from ..overrides import as_override, key_of
+from ..report import latency_ms, parameter_count, size_mb
+from ..search import EndEarly, StudyOnDisk
+from ..search_plan import LATENCY, METRIC, Plan, SIZE
+from .budget import EvenlySpaced
+from .directory import begin_trial
+from .distillation import Distillation, prepare
+from .objective import build_objective
+from .report import one_row
+from .save import save_student
+from .train_stages import train_stages
+from .trainer import build_module
+
+log = logging.getLogger("lightning_distill")
+
+JOB = "lightning_distill.jobs.distill"
+# What a trial takes most of its room with, and what can be made again by its command.
+WEIGHTS = ("checkpoints", "student")
+NOT_OF_A_TRIAL = ("job", "resume", "output_dir")
+
+
+def trial_config(
+    cfg: DictConfig, plan: Plan, values: Mapping[str, Any], teacher: Any = None
+) -> DictConfig:
+    """The configuration of a trial: a distillation like any other, with what it tries.
+
+    Args:
+        cfg: that of the search.
+        plan: the search.
+        values: what is tried, by the keys of the options.
+        teacher: the configuration of the teacher of all trials, if it is another than the search's.
+    """
+    trial = cfg.copy()
+    with open_dict(trial):
+        trial.job = {"_target_": JOB}
+        trial.resume, trial.baseline, trial.profile = None, False, False
+        if teacher is not None:
+            trial.teacher = teacher
+    for key, value in values.items():
+        OmegaConf.update(trial, key, value, merge=False)
+    if plan.epochs is not None:
+        budget: dict[str, Any] = {"max_epochs": plan.epochs, "max_steps": -1}
+    else:
+        budget = {"max_epochs": -1, "max_steps": plan.steps}
+        # Where the epochs end does not matter.
+        budget |= {"val_check_interval": 1, "check_val_every_n_epoch": None}
+    for name, value in budget.items():
+        OmegaConf.update(trial, f"trainer.{name}", value, force_add=True)
+    return trial
+
+
+def train_trial(
+    cfg: DictConfig, study: StudyOnDisk, trial: Any, directory: Path
+) -> dict[str, float]:
+    """Train a trial from its beginning, and keep its student; returns its values by objective.
+
+    Args:
+        cfg: as [`trial_config`][] makes it.
+        study: of the search.
+        trial: of Optuna.
+        directory: of the trial; what a trial that was cut off has left there is removed.
+
+    Raises:
+        TrialPruned: if it ended early.
+        ValueError: for a student that cannot be made or trained.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    start = time.perf_counter()
+    with logged_in(directory):
+        try:
+            begin_trial(cfg, directory)
+            made = prepare(cfg)
+            made.rehearse()
+            found = _size_and_speed(cfg, made)
+            for name, value in found.items():
+                trial.set_user_attr(name, value)
+            early = EndEarly(study, trial, str(cfg.monitor), str(cfg.mode))
+            plan = study.plan
+            even = [] if plan.steps is None else [EvenlySpaced(plan.validations, plan.steps)]
+            models, callbacks = (made.student, made.teacher), [*even, early]
+            rest = (made.metrics, made.data, directory, callbacks)
+            trained = train_stages(cfg, made.stages, models, *rest)
+            if not early.values:
+                raise ValueError(f"{cfg.monitor} was not measured: the validation has no rows.")
+            save_student(trained.module.student, made.data, directory / "student")
+        finally:
+            trial.set_user_attr("seconds", time.perf_counter() - start)
+    return {**found, METRIC: early.values[-1]}
+
+
+def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
+    """What is known of a student before it is trained."""
+    modes = {part: part.training for part in made.student.modules()}
+    module = build_module(cfg, made.student, made.teacher, build_objective(cfg), made.metrics)
+    module.eval()
+    try:
+        speed = latency_ms(module.student_forward, one_row(made.data))
+    finally:
+        _restore(modes)
+    return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
+
+
+def _restore(modes: Mapping[nn.Module, bool]) -> None:
+    for part, mode in modes.items():
+        part.training = mode
+
+
+@contextmanager
+def logged_in(directory: Path) -> Iterator[None]:
+    """While it lasts, what is said of a run goes into its own `log.txt`, and not to the terminal.
+
+    Args:
+        directory: of the run; made if missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(directory / "log.txt", encoding="utf-8")
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.propagate = before
+        log.removeHandler(handler)
+        handler.close()
+
+
+def drop_weights(directory: Path) -> None:
+    """Remove the weights of a trial; its configuration, curves and result stay."""
+    for name in WEIGHTS:
+        shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def typed_words() -> list[str]:
+    """What was typed beside the options of the job: a trial is trained to the end with it."""
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    sources = [s for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    folders = [f"--config-dir={source.path}" for source in sources]
+    given = [o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in NOT_OF_A_TRIAL]
+    return [*folders, *given]
+
+
+def command_of(words: Sequence[str], values: Mapping[str, Any]) -> str:
+    """The command that trains a trial to the end.
+
+    Args:
+        words: as [`typed_words`][] has found them.
+        values: what the trial has tried, by the keys of the options.
+    """
+    kept = [shlex.quote(word) for word in words if key_of(word) not in values]
+    return " ".join(["lightning-distill", *kept, *(as_override(k, v) for k, v in values.items())])
+
+
+def free_memory() -> None:
+    """Let a GPU have the memory of a trial that is over."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,85 @@
+"""Trials that fall behind end early."""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from optuna import TrialPruned
+from optuna.trial import FrozenTrial, Trial
+
+from ..search_plan import METRIC
+from .study import measured, METRICS, StudyOnDisk
+
+# A trial is compared after 1, 3, 9, ... validations, as Hyperband does.
+FACTOR = 3
+
+
+class EndEarly(Callback):
+    """Watches the metric of a trial, and ends the trial if others show that it is not worth it.
+
+    With the metric alone Optuna's `HyperbandPruner` decides (Li et al., 2018). Optuna prunes
+    nothing where there are several objectives. There a trial ends early if another one is not
+    larger and not slower, as far as these are objectives, and had a better metric after as many
+    validations.
+
+    Args:
+        study: of the trial.
+        trial: that is trained.
+        monitor: the metric's name, such as `val/accuracy`.
+        mode: `max` or `min`.
+
+    Raises:
+        TrialPruned: in training, with the reason.
+        ValueError: in training, if the metric is not finite.
+    """
+
+    def __init__(self, study: StudyOnDisk, trial: Trial, monitor: str, mode: str):
+        self.study, self.trial, self.monitor = study, trial, monitor
+        self.choose = max if mode == "max" else min
+        # The best so far at each validation: that is what a trial is measured by in the end.
+        self.values: list[float] = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the metric, and compare it."""
+        if trainer.sanity_checking:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        if not math.isfinite(value):
+            raise ValueError(f"{self.monitor} is {value}, which no trial can be compared by.")
+        self.values.append(self.choose([*self.values[-1:], value]))
+        self.trial.set_user_attr(METRICS, self.values)
+        plan, count = self.study.plan, len(self.values)
+        if not plan.prune or count >= plan.validations:
+            return
+        reason = self._of_hyperband(count) if plan.objectives == (METRIC,) else self._beaten(count)
+        if reason is not None:
+            raise TrialPruned(reason)
+
+    def _of_hyperband(self, count: int) -> str | None:
+        # A trial that was cut off has reported this before.
+        if count not in self.trial.study.trials[self.trial.number].intermediate_values:
+            self.trial.report(self.values[-1], count)
+        return "Hyperband" if self.trial.should_prune() else None
+
+    def _beaten(self, count: int) -> str | None:
+        if not is_rung(count):
+            return None
+        for other in self.study.trials:
+            if len(measured(other)) >= count and self._is_beaten_by(other, count):
+                return f"trial {other.number} was better, and is no larger and no slower"
+        return None
+
+    def _is_beaten_by(self, other: FrozenTrial, count: int) -> bool:
+        own, its = self.values[-1], measured(other)[count - 1]
+        sizes = [name for name in self.study.plan.objectives if name != METRIC]
+        attributes: dict[str, Any] = self.trial.user_attrs
+        no_larger = all(other.user_attrs[name] <= attributes[name] for name in sizes)
+        return no_larger and its != own and self.choose(own, its) == its
+
+
+def is_rung(count: int) -> bool:
+    """Whether a trial is compared after so many validations."""
+    while count > 1 and count % FACTOR == 0:
+        count //= FACTOR
+    return count == 1
