@@ -198,7 +198,7 @@ class SeedComparison:
             teachers = [run.teacher for run in setting.runs if run.teacher is not None]
             if teachers:
                 axes.hlines(statistics.fmean(teachers), 2.5 * i - 0.2, 2.5 * i + 1.2, color="C1",
-                            ls=":", label="teacher" if i == 0 else None)  # fmt: skip
+                            ls=":", label="teacher" if i == 0 else "")  # fmt: skip
             names += [(2.5 * i, "alone"), (2.5 * i + 1, f"distilled\n{setting.name}")]
         axes.set_xticks([x for x, _ in names], [name for _, name in names])
         axes.tick_params(labelsize=8)

@@ -48,6 +48,27 @@ def test_killed_and_gone_on_with_every_stage_keeps_its_zeros(work):  # noqa: F81
     assert float((weight == 0).float().mean()) == pytest.approx(0.75, abs=0.01)
 
 
+def test_pruned_distilled_sparse_and_quantised_in_one_run(work):  # noqa: F811
+    words = [w for w in WORDS if not w.startswith(("student", "trainer.max_epochs"))]
+    words += ["experiment=prune_distil_quantise", "hydra.run.dir=run", "student.parameters=90%"]
+    short = [f"stages.{i}.trainer.max_epochs=1" for i in range(3)]
+    done = command(work, *words, *short)
+    assert done.returncode == 0, done.stderr
+    for name in ("Stage 1 of 3, recover", "Stage 2 of 3, sparse", "Stage 3 of 3, quantised"):
+        assert name in done.stdout
+    report = json.loads((work / "run" / "report.json").read_text())
+    assert report["facts"]["weights that are 0"].startswith("50.")
+    # Rounding leaves zeros zeros, and each row of a weight has 255 values at most.
+    assert min(zeros(work / "run" / "student")) >= 0.49
+    model = AutoModelForSequenceClassification.from_pretrained(work / "run" / "student")
+    row = model.bert.encoder.layer[0].intermediate.dense.weight[0]
+    steps = row / (row.abs().max() / 127)
+    assert torch.allclose(steps, steps.round(), atol=1e-3)
+    exported = command(work, "job=export", "job.run=run", "job.to=small")
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads((work / "small" / "export.json").read_text())
+
+
 def test_two_processes_and_what_does_not_fit(work):  # noqa: F811
     two = ["trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two", "baseline=false"]
     done = command(work, *WORDS, "sparsity=magnitude", "sparsity.amount=null",
