@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from .overrides import key_of, quoted, unreadable
 
@@ -85,7 +85,7 @@ def _unknown(name: str, overrides: Sequence[str]) -> str:
         return f"There is no {name}: {parent} has {', '.join(keys)}."
     above, _, own = parent.rpartition(".")
     holder = OmegaConf.select(known, above) if known is not None and above else None
-    if OmegaConf.is_dict(holder) and own in [*holder]:
+    if isinstance(holder, DictConfig) and own in [*holder]:
         return (
             f"{parent} is a single value here, and so there is no {name}. If it takes settings by "
             f"name, type them together, as in '{parent}={{{last}:VALUE}}'."
