@@ -84,7 +84,7 @@ def _unknown(name: str, overrides: Sequence[str]) -> str:
     if keys:
         return f"There is no {name}: {parent} has {', '.join(keys)}."
     above, _, own = parent.rpartition(".")
-    holder = OmegaConf.select(known, above) if known is not None and above else None
+    holder: Any = OmegaConf.select(known, above) if known is not None and above else None
     if OmegaConf.is_dict(holder) and own in [*holder]:
         return (
             f"{parent} is a single value here, and so there is no {name}. If it takes settings by "
