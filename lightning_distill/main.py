@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,14 @@ def _unset_full_error() -> bool:
     return by_main
 
 
+def versions() -> str:
+    """This package's version, and those of what its figures depend on."""
+    made_of = [f"{name} {version(name)}" for name in ("torch", "lightning", "transformers")]
+    python = ".".join(map(str, sys.version_info[:3]))
+    own = version("lightning-distill")
+    return f"lightning-distill {own} ({', '.join(made_of)}, Python {python})"
+
+
 def main() -> None:
     """Entry point of the command."""
     try:
@@ -282,6 +291,9 @@ def main() -> None:
     except FileNotFoundError:
         show("lightning-distill: error: The folder where this is typed is gone: cd to another one.")
         sys.exit(1)
+    if "--version" in sys.argv[1:]:
+        print(versions())
+        return
     # Processes that a job starts get the same words again.
     sys.argv[1:] = readable_by_hydra(sys.argv[1:])
     if os.environ.get(FULL_ERROR) == "1":

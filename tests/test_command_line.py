@@ -17,6 +17,7 @@ from tiny import bert
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from lightning_distill import __version__
 from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.main import main
 from lightning_distill.report.curves import read_metrics
@@ -126,6 +127,12 @@ def test_the_package_is_the_wheels(installed, work, tmp_path):
     program.write_text("import lightning_distill.main as m\nprint(m.__file__)\n")
     done = run_program(program, [], work, {**os.environ, "PYTHONPATH": str(installed)})
     assert done.returncode == 0 and str(installed) in done.stdout
+
+
+def test_the_version_is_that_of_the_package(command, installed):
+    printed = command("--version").stdout
+    assert printed.startswith(f"lightning-distill {__version__} (torch {torch.__version__}")
+    assert list(installed.glob(f"lightning_distill-{__version__}.dist-info"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
