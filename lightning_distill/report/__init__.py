@@ -5,6 +5,7 @@ from .comparison import Comparison, Row
 from .curves import draw_curves
 from .layer_similarity import save_layer_similarity
 from .measure import latency_ms
+from .page import write_page
 from .paired import check_scipy, Paired
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
@@ -30,5 +31,6 @@ __all__ = [
     "save_layer_similarity",
     "settings_of",
     "size_mb",
+    "write_page",
     "write_samples",
 ]

@@ -60,6 +60,17 @@ class Comparison:
     relative: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def load(cls, path: Path) -> "Comparison":
+        """What `report.json` holds."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = {
+            name: None if content[name] is None else Row(**content[name])
+            for name in ("student", "teacher", "baseline")
+        }
+        names = ("metric", "higher_is_better", "max_drop", "relative", "facts")
+        return cls(**rows, **{name: content[name] for name in names})
+
     def value(self, row: Row) -> float:
         """The deciding metric of a row."""
         return row.metrics[self.metric]
@@ -126,24 +137,26 @@ class Comparison:
         return lines
 
     @property
-    def _rows(self) -> list[Row]:
+    def rows(self) -> list[Row]:
+        """The models that there are, the distilled student last."""
         return [row for row in (self.teacher, self.baseline, self.student) if row is not None]
 
     def _of_parts(self) -> list[str]:
         """The table of what the metric is made of; no lines where it is one."""
-        names = sorted({name for row in self._rows for name in row.parts})
+        names = sorted({name for row in self.rows for name in row.parts})
         if not names:
             return []
-        heads = [f"{self.metric} of", *(row.name for row in self._rows)]
+        heads = [f"{self.metric} of", *(row.name for row in self.rows)]
         lines = ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for name in names:
-            values = [row.parts.get(name) for row in self._rows]
+            values = [row.parts.get(name) for row in self.rows]
             shown = ["" if value is None else f"{value:.4f}" for value in values]
             lines.append("| " + " | ".join([name, *shown]) + " |")
         return lines
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
-        rows = self._rows
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The heads of the table, and a line of text for each model."""
+        rows = self.rows
         others = [m for m in self.student.metrics if m != self.metric]
         heads = ["", "parameters", "size MB", "latency ms", self.metric, *others]
         with_agreement = any(row.agreement is not None for row in rows)
@@ -165,7 +178,7 @@ class Comparison:
 
     def show(self) -> None:
         """Print the table and what it says."""
-        heads, cells = self._cells()
+        heads, cells = self.cells()
         title = f"On {self.facts.get('test rows', 'the')} test rows"
         console = Console()
         # Narrow heads, so that it fits into 80 columns.
@@ -181,7 +194,7 @@ class Comparison:
 
     def save(self, directory: Path) -> None:
         """Write `report.json` and `report.md`."""
-        heads, cells = self._cells()
+        heads, cells = self.cells()
         lines = ["# Report", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in cells]
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []

@@ -19,6 +19,7 @@ from ..report import (
     Profile,
     Row,
     size_mb,
+    write_page,
     write_samples,
 )
 from ..training.module import DistillationModule
@@ -126,8 +127,9 @@ def report(
     if profile is not None:
         profile.show()
         profile.append_to(directory / "report.md")
+    write_page(directory)
     # Without a logger there are neither curves nor a table of them.
-    names = ("report.md", "curves.png", "metrics.csv", "profile.png")
+    names = ("report.html", "report.md", "curves.png", "metrics.csv", "profile.png")
     written = ["student/", *(name for name in names if (directory / name).is_file())]
     say("Written", f"{_short(directory)}: {', '.join(written)}")
 
