@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -64,12 +65,11 @@ class Comparison:
     def load(cls, path: Path) -> "Comparison":
         """What `report.json` holds."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows = {
-            name: None if content[name] is None else Row(**content[name])
-            for name in ("student", "teacher", "baseline")
-        }
         names = ("metric", "higher_is_better", "max_drop", "relative", "facts")
-        return cls(**rows, **{name: content[name] for name in names})
+        known: dict[str, Any] = {name: content[name] for name in names}
+        for name in ("student", "teacher", "baseline"):
+            known[name] = None if content[name] is None else Row(**content[name])
+        return cls(**known)
 
     def value(self, row: Row) -> float:
         """The deciding metric of a row."""
