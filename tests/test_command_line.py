@@ -625,7 +625,7 @@ BAD = [
     (["gradient_checkpointing=1"], "gradient_checkpointing must be true or false, got 1"),
     (["compile=true", "gradient_checkpointing=true"], "do not go together: torch does not compile"),
     (["data.views=2"], "`views` is 2, but there is no `augmentation`"),
-    (["teacher.quantization=int1"], "int4, int4_weights or null, got 'int1'. Did you mean int4?"),
+    (["teacher.quantization=int1"], "int4, int4_weights or null, got 'int1'. Did you mean int8?"),
     (["student.quantization=int44"], "student.quantization must be int8, int8_weights, int4, int4"),
     (["teacher.dtype=fp8"], "`dtype` must be one of float32, bfloat16, float16, got 'fp8'"),
     (["data.length_bucketing=maybe"], "`length_bucketing` must be true or false, got 'maybe'"),

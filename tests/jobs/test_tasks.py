@@ -495,7 +495,7 @@ def test_groups_that_are_left_out_are_done_without(run, tmp_path, capsys):
     # Neither a logger's file nor what is drawn from it, and nobody says so.
     assert not (folder / "curves.png").exists() and not (folder / "metrics.csv").exists()
     assert "curves.png" not in (folder / "report.md").read_text()
-    assert re.search(r"Written: \S+: student/, report.md\n", capsys.readouterr().out)
+    assert re.search(r"Written: \S+: student/, report.html, report.md\n", capsys.readouterr().out)
 
 
 def test_a_student_of_ones_own_class_is_trained_and_not_exported(run, tmp_path, capsys):
