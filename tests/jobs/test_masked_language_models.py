@@ -118,7 +118,7 @@ def test_a_tuned_teacher_its_cache_and_students_that_are_cut_from_it(run, folder
                 "optimizer.lr=1e-2")  # fmt: skip
     assert report(tuned)["metric"] == "perplexity"
     models = ["teacher.path=tuned/student", "student=from_teacher", "student.layers=1"]
-    # The square of a temperature would multiply what float32 rounds of two models that hardly differ.
+    # A temperature squared would multiply what float32 rounds of models that hardly differ.
     views = [*DATA, "data.views=2", "baseline=false", "trainer.max_epochs=3",
              "criteria.soft_target.criterion.temperature=1"]  # fmt: skip
     live = run("live", *views, "teacher=pretrained", *models)
