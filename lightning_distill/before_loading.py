@@ -4,7 +4,6 @@ Lightning and transformers take seconds to import. What needs neither is looked 
 mistyped value is refused at once; who makes the objects checks them again.
 """
 
-import importlib.util
 import inspect
 import os
 import re
@@ -21,6 +20,7 @@ from .allowed_names import check_names, check_packages, OURS
 from .check_values import check_number, check_values, drop_settings_of_others
 from .data_of_files import Kind, kind_of_files
 from .export_options import check_formats, check_quantization, FORMATS
+from .extras import check_extra
 from .find_files import find_files
 from .hints import packaged_keys
 from .newest_run import check_is_run
@@ -65,7 +65,6 @@ LEAST = {
     **{"tokens_per_batch": 1, "labelled_rows": 0, "num_workers": 0, "packages": 1},
 }
 CRITERIA = f"{OURS}.criteria"
-DISTRIBUTION = "lightning-distill"
 # By the name of a class or function: the package that it needs, and the extra that brings it.
 EXTRAS = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
@@ -282,11 +281,9 @@ def _check_extras(cfg: DictConfig) -> None:
         if OmegaConf.select(cfg, f"{role}.quantization") is not None:
             needed[f"{role}.quantization"] = ("torchao", "quantization")
     for where, found in needed.items():
-        if found is not None and importlib.util.find_spec(found[0]) is None:
-            raise ValueError(
-                f"{where} needs the package {found[0]}, which is not installed: "
-                f"pip install '{DISTRIBUTION}[{found[1]}]'."
-            )
+        if found is not None:
+            package, extra = found
+            check_extra(where, extra, package)
 
 
 def _check_files(cfg: DictConfig) -> None:

@@ -1,17 +1,16 @@
 """In which formats and numbers a student can be exported, and the packages that these need."""
 
-import importlib.util
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from .extras import check_extra
 from .quantization_schemes import scheme_named, SCHEMES
 
 FORMATS = ("safetensors", "onnx", "torch_export")
 # Which schemes a format has; a model of integers is made by torchao, and by onnxruntime its own.
 OF_FORMATS = {"onnx": ("int8",), "safetensors": (*SCHEMES,), "torch_export": (*SCHEMES,)}
 OF_TORCHAO = ("safetensors", "torch_export")
-DISTRIBUTION = "lightning-distill"
 # By option: the packages that it needs, and the extra that brings them.
 NEEDS = {
     "onnx": (("onnx", "onnxruntime", "onnxscript"), "onnx"),
@@ -63,9 +62,4 @@ def check_quantization(kind: Any, formats: Sequence[str]) -> None:
 
 def _check_packages(where: str, what: str) -> None:
     packages, extra = NEEDS.get(what, ((), ""))
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"{where} needs {', '.join(missing)}, and that is not installed: "
-            f"pip install '{DISTRIBUTION}[{extra}]'."
-        )
+    check_extra(where, extra, *packages)

@@ -1,10 +1,11 @@
 """In which numbers of fewer bits a model can compute: names and settings, without torch."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from .extras import check_extra
 
 # What is trained of a student that is quantised while it learns.
 WEIGHTS, SCALES = "weights", "scales"
@@ -100,11 +101,7 @@ def check_torchao(where: str) -> None:
     Raises:
         ValueError: if torchao is not installed.
     """
-    if importlib.util.find_spec("torchao") is None:
-        raise ValueError(
-            f"{where} needs the package torchao, which is not installed: "
-            "pip install 'lightning-distill[quantization]', or leave it null."
-        )
+    check_extra(where, "quantization", "torchao", otherwise="leave it null")
 
 
 def _near(name: Any) -> str:

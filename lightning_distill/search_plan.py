@@ -1,6 +1,5 @@
 """What a search is asked for: the options that it tries, its objectives and its budget."""
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from .check_values import check_number
+from .extras import check_extra
 
-DISTRIBUTION = "lightning-distill"
 METRIC, LATENCY, SIZE = OBJECTIVES = ("metric", "latency", "size")
 RANGE = ("low", "high", "step", "log")
 EXAMPLE = "job.space.student.layers=[1,2,3]"
@@ -209,11 +208,7 @@ def read_plan(
     Raises:
         ValueError: naming the option, what it must be and what it is.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise ValueError(
-            "job=search needs optuna, and that is not installed: "
-            f"pip install '{DISTRIBUTION}[search]'."
-        )
+    check_extra("job=search", "search", "optuna")
     check_number("job.trials", trials, whole=True, least=1, required=True)
     check_number("job.steps", steps, whole=True, least=1)
     check_number("job.epochs", epochs, whole=True, least=1, required=steps is None)

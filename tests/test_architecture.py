@@ -19,19 +19,20 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_distill"
 # What each room may import of the others, from the bottom up; imports go one way.
 ROOMS: dict[str, set[str]] = {"criteria": set(), "sealed": set(), "schedules": set()}
-ROOMS["quantization_schemes"] = set()
+ROOMS["extras"] = set()
+ROOMS["quantization_schemes"] = {"extras"}
 ROOMS["models"] = {"sealed", "quantization_schemes"}
 ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["metrics"] = {"models"}
 ROOMS["cache"] = {"models", "sealed"}
 ROOMS["weights"] = {"temperatures"}
-ROOMS["objective"] = {"models", "criteria", "schedules"}
+ROOMS["objective"] = {"models", "criteria", "schedules", "extras"}
 ROOMS["tasks"] = {"models", "objective", "criteria", "schedules"}
 # Metrics ask the task which rows or tokens count, and in which type they get labels.
 ROOMS["metrics"] = {"models", "tasks"}
 ROOMS["callbacks"] = {"models", "objective", "tasks", "sealed"}
-ROOMS["students"] = {"models", "objective", "tasks", "quantization_schemes"}
+ROOMS["students"] = {"models", "objective", "tasks", "quantization_schemes", "extras"}
 ROOMS["sparsity"] = {"models"}
-ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names"}
+ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names", "extras"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
 ROOMS["training"] |= {"tasks", "sealed", "quantization_schemes"}
@@ -46,10 +47,10 @@ ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 # Of the criteria only when they are tried.
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
-ROOMS["before_loading"] |= {"export_options", "quantization_schemes", "search_plan"}
-ROOMS["search_plan"] = {"check_values"}
+ROOMS["before_loading"] |= {"export_options", "quantization_schemes", "search_plan", "extras"}
+ROOMS["search_plan"] = {"check_values", "extras"}
 ROOMS["search"] = {"search_plan"}
-ROOMS["export_options"] = {"quantization_schemes"}
+ROOMS["export_options"] = {"quantization_schemes", "extras"}
 ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective", "sealed"}
 ROOMS["run"] = {*ROOMS}

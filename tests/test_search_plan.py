@@ -1,10 +1,11 @@
 """What a search may be asked for, and the words by which it is refused."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_distill import search_plan
 from lightning_distill.search_plan import Choices, Range, read_plan
 
 CFG = {
@@ -25,7 +26,7 @@ LAYERS = {"student": {"layers": [1, 2]}}
 @pytest.fixture(autouse=True)
 def there(monkeypatch):
     """Whether Optuna is installed does not matter here."""
-    monkeypatch.setattr(search_plan.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
 
 
 def plan(space=LAYERS, more=None, **options):
@@ -162,5 +163,5 @@ def test_options_that_cannot_be_are_refused(name):
 
 
 def test_without_optuna_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(search_plan.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'lightning-distill[search]'" in refused()

@@ -9,8 +9,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from ..check_values import check_number
+from ..extras import check_extra
 from ..newest_run import runs_in
-from ..report import check_scipy, Run, run_of, SeedComparison, settings_of
+from ..report import Run, run_of, SeedComparison, settings_of
 from ..run.stage import say
 
 SWEEPS = Path("runs") / "sweep"
@@ -41,7 +42,7 @@ def compare(
         FileNotFoundError: if there are no finished runs.
         ValueError: for runs that cannot be compared.
     """
-    check_scipy()
+    check_extra("job=compare", "compare", "scipy")
     check_number("job.alpha", alpha, above=0, most=0.5, required=True)
     check_number("job.least_gain", least_gain, least=0, required=True)
     found = _finished(_folders(runs))

@@ -33,19 +33,20 @@ NOT_DECIDING_PARTS = (
 
 def configured(model: nn.Module | None, field: str) -> Any:
     """A field of a model's configuration; `None` if there is none."""
-    config = _config(model)
+    config = configuration(model)
     return config.get(field) if isinstance(config, Mapping) else getattr(config, field, None)
 
 
 def configured_text(model: nn.Module | None, field: str) -> Any:
     """As [`configured`][], of the part of a model of texts and pictures that reads the text."""
-    config = _config(model)
+    config = configuration(model)
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()
     return config.get(field) if isinstance(config, Mapping) else getattr(config, field, None)
 
 
-def _config(model: nn.Module | None) -> Any:
+def configuration(model: nn.Module | None) -> Any:
+    """What a model says of itself, also where it is wrapped; `None` of one that says nothing."""
     # A teacher that reads its answers from disk has the configuration that it tells of itself.
     own = getattr(model, "config", None)
     return getattr(innermost(model), "config", None) if own is None else own
@@ -56,7 +57,7 @@ def deciding_fields(model: nn.Module | None) -> dict[str, Any]:
 
     Empty for a model without a configuration of transformers.
     """
-    config = _config(model)
+    config = configuration(model)
     return _deciding(config.to_dict()) if hasattr(config, "to_dict") else {}
 
 
@@ -151,7 +152,7 @@ def set_pad_token(model: nn.Module, pad_token_id: int | None) -> None:
         model: of transformers; any other model is left alone.
         pad_token_id: the tokenizer's; `None` leaves the model alone.
     """
-    config = _config(model)
+    config = configuration(model)
     if pad_token_id is None or not hasattr(config, "pad_token_id"):
         return
     parts = {id(c): c for c in (config, getattr(config, "get_text_config", lambda: config)())}

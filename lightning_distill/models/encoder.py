@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .compilation import is_compiled
-from .configuration import attention, is_encoder_decoder
+from .configuration import attention, configuration, is_encoder_decoder
 from .fake_quantization import quantization_in_training
 from .plain_tensors import is_quantized
 from .submodules import innermost
@@ -53,7 +53,7 @@ def have_one_encoder(first: nn.Module, second: nn.Module | None) -> bool:
 
 
 def _settings(encoder: nn.Module) -> dict[str, Any] | None:
-    config = getattr(encoder, "config", None)
+    config = configuration(encoder)
     if config is None:
         return None
     return {

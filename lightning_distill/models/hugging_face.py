@@ -33,6 +33,11 @@ def check_complete(what: str, info: Mapping[str, Any]) -> None:
         )
 
 
+def saves_itself(model: Any) -> bool:
+    """Whether it can write a folder that transformers loads, as its models and tokenizers do."""
+    return hasattr(model, "save_pretrained")
+
+
 def check_dtype(dtype: str | None) -> torch.dtype:
     """The torch type of this name; float32 for `None`, whatever type the file has."""
     name = str(dtype or "float32").removeprefix("torch.")

@@ -1,11 +1,11 @@
 """Every layer of the student learns of every layer of the teacher, the nearest ones the most."""
 
-import importlib.util
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn, Tensor
+
+from ..extras import check_extra
 
 
 class LayerTransport(nn.Module):
@@ -39,7 +39,7 @@ class LayerTransport(nn.Module):
 
     def __init__(self, students: int, teachers: int, temperature: float | None = 1.0):
         super().__init__()
-        check_transport()
+        check_extra("mapping=emd", "emd", "scipy")
         self.temperature = temperature
         for name, count in (("students", students), ("teachers", teachers)):
             self.register_buffer(name, torch.full((count,), 1 / count))
@@ -101,12 +101,3 @@ def flow(
     if not found.success:
         raise RuntimeError(f"No flow between the layers was found: {found.message}")
     return torch.from_numpy(found.x).view(rows, columns)
-
-
-def check_transport() -> None:
-    """Refuse the earth mover's distance where scipy is not installed."""
-    if importlib.util.find_spec("scipy") is None:
-        raise ValueError(
-            "mapping=emd needs the package scipy, which is not installed: "
-            "pip install 'lightning-distill[emd]'."
-        )

@@ -11,12 +11,13 @@ from torch import nn, Tensor
 
 from ..criteria._plain import as_criterion
 from ..criteria.criterion import Criterion
+from ..extras import check_extra
 from ..models.source import nearest, Source
 from ..schedules import Scaled, Schedule, Until
 from .adapter import build_adapters, Kind, student_and_teacher_arguments
 from .layer_mapping import AUTO, check_mapping, EMD, pair_layers, TOGETHER
 from .layer_similarity import SimilarLayers
-from .layer_transport import check_transport, LayerTransport
+from .layer_transport import LayerTransport
 
 Weight = float | Schedule
 
@@ -137,7 +138,7 @@ class Term(Terms):
         # With mapping=emd: what makes one value of those of all pairs.
         self.transport: LayerTransport | None = None
         if mapping == EMD:
-            check_transport()
+            check_extra("mapping=emd", "emd", "scipy")
         self.adapters = nn.ModuleDict()
         # What the teacher's tensors go through, which trains nothing.
         self.views = nn.ModuleDict()

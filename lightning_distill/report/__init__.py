@@ -6,7 +6,7 @@ from .curves import draw_curves
 from .layer_similarity import save_layer_similarity
 from .measure import latency_ms
 from .page import write_page
-from .paired import check_scipy, Paired
+from .paired import Paired
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
 from .search_result import SearchResult, Tried
@@ -22,7 +22,6 @@ __all__ = [
     "SearchResult",
     "SeedComparison",
     "Tried",
-    "check_scipy",
     "draw_curves",
     "draw_profile",
     "latency_ms",

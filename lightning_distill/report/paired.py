@@ -1,6 +1,5 @@
 """Whether a difference between two ways to train is more than chance, over several seeds."""
 
-import importlib.util
 import math
 import statistics
 from collections.abc import Sequence
@@ -112,12 +111,3 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(there) - rank) * p))
         found[i] = largest
     return found
-
-
-def check_scipy() -> None:
-    """Refuse at once what the tests need and is not installed."""
-    if importlib.util.find_spec("scipy") is None:
-        raise ValueError(
-            "job=compare needs the package scipy, which is not installed: "
-            "pip install 'lightning-distill[compare]'."
-        )

@@ -9,11 +9,10 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from .paired import DOES_NOT, holm, NOT_SHOWN, Paired
+from .table import table_of
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,7 @@ class SeedComparison:
         """Print the table and what it says."""
         console = Console()
         heads, cells = self._cells()
-        table = Table(title="On the test rows", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for head in heads:
-            table.add_column(head, justify="right" if head else "left")
-        for line in cells:
-            table.add_row(*line)
-        console.print(table)
+        console.print(table_of("On the test rows", heads, cells))
         for sentence in self.sentences():
             console.print(sentence, highlight=False)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_model
 from ..data.data import DataFacts
 from ..models.embeddings import input_embeddings, output_embeddings
 from ..models.fake_quantization import in_plain_layers, quantization_in_training
+from ..models.hugging_face import saves_itself
 from ..models.peft_parts import active_settings, is_adapted
 from ..models.pooling import dense_of
 from ..models.row_head import row_head_of, write_row_head
@@ -67,7 +68,7 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     _write_quantization(folder, how)
     if how is not None:
         model = in_plain_layers(model)
-    if hasattr(model, "save_pretrained"):
+    if saves_itself(model):
         if with_weights:
             save_model_of_transformers(model, folder)
         else:
@@ -80,7 +81,7 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     task, facts = task_of(data), DataFacts(data)
     for processor in facts.processors(task.processors):
         processor.save_pretrained(folder)
-    if hasattr(model, "save_pretrained"):
+    if saves_itself(model):
         task.finish_folder(folder, model, facts.max_length)
     seal_folder(folder)
 

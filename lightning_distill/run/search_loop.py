@@ -80,12 +80,12 @@ def _try(cfg: DictConfig, study: StudyOnDisk, trial: Trial, directory: Path) -> 
     try:
         study.tell(trial, train_trial(cfg, study, trial, directory))
     except TrialPruned as end:
-        study.tell_pruned(trial, str(end))
+        study.tell_without(trial, TrialState.PRUNED, str(end))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             # The next trial would fare no better.
             raise
-        study.tell_failed(trial, message_of(error))
+        study.tell_without(trial, TrialState.FAIL, message_of(error))
 
 
 def search_result(

@@ -18,7 +18,7 @@ from ..check_values import check_number
 from ..data.cache_folder import cache_folder
 from ..data.data import check_keeps_teacher, DataFacts
 from ..metrics.traits import needs_teacher
-from ..models.hugging_face import check_dtype
+from ..models.hugging_face import check_dtype, saves_itself
 from ..models.quantization import check_quantization, quantized
 from ..objective.objective import Objective
 from ..sealed import ChangedFileError, check_folder, seal_folder
@@ -114,7 +114,7 @@ def trained_teacher(
         return found
     _check_writable(kept)
     teacher = call(DictConfig(model), known(data), "teacher.model")
-    if not hasattr(teacher, "save_pretrained"):
+    if not saves_itself(teacher):
         raise ValueError(
             f"teacher=trained keeps what it has trained, and a {type(teacher).__name__} has no "
             "method `save_pretrained`. Take a model of transformers, or train the teacher first "

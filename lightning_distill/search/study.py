@@ -117,25 +117,16 @@ class StudyOnDisk:
         """
         self.study.tell(trial, [found[name] for name in self.plan.objectives])
 
-    def tell_pruned(self, trial: Trial, reason: str) -> None:
-        """A trial has ended early.
+    def tell_without(self, trial: Trial, state: TrialState, reason: str) -> None:
+        """A trial has no value: it has ended early, or cannot be done.
 
         Args:
             trial: that is meant.
+            state: `PRUNED` or `FAIL`.
             reason: in words.
         """
         trial.set_user_attr("reason", reason)
-        self.study.tell(trial, state=TrialState.PRUNED)
-
-    def tell_failed(self, trial: Trial, reason: str) -> None:
-        """A trial cannot be done.
-
-        Args:
-            trial: that is meant.
-            reason: in words.
-        """
-        trial.set_user_attr("reason", reason)
-        self.study.tell(trial, state=TrialState.FAIL)
+        self.study.tell(trial, state=state)
 
 
 def open_study(

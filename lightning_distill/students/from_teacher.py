@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.configuration import label_names as names_of_labels
+from ..models.configuration import configuration, label_names as names_of_labels
 from ..models.freeze import freeze_parts
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
@@ -56,7 +56,7 @@ def from_teacher(
     Raises:
         ValueError: if the model has no list of layers that can be cut, or not as many.
     """
-    config = getattr(teacher, "config", None)
+    config = configuration(teacher)
     name = type(teacher).__name__
     if config is None or not hasattr(teacher, "base_model_prefix"):
         raise ValueError(

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from ..models.configuration import configuration
+
 # How fields that may count layers are called: num_hidden_layers, n_layer, depths, num_blocks, ...
 # Convolutions before a model and adapters behind it change how long its rows are.
 COUNTING = re.compile(r"^(?!.*(conv|adapter)).*(layer|depth|block)")
@@ -81,7 +83,7 @@ def layer_stacks(model: nn.Module) -> list[Stack]:
     Args:
         model: with a `config`; an empty list for one without.
     """
-    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
+    if not isinstance(configuration(model), PreTrainedConfig):
         return []
     lists, found = _lists(model), []
     for name, part in _parts(model.config):

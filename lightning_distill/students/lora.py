@@ -1,11 +1,11 @@
 """LoRA: a student that stays as it is, but for adapters of low rank."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import nn
 
+from ..extras import check_extra
 from ..tasks import task_of_model
 
 
@@ -81,8 +81,4 @@ def lora(
 
 def check_peft() -> None:
     """Refuse at once what would fail when a teacher is trained already."""
-    if find_spec("peft") is None:
-        raise ValueError(
-            "student=lora needs peft, and that is not installed: "
-            "pip install 'lightning-distill[lora]', or choose another student."
-        )
+    check_extra("student=lora", "lora", "peft", otherwise="choose another student")

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..models.batch import teacher_entries
 from ..models.capture import check_layers
-from ..models.configuration import label_names
+from ..models.configuration import configuration, label_names
 from ..models.decoder_inputs import first_token
 from ..models.fingerprint import fingerprint
 from ..models.forward import run_model
@@ -93,7 +93,7 @@ class Teacher(nn.Module):
     @property
     def config(self) -> Any:
         """The configuration of a Hugging Face model; `None` of others."""
-        return getattr(self.model, "config", None)
+        return configuration(self.model)
 
     @property
     def label_names(self) -> Mapping[int, str] | Sequence[str] | None:

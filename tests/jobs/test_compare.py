@@ -1,5 +1,6 @@
 """job=compare on the folders that runs leave."""
 
+import importlib.util
 import json
 
 import pytest
@@ -134,3 +135,9 @@ def test_one_run_shows_nothing(tmp_path):
         "The teacher's help is not shown. One seed shows nothing: run more, as in -m "
         "seed=0,1,2,3,4."
     ]
+
+
+def test_scipy_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"job=compare needs the package scipy.*\[compare\]"):
+        compared(tmp_path, runs=str(tmp_path))

@@ -4,16 +4,13 @@ import csv
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 from processes import run_program
+from texts_on_disk import call_in, write_tsv
 from tiny import bert
 from transformers import AutoConfig
-
-from lightning_distill.data.text.word_pieces import train_word_pieces
-from lightning_distill.main import main
 
 pytest.importorskip("optuna", reason="pip install 'lightning-distill[search]'")
 pytestmark = pytest.mark.slow
@@ -40,15 +37,7 @@ SEARCH = ["job=search", "job.epochs=2", "student=from_teacher", *OPTIONS]
 
 
 def write(folder: Path) -> None:
-    words = [["good", "fine"], ["bad", "poor"]]
-    rows = [(f"a {words[i % 2][i % 4 // 2]} film {i}", ("good", "bad")[i % 2]) for i in range(24)]
-    lines = ["text\tlabel", *("\t".join(row) for row in rows)]
-    (folder / "rows.tsv").write_text("\n".join(lines) + "\n")
-    tokenizer = train_word_pieces([text for text, _ in rows], 100, 16)
-    teacher = bert(3, 16, num_labels=2, vocab_size=len(tokenizer))
-    teacher.config.id2label, teacher.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
-    teacher.save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
+    write_tsv(folder, 3)
     (folder / "program.py").write_text(PROGRAM)
     (folder / "stop.py").write_text(STOP)
 
@@ -60,18 +49,9 @@ def work(tmp_path_factory):
     return folder
 
 
-def call(folder: Path, *arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setenv("COLUMNS", "150")
-        patch.setattr(sys, "argv", ["x", *arguments])
-        main()
-
-
 def refused(folder: Path, capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit):
-        call(folder, *arguments)
+        call_in(folder, *arguments)
     return capsys.readouterr().err
 
 
@@ -89,7 +69,7 @@ def weights(run: Path) -> list[int]:
 def searched(work):
     """One whose last student cannot be made: the teacher has three layers."""
     options = ["job.space.student.layers=[9,1,2]", "job.space.optimizer.lr=[1e-9,1e-2]"]
-    call(work, *SEARCH, *options, "job.prune=false", "hydra.run.dir=searched")
+    call_in(work, *SEARCH, *options, "job.prune=false", "hydra.run.dir=searched")
     return work / "searched"
 
 
@@ -172,7 +152,7 @@ def test_its_command_trains_the_student_to_the_end(work, searched):
     (chosen,) = [t for t in found["trials"] if t["number"] == found["best"][0]]
     words = shlex.split(chosen["command"])
     assert words[0] == "lightning-distill" and "job" not in chosen["command"]
-    call(work, *words[1:], "trainer.max_epochs=1", "hydra.run.dir=whole")
+    call_in(work, *words[1:], "trainer.max_epochs=1", "hydra.run.dir=whole")
     config = AutoConfig.from_pretrained(work / "whole" / "student")
     assert config.num_hidden_layers == chosen["params"]["student.layers"]
     assert (work / "whole" / "report.json").is_file()
@@ -180,11 +160,11 @@ def test_its_command_trains_the_student_to_the_end(work, searched):
 
 def test_more_trials_are_added_to_a_search_that_has_ended(work, capsys):
     space = ["job.space.student.layers=[1,2,3]", "job.trials=2", "hydra.run.dir=more"]
-    call(work, *SEARCH, *space, "job.objectives=[metric]", "job.steps=2")
+    call_in(work, *SEARCH, *space, "job.objectives=[metric]", "job.steps=2")
     before = result(work / "more")["trials"]
     assert [t["number"] for t in before] == [0, 1]
     capsys.readouterr()
-    call(work, "resume=more", "job.trials=3")
+    call_in(work, "resume=more", "job.trials=3")
     after = result(work / "more")["trials"]
     assert after[:2] == before
     assert sorted(t["params"]["student.layers"] for t in after) == [1, 2, 3]
@@ -207,7 +187,7 @@ def test_a_teacher_that_each_student_reads_otherwise_is_asked_anew(work, capsys)
         'criteria.hint.inputs.student="student.hidden_states[*]"',
     ]
     term += ['criteria.hint.inputs.teacher="teacher.hidden_states[*]"', "hydra.run.dir=live"]
-    call(work, *SEARCH, *term, "job.space.student.layers=[1,2]")
+    call_in(work, *SEARCH, *term, "job.space.student.layers=[1,2]")
     said = capsys.readouterr().out
     assert (
         "Teacher: asked anew in each trial, for each student is compared with other layers" in said
@@ -224,7 +204,7 @@ def without_times(run: Path) -> list[dict]:
 def test_killed_and_resumed_it_tries_what_it_would_have_tried(work):
     options = [*SEARCH, "job.space.optimizer.lr={low: 1e-3, high: 1e-1, log: true}", "job.trials=3"]
     options += ["job.space.student.layers=[1,2,3]", "+callbacks.stop._target_=stop.Stop"]
-    call(work, *options, "hydra.run.dir=left_alone")
+    call_in(work, *options, "hydra.run.dir=left_alone")
     # A trial has four batches: this is the second one of the second trial.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": "6", "COLUMNS": "150"}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
@@ -232,7 +212,7 @@ def test_killed_and_resumed_it_tries_what_it_would_have_tried(work):
     assert killed.returncode == -9
     assert len(result(work / "killed")["trials"]) == 1
     files = {p: p.stat().st_mtime_ns for p in (work / "killed" / "trials" / "000").glob("*.*")}
-    call(work, "resume=killed")
+    call_in(work, "resume=killed")
     assert without_times(work / "killed") == without_times(work / "left_alone")
     assert len(without_times(work / "killed")) == 3
     # What had ended was not begun again.

@@ -1,4 +1,3 @@
-import importlib.util
 import math
 
 import numpy as np
@@ -6,7 +5,6 @@ import pytest
 from scipy import stats
 
 from lightning_distill.report.paired import (
-    check_scipy,
     DOES_NOT,
     HELPS,
     holm,
@@ -88,9 +86,3 @@ def test_one_seed_and_seeds_that_agree():
     assert none.p == 1.0 and none.word(none.p) == NOT_SHOWN
     assert none.word(none.p, least=0.1) == DOES_NOT
     assert math.isclose(Paired((1.0, 3.0)).mean, 2.0)
-
-
-def test_scipy_is_asked_for(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"job=compare needs the package scipy.*\[compare\]"):
-        check_scipy()

@@ -3,20 +3,15 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import bert
+from texts_on_disk import call_in, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from lightning_distill.data.text.word_pieces import train_word_pieces
-from lightning_distill.main import main
 
 pytestmark = pytest.mark.slow
 
-WORDS = ["fine", "poor", "long", "loud"]
 OPTIONS = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1"]
 OPTIONS += ["callbacks=[best_checkpoint,finite_loss]"]
 DATA = ["data=text_files", "data.train=tr.csv", "data.test=te.csv", "data.label=kind"]
@@ -28,28 +23,14 @@ TEACHER = ["teacher=pretrained", "teacher.path=teacher"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for name, rows in (("tr", range(48)), ("te", range(60, 80))):
-        lines = [
-            f"a {WORDS[i % 4]} film number {i} {WORDS[i // 4 % 4]},{'xy'[i % 2]}" for i in rows
-        ]
-        (folder / f"{name}.csv").write_text("\n".join(["text,kind", *lines]) + "\n")
-    texts = [line.split(",")[0] for line in (folder / "tr.csv").read_text().splitlines()[1:]]
-    tokenizer = train_word_pieces(texts, 90, 32)
-    teacher = bert(4, 32, num_labels=2, vocab_size=len(tokenizer))
-    teacher.config.id2label, teacher.config.label2id = {0: "x", 1: "y"}, {"x": 0, "y": 1}
-    teacher.save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
+    write_csv(folder, "teacher", 4)
     return folder
 
 
 @pytest.fixture
-def call(folder, monkeypatch, capsys):
+def call(folder, capsys):
     def run(name: str, *arguments: str) -> tuple[Path, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(folder / "cache"))
-        monkeypatch.setattr(sys, "argv", ["x", *arguments, f"hydra.run.dir={name}"])
-        main()
+        call_in(folder, *arguments, f"hydra.run.dir={name}")
         return folder / name, capsys.readouterr().out
 
     return run

@@ -1,22 +1,18 @@
 """A student that learns with rounded weights, by the command: trained, resumed and exported."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import bert
+from texts_on_disk import call_in, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lightning_distill.data.text.word_pieces import train_word_pieces
-from lightning_distill.main import main
 from lightning_distill.run.card_of_run import forget_files
 
 pytest.importorskip("torchao", reason="pip install 'lightning-distill[quantization]'")
 pytestmark = pytest.mark.slow
 
-WORDS = ["fine", "poor", "long", "loud"]
 OPTIONS = ["data=text_files", "data.train=tr.csv", "data.test=te.csv", "data.label=kind"]
 OPTIONS += ["data.max_length=9", "data.batch_size=16", "baseline=false", "optimizer.lr=1e-3"]
 OPTIONS += ["trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
@@ -27,28 +23,14 @@ ITSELF = ["student=pretrained", "student.path=model"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for name, rows in (("tr", range(48)), ("te", range(60, 80))):
-        lines = [
-            f"a {WORDS[i % 4]} film number {i} {WORDS[i // 4 % 4]},{'xy'[i % 2]}" for i in rows
-        ]
-        (folder / f"{name}.csv").write_text("\n".join(["text,kind", *lines]) + "\n")
-    texts = [line.split(",")[0] for line in (folder / "tr.csv").read_text().splitlines()[1:]]
-    tokenizer = train_word_pieces(texts, 90, 32)
-    model = bert(2, 32, num_labels=2, vocab_size=len(tokenizer), initializer_range=0.2)
-    model.config.id2label, model.config.label2id = {0: "x", 1: "y"}, {"x": 0, "y": 1}
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    write_csv(folder, "model", 2, initializer_range=0.2)
     return folder
 
 
 @pytest.fixture
-def call(folder, monkeypatch, capsys):
+def call(folder, capsys):
     def run(name: str, *arguments: str) -> tuple[Path, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(folder / "cache"))
-        monkeypatch.setattr(sys, "argv", ["x", *arguments, f"hydra.run.dir={name}"])
-        main()
+        call_in(folder, *arguments, f"hydra.run.dir={name}")
         said = capsys.readouterr()
         return folder / name, said.out + said.err
 

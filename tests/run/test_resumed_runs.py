@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import run_program
-from tiny import bert
-
-from lightning_distill.data.text.word_pieces import train_word_pieces
+from texts_on_disk import write_tsv
 
 pytestmark = pytest.mark.slow
 
@@ -51,15 +49,7 @@ ARGUMENTS = [
 
 @pytest.fixture
 def work(tmp_path):
-    words = [["good", "fine"], ["bad", "poor"]]
-    rows = [(f"a {words[i % 2][i % 4 // 2]} film {i}", ("good", "bad")[i % 2]) for i in range(24)]
-    lines = ["text\tlabel", *("\t".join(row) for row in rows)]
-    (tmp_path / "rows.tsv").write_text("\n".join(lines) + "\n")
-    tokenizer = train_word_pieces([text for text, _ in rows], 100, 16)
-    teacher = bert(2, 16, num_labels=2, vocab_size=len(tokenizer))
-    teacher.config.id2label, teacher.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
-    teacher.save_pretrained(tmp_path / "teacher")
-    tokenizer.save_pretrained(tmp_path / "teacher")
+    write_tsv(tmp_path, 2)
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "stop.py").write_text(STOP)
     return tmp_path

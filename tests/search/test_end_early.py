@@ -7,6 +7,8 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason="pip install 'lightning-distill[search]'")
 
+from optuna.trial import TrialState  # noqa: E402
+
 from lightning_distill.search import EndEarly, open_study, StudyOnDisk  # noqa: E402
 from lightning_distill.search.end_early import is_rung  # noqa: E402
 from lightning_distill.search_plan import Plan, Range  # noqa: E402
@@ -50,7 +52,7 @@ def go_through(study, values=curve, sizes=lambda trial: {}, mode="max"):
                 callback.on_validation_end(trainer(value), None)
             study.tell(trial, {"metric": callback.values[-1], **sizes(trial)})
         except optuna.TrialPruned as end:
-            study.tell_pruned(trial, str(end))
+            study.tell_without(trial, TrialState.PRUNED, str(end))
         counts.append(len(callback.values))
     return counts
 

@@ -7,6 +7,8 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason="pip install 'lightning-distill[search]'")
 
+from optuna.trial import TrialState  # noqa: E402
+
 from lightning_distill.search import open_study, StudyOnDisk  # noqa: E402
 from lightning_distill.search_plan import Choices, Plan, Range  # noqa: E402
 
@@ -118,8 +120,8 @@ def test_the_best_are_those_that_no_other_beats(objectives, mode):
 def test_failed_and_pruned_trials_are_counted_and_are_not_the_best():
     study = begun(planned(LAYERS, trials=3))
     told = [lambda t: study.tell(t, {"metric": 0.1, "size": 9}),
-            lambda t: study.tell_failed(t, "too large"),
-            lambda t: study.tell_pruned(t, "too bad")]  # fmt: skip
+            lambda t: study.tell_without(t, TrialState.FAIL, "too large"),
+            lambda t: study.tell_without(t, TrialState.PRUNED, "too bad")]  # fmt: skip
     for trial, tell in zip(study.left(), told, strict=True):
         study.draw(trial)
         tell(trial)

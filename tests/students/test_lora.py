@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 
 import pytest
 import torch
@@ -266,6 +265,8 @@ def test_what_it_cannot_be_is_refused_with_words(options, words):
 
 def test_without_peft_it_says_what_to_install(monkeypatch):
     # The name of the file is that of the function too.
-    monkeypatch.setattr(sys.modules["lightning_distill.students.lora"], "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"needs peft, .*pip install 'lightning-distill\[lora\]'"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        ValueError, match=r"needs the package peft, .*pip install 'lightning-distill\[lora\]'"
+    ):
         lora(model("llama"))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...extras import check_extra
 from .picture_file import Arrays, Sources
 from .picture_module import PictureDataModule
 
@@ -116,13 +117,9 @@ class Digits(PictureArrays):
 
     def load(self) -> dict[str, datasets.Dataset]:
         """Training and test rows."""
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise ValueError(
-                "data=digits needs scikit-learn, and that is not installed: "
-                "pip install 'lightning-distill[digits]'."
-            ) from error
+        check_extra("data=digits", "digits", "sklearn")
+        from sklearn.datasets import load_digits
+
         found = load_digits()
         # They come as numbers from 0 to 16.
         pictures = (found.images * (255 / 16)).round().astype(np.uint8)
