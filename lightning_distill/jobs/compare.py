@@ -55,7 +55,7 @@ def compare(
 def _write(comparison: SeedComparison, directory: Path) -> None:
     comparison.show()
     comparison.save(directory)
-    say("Written", f"{directory.name}: compare.json, compare.md, compare.png")
+    say("Written", f"{directory}: compare.json, compare.md, compare.png")
 
 
 def _folders(runs: str | Sequence[str] | None) -> list[Path]:
