@@ -20,16 +20,18 @@ class Draw(list[int]):
         self.view = view
 
 
-def keyed(seed: int, number: int, view: int) -> torch.Generator:
+def keyed(*key: int | str) -> torch.Generator:
     """Random numbers that depend on what is drawn, and not on who draws it when.
 
+    Draws for two purposes with one plain seed would be the same numbers: rows that keep their
+    labels and rows that come first, say. A word in the key tells them apart.
+
     Args:
-        seed: of the augmentation.
-        number: the row's.
-        view: under which it is drawn.
+        key: of the draw, such as its purpose, the seed, the row's number and its view.
     """
-    key = hashlib.blake2b(f"{seed} {number} {view}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key) >> 1)
+    words = " ".join(map(str, key))
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def seed_of(augmentation: Any, seed: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
-from .draw import Draw
+from .draw import Draw, keyed
 
 Lengths = Sequence[int] | np.ndarray
 
@@ -93,7 +93,7 @@ class LengthGroupedBatches(DistributedSampler):
         return sum(self._count(group) for group in self._groups())
 
     def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        generator = keyed("order", self.seed, self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         plan = self._by_rows if self.tokens_per_batch is None else self._by_tokens
         view = self.epoch if self.views is None else self.epoch % self.views

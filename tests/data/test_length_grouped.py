@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from lightning_distill.data import EvenRows, LengthGroupedBatches
+from lightning_distill.data.labelled_rows import LabelledRows
 
 WORLDS = [1, 2, 3]
 
@@ -289,3 +290,16 @@ def test_over_many_epochs_no_row_counts_more_than_another(n, world, options):
     # Five standard errors of a mean; all rows of a batch weigh the same where batches are full.
     allowed = 5 * weights.std() / count**0.5 + 1e-9
     assert float((means - weights.mean()).abs().max()) <= float(allowed)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_rows_that_the_same_seed_has_chosen_are_spread_over_the_first_epoch(seed, grouped):
+    """As those that keep their labels: with one stream of numbers they came all in one pool."""
+    chosen = torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:100].tolist()
+    rows = LabelledRows(torch.zeros(1000, dtype=torch.long), torch.arange(1000))
+    for some in (chosen, rows.keeping_labels(100, seed).has_label.nonzero().flatten().tolist()):
+        batches = list(LengthGroupedBatches(lengths(1000), 10, seed=seed, grouped=grouped))
+        without = sum(not set(batch) & set(some) for batch in batches)
+        # Of ten draws of 1000 rows, 35 of 100 batches have none of the 100 on average.
+        assert 20 <= without <= 50

@@ -1,11 +1,12 @@
 """Which tokens of a row are hidden, and what stands there instead."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+
+from ..draw import keyed
 
 IGNORED = -100
 # Of the chosen tokens so many become the mask token, and so many another token; the others stay.
@@ -69,8 +70,7 @@ class TokenMasks:
 
     def generator(self, seed: int | str, row: int, view: int) -> torch.Generator:
         """What decides the masks of a row: its number, the seed and the view, and nothing else."""
-        key = hashlib.blake2b(f"masks {seed} {row} {view}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(key) >> 1)
+        return keyed("masks", seed, row, view)
 
     def maskable(self, tokens: Int[np.ndarray, " tokens"]) -> Bool[np.ndarray, " tokens"]:
         """Which tokens may be chosen: those that are not special."""
