@@ -33,6 +33,7 @@ CHOICES = {"mode": ("min", "max"), "metric_drop": ("relative", "absolute")}
 BOOLEANS = (
     "baseline",
     "compile",
+    "control",
     "gradient_checkpointing",
     "profile",
     "trainer.enable_model_summary",

@@ -41,7 +41,10 @@ FIXED = {
     **{name: "it says whose code is run" for name in ("allow_targets", "trust_remote_code")},
     **{
         name: "it is no option of a training"
-        for name in ("job", "output_dir", "resume", "stages", "baseline", "profile", "logger")
+        for name in (
+            *("job", "output_dir", "resume", "stages", "baseline", "control", "profile"),
+            "logger",
+        )
     },
 }
 

@@ -1,7 +1,8 @@
-"""Does the teacher help? Finished runs over several seeds, in one table and one word."""
+"""Does the teacher help? Runs over several seeds, in one table and one word."""
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from omegaconf import DictConfig
 from ..check_values import check_number
 from ..extras import check_extra
 from ..newest_run import runs_in
-from ..report import Run, run_of, SeedComparison, settings_of
+from ..report import best_rates, Run, run_of, SeedComparison, settings_of
+from ..run.compared_runs import check_runs, train_runs
 from ..run.stage import say
+from .distill import distill
 
 SWEEPS = Path("runs") / "sweep"
 # Of a run, with its configuration as it was composed.
@@ -24,31 +27,83 @@ BESIDE = ("seed", "resume", "output_dir", "hydra")
 def compare(
     cfg: DictConfig,
     runs: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    learning_rates: Sequence[float] | None = None,
+    control: bool = True,
     alpha: float = 0.05,
     least_gain: float = 0.0,
 ) -> SeedComparison:
-    """Compare students with and without a teacher over the seeds of finished runs.
+    """Compare students with and without a teacher over the seeds of runs.
 
-    Writes `compare.json`, `compare.md` and `compare.png`.
+    Writes `compare.json`, `compare.md` and `compare.png`. With `seeds` it trains the runs itself,
+    into `runs/`, and goes on with `resume` where it was cut off.
 
     Args:
-        cfg: the job's configuration; only its directory is used.
+        cfg: the job's configuration; of runs that have ended only its directory is used.
         runs: folders of runs, or folders with runs in them; the newest sweep if `None`.
+        seeds: which to train, or how many, from that of `cfg` on; `None` trains nothing.
+        learning_rates: with `seeds`, what each student is trained with; the best on the validation
+            rows counts, for each kind of student by itself. `None` is the rate of `cfg`.
+        control: with `seeds`, whether a third student is taught the answers to other rows.
         alpha: how often chance may look like help.
         least_gain: the least gain that is worth anything, in units of the metric; with one, a
             comparison can say that the teacher does not help.
 
     Raises:
         FileNotFoundError: if there are no finished runs.
-        ValueError: for runs that cannot be compared.
+        ValueError: for runs that cannot be compared, before the first of them is trained.
     """
     check_extra("job=compare", "compare", "scipy")
     check_number("job.alpha", alpha, above=0, most=0.5, required=True)
     check_number("job.least_gain", least_gain, least=0, required=True)
-    found = _finished(_folders(runs))
+    if seeds is None:
+        found = _finished(_folders(runs))
+    else:
+        found = _trained(cfg, runs, _seeds(cfg, seeds), _rates(learning_rates), control)
     comparison = SeedComparison(settings_of(found), alpha, least_gain)
     _write(comparison, Path(str(cfg.output_dir)))
     return comparison
+
+
+def _trained(
+    cfg: DictConfig,
+    runs: str | Sequence[str] | None,
+    seeds: Sequence[int],
+    rates: Sequence[float] | None,
+    control: bool,
+) -> list[Run]:
+    if runs is not None:
+        raise ValueError(
+            "job.seeds trains runs, and job.runs names some that have ended: give one of them."
+        )
+    check_runs(cfg)
+    folders = train_runs(cfg, seeds, rates, control, partial(distill, show=False))
+    found = {rate: [_read(folder) for folder in own] for rate, own in folders.items()}
+    if rates is None:
+        return found[None]
+    return best_rates({float(rate or 0): own for rate, own in found.items()})
+
+
+def _seeds(cfg: DictConfig, seeds: int | Sequence[int]) -> list[int]:
+    if not isinstance(seeds, int):
+        for seed in seeds:
+            check_number("job.seeds", seed, whole=True, least=0, required=True)
+        if len(set(seeds)) < len(seeds) or not seeds:
+            raise ValueError(f"`job.seeds` must be seeds that differ, got {list(seeds)}.")
+        return list(seeds)
+    check_number("job.seeds", seeds, whole=True, least=1, required=True)
+    return [int(cfg.seed) + i for i in range(seeds)]
+
+
+def _rates(rates: Sequence[float] | None) -> list[float] | None:
+    if rates is None:
+        return None
+    found = [rates] if isinstance(rates, int | float) else list(rates)
+    for rate in found:
+        check_number("job.learning_rates", rate, above=0, required=True)
+    if len(set(found)) < len(found) or not found:
+        raise ValueError(f"`job.learning_rates` must be rates that differ, got {found}.")
+    return [float(rate) for rate in found]
 
 
 @rank_zero_only

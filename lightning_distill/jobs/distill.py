@@ -6,12 +6,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..run.budget import same_budget
+from ..run.control import answers_to_other_rows, check_control
 from ..run.distillation import prepare
 from ..run.labels import labelled_rows, on_labels
 from ..run.metrics import watching
 from ..run.objective import build_label_objective
 from ..run.rehearse import rehearse
-from ..run.report import report
+from ..run.report import BASELINE, CONTROL, report
 from ..run.save import save_student
 from ..run.stage import say, train
 from ..run.stages import sparsity_of
@@ -22,11 +23,15 @@ from ..training.module import DistillationModule
 from ..training.weak_teacher import WeakTeacher
 
 
-def distill(cfg: DictConfig) -> float:
+def distill(cfg: DictConfig, show: bool = True) -> float:
     """Distil `cfg.teacher` into `cfg.student`; returns the student's monitored metric on test.
 
     Writes the student that was best on the validation rows into `student/`, the comparison into
     `report.md` and `report.json`, and the curves into `curves.png`.
+
+    Args:
+        cfg: the run's configuration.
+        show: whether the comparison is also printed.
     """
     directory = Path(str(cfg.output_dir))
     made = prepare(cfg)
@@ -40,6 +45,9 @@ def distill(cfg: DictConfig) -> float:
     if alone:
         labels_only = build_label_objective(cfg, student)
         rehearse(cfg, on_labels(data), student, None, labels_only, metrics)
+    # A run that is older than this key has no control.
+    if control := bool(cfg.get("control")):
+        check_control(cfg, stages, teacher, data)
     made.rehearse()
     save_student(student, data, directory / "student", with_weights=False)
 
@@ -50,7 +58,14 @@ def distill(cfg: DictConfig) -> float:
     save_student(module.student, data, directory / "student")
     for title, reason in facts.items():
         say(title.capitalize(), reason)
-    baseline_module, baseline = None, None
+    beside = {}
+    if control:
+        assert teacher is not None
+        say("Control", "the same training, with the teacher's answers to other rows")
+        with answers_to_other_rows(teacher) as other:
+            pair = copy.deepcopy(untrained), other
+            again = train_stages(cfg, stages, pair, metrics, data, directory / CONTROL)
+        beside[CONTROL] = again.module, again.result
     if alone:
         say("Student alone", f"the same {result.steps} steps, on labelled rows")
         labels_only = build_label_objective(cfg, untrained)
@@ -63,8 +78,8 @@ def distill(cfg: DictConfig) -> float:
         # The very same batches in the same epochs, unless it has stages.
         same = rows is data and len(stages) == 1
         budget = same_budget(result.steps, result.validations, same)
-        baseline = train(stage, baseline_module, rows, directory / "baseline", **budget)
+        baseline = train(stage, baseline_module, rows, directory / BASELINE, **budget)
+        beside[BASELINE] = baseline_module, baseline
     facts |= trained.facts
-    curves = trained.curves
-    report(cfg, directory, data, module, result, baseline_module, baseline, facts, curves)
+    report(cfg, directory, data, module, result, beside, facts, trained.curves, show)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]

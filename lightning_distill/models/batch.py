@@ -162,6 +162,24 @@ def first_rows(batch: Any, count: int = 1) -> Any:
     return map_entries(batch, cut)
 
 
+def next_rows(batch: Any) -> Any:
+    """A batch in which each row is the one after it, and the last is the first.
+
+    What has no rows, such as a number, stays; a batch of one row is what it was.
+    """
+    rows = batch_size(batch)
+
+    def turned(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.roll(-1, 0) if value.dim() and value.shape[0] == rows else value
+        per_row = isinstance(value, list | tuple) and len(value) == rows
+        if per_row and all(isinstance(v, str) for v in value):
+            return type(value)([*value[1:], *value[:1]])
+        return value
+
+    return map_entries(batch, turned)
+
+
 def with_entries(batch: Any, changes: Mapping[str, Any]) -> Any:
     """The batch with entries added or replaced; the batch itself stays as it is."""
     if isinstance(batch, Mapping) or _is_like_a_mapping(batch):

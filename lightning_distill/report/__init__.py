@@ -7,14 +7,18 @@ from .layer_similarity import save_layer_similarity
 from .measure import latency_ms
 from .page import write_page
 from .paired import Paired
+from .predictions import interval_over_rows, PREDICTIONS, Predictions
 from .profile import draw_profile, Profile
 from .samples import Sample, write_samples
 from .search_result import SearchResult, Tried
-from .seeds import Run, run_of, SeedComparison, settings_of
+from .seed_runs import best_rates, Run, run_of, settings_of
+from .seeds import SeedComparison
 
 __all__ = [
+    "PREDICTIONS",
     "Comparison",
     "Paired",
+    "Predictions",
     "Profile",
     "Row",
     "Run",
@@ -22,8 +26,10 @@ __all__ = [
     "SearchResult",
     "SeedComparison",
     "Tried",
+    "best_rates",
     "draw_curves",
     "draw_profile",
+    "interval_over_rows",
     "latency_ms",
     "parameter_count",
     "run_of",

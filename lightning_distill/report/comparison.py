@@ -26,6 +26,9 @@ class Row:
         metrics: on the test rows, by name.
         agreement: share of test rows on which it predicts what the teacher predicts.
         parts: what the metric that decides is made of, by name, such as the kinds of entities.
+        validation: on the validation rows, what the best weights were chosen by; `None` if nothing
+            was monitored.
+        validation_mode: `max` or `min`, what is better of it.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Row:
     metrics: Mapping[str, float]
     agreement: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    validation: float | None = None
+    validation_mode: str = ""
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Comparison:
         max_drop: how far the student may be below the teacher.
         relative: whether that is a share of the teacher's value, or in the metric's units.
         facts: further lines for the report, by heading.
+        control: the same student taught with the teacher's answers to other rows.
     """
 
     metric: str
@@ -60,6 +66,7 @@ class Comparison:
     max_drop: float | None = None
     relative: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
+    control: Row | None = None
 
     @classmethod
     def load(cls, path: Path) -> "Comparison":
@@ -67,8 +74,10 @@ class Comparison:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = ("metric", "higher_is_better", "max_drop", "relative", "facts")
         known: dict[str, Any] = {name: content[name] for name in names}
-        for name in ("student", "teacher", "baseline"):
-            known[name] = None if content[name] is None else Row(**content[name])
+        for name in ("student", "teacher", "baseline", "control"):
+            # A run that is older than the control has none.
+            row = content.get(name)
+            known[name] = None if row is None else Row(**row)
         return cls(**known)
 
     def value(self, row: Row) -> float:
@@ -124,6 +133,14 @@ class Comparison:
                 lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
             elif self._measures_teacher:
                 lines.append("The teacher is no better than the student alone: no gap to close.")
+        if self.control is not None:
+            sign = 1 if self.higher_is_better else -1
+            gain = sign * (self.value(self.student) - self.value(self.control))
+            lines.append(
+                "With the teacher's answers to other rows the student has "
+                f"{self.value(self.control):.4f} {name}: what the answers say of each row is "
+                f"worth {gain:.4f}."
+            )
         if self.drop is not None and self.max_drop is not None:
             unit = "of the teacher's value" if self.relative else "absolute"
             shown = f"{self.drop:.1%}" if self.relative else f"{self.drop:.4f}"
@@ -139,7 +156,8 @@ class Comparison:
     @property
     def rows(self) -> list[Row]:
         """The models that there are, the distilled student last."""
-        return [row for row in (self.teacher, self.baseline, self.student) if row is not None]
+        rows = (self.teacher, self.baseline, self.control, self.student)
+        return [row for row in rows if row is not None]
 
     def _of_parts(self) -> list[str]:
         """The table of what the metric is made of; no lines where it is one."""

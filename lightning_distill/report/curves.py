@@ -1,13 +1,20 @@
 """The curves of a run: every loss term and every metric, against the step."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Series = dict[str, list[tuple[float, float]]]
+# In this many panels abreast.
+COLUMNS = 3
+# A term that falls to a part as small as this shows nothing of its end on an even scale.
+LONG_WAY = 50
+# Sums of terms: of students that learn from others, they are no one quantity.
+LOSS = "loss"
 
 
 def read_metrics(path: Path) -> Series:
@@ -34,42 +41,100 @@ def read_stages(stages: Sequence[tuple[int, Path]]) -> Series:
     return series
 
 
-def draw_curves(runs: Mapping[str, Sequence[tuple[int, Path]]], to: Path) -> None:
+def draw_curves(
+    runs: Mapping[str, Sequence[tuple[int, Path]]],
+    to: Path,
+    monitored: tuple[str, str] | None = None,
+    teacher: float | None = None,
+) -> None:
     """Draw one panel per quantity, with one line per run, into a PNG file.
 
-    Where a run has several stages, a dotted line stands where each begins.
+    What is monitored comes first, over the whole width, with a mark at the best of each run. Where
+    a run has several stages, a dotted line stands where each begins. A loss has a panel for each
+    run, for it sums other terms in each.
 
     Args:
         runs: from a name for the legend to the stages of that run, as for [`read_stages`][].
         to: the PNG to write.
+        monitored: the name of what the best weights are chosen by, such as `val/accuracy`, and
+            `max` or `min`.
+        teacher: the same of the teacher, on the test rows.
     """
     data = {name: series for name, own in runs.items() if (series := read_stages(own))}
     begins = sorted({before for own in runs.values() for before, _ in own if before})
-    names: list[str] = []
-    for series in data.values():
-        names += [n for n in series if n.startswith(("train/", "val/")) and n not in names]
-    if not names:
+    first = monitored[0] if monitored is not None else None
+    panels = [panel for panel in _panels(data) if panel[0] != first]
+    wide = any(first in series for series in data.values())
+    if not panels and not wide:
         return
-    names.sort(key=lambda n: (n.startswith("val/"), n))
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    rows = -(-len(panels) // COLUMNS)
+    heights = [1.3] * wide + [1.0] * rows
+    figure = Figure(figsize=(12.6, 2.6 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    for i, name in enumerate(names):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        for j, (run, series) in enumerate(data.items()):
-            if name in series:
-                steps, values = zip(*series[name], strict=True)
-                marker = "o" if name.startswith("val/") else None
-                axes.plot(
-                    steps, values, label=run, color=f"C{j}", marker=marker, markersize=3, lw=1.3
-                )
-        for step in begins:
-            axes.axvline(step, color="0.6", lw=0.8, ls=":")
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
+    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    colors = {run: f"C{i}" for i, run in enumerate(data)}
+    if wide and monitored is not None:
+        axes = figure.add_subplot(grid[0, :])
+        _draw(axes, monitored[0], data, list(data), colors, begins)
+        for run, series in data.items():
+            _mark_best(axes, series.get(monitored[0], []), monitored[1], colors[run])
+        if teacher is not None:
+            axes.axhline(teacher, color="0.4", lw=1, ls="--", label="teacher, on the test rows")
+        axes.legend(fontsize=9, frameon=False)
+    for i, (name, own) in enumerate(panels):
+        axes = figure.add_subplot(grid[i // COLUMNS + wide, i % COLUMNS])
+        _draw(axes, name, data, own, colors, begins)
         if len(data) > 1:
             axes.legend(fontsize=8, frameon=False)
     figure.savefig(to, dpi=120)
+
+
+def _panels(data: Mapping[str, Series]) -> Iterator[tuple[str, list[str]]]:
+    """What is drawn, and of which runs: training before validation."""
+    names: list[str] = []
+    for series in data.values():
+        names += [n for n in series if n.startswith(("train/", "val/")) and n not in names]
+    for name in sorted(names, key=lambda n: (n.startswith("val/"), n)):
+        own = [run for run, series in data.items() if name in series]
+        if name.partition("/")[2] == LOSS:
+            yield from ((name, [run]) for run in own)
+        else:
+            yield name, own
+
+
+def _draw(
+    axes: Any,
+    name: str,
+    data: Mapping[str, Series],
+    own: Sequence[str],
+    colors: Mapping[str, str],
+    begins: Sequence[int],
+) -> None:
+    every = []
+    for run in own:
+        if name in data[run]:
+            steps, values = zip(*data[run][name], strict=True)
+            marker = "o" if name.startswith("val/") else None
+            axes.plot(
+                steps, values, label=run, color=colors[run], marker=marker, markersize=3, lw=1.3
+            )
+            every += values
+    for step in begins:
+        axes.axvline(step, color="0.6", lw=0.8, ls=":")
+    if every and min(every) > 0 and max(every) > LONG_WAY * min(every):
+        axes.set_yscale("log")
+    axes.set_title(name, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+
+
+def _mark_best(axes: Any, points: Sequence[tuple[float, float]], mode: str, color: str) -> None:
+    if not points:
+        return
+    choose = max if mode == "max" else min
+    # The first of equals, as checkpoints are kept.
+    step, value = choose(points, key=lambda point: point[1])
+    axes.plot([step], [value], marker="*", ms=13, color=color, mec="white", label="_best")
+    axes.annotate(f"{value:.3f}", (step, value), xytext=(6, 6), textcoords="offset points",
+                  fontsize=8, color=color)  # fmt: skip

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from .class_tables import class_tables, predictions_of
 from .comparison import Comparison
+from .predictions import PREDICTIONS
 
 PAGE = "report.html"
 # Pictures of a run, with what stands above them.
@@ -56,6 +58,9 @@ def write_page(directory: Path) -> Path:
         *_section("On the test rows", path.name, _table(*comparison.cells())),
         *_section("The run", path.name, _facts(comparison)),
     ]
+    for title, note, heads, lines in class_tables(predictions_of(directory)):
+        content = [f"<p>{escape(note)}</p>", *_table(heads, lines)]
+        parts += _section(title, PREDICTIONS, content)
     for name, title in PICTURES.items():
         if (directory / name).is_file():
             data = base64.b64encode((directory / name).read_bytes()).decode()

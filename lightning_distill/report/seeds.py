@@ -1,8 +1,8 @@
-"""What a teacher brings over several seeds: runs with the same settings, side by side."""
+"""What a teacher brings over several seeds, in a table, a picture and a word."""
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,54 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from .paired import DOES_NOT, holm, NOT_SHOWN, Paired
+from .paired import DOES_NOT, HELPS, holm, NOT_SHOWN
+from .seed_runs import Setting
 from .table import table_of
-
-
-@dataclass(frozen=True)
-class Run:
-    """What counts of a finished run.
-
-    Attributes:
-        folder: its directory.
-        seed: of it.
-        setting: its configuration, without the seed.
-        metric: the name of the metric that decides.
-        higher_is_better: of that metric.
-        alone: the metric of the student without a teacher, on the test rows.
-        distilled: the same of the student with one.
-        teacher: the same of the teacher; `None` if it was not measured.
-        test_rows: how many there are, as the report says it.
-    """
-
-    folder: str
-    seed: int
-    setting: Mapping[str, Any]
-    metric: str
-    higher_is_better: bool
-    alone: float
-    distilled: float
-    teacher: float | None
-    test_rows: str
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Runs that differ in their seeds alone.
-
-    Attributes:
-        name: what sets it apart from the others.
-        runs: in the order of their seeds.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-
-    @property
-    def paired(self) -> Paired:
-        """How much better each distilled student was than the one alone with the same seed."""
-        sign = 1 if self.runs[0].higher_is_better else -1
-        return Paired(tuple(sign * (run.distilled - run.alone) for run in self.runs))
 
 
 @dataclass(frozen=True)
@@ -96,14 +51,29 @@ class SeedComparison:
                     "distilled": [run.distilled for run in setting.runs],
                     "gain": paired.mean,
                     "interval": paired.interval(),
+                    "interval_over_rows": setting.row_interval(),
                     "effect": paired.effect,
                     "p": paired.p,
                     "p_corrected": p,
                     "verdict": paired.word(p, self.alpha, self.least_gain),
                     "seeds_needed": paired.seeds_needed(alpha=self.alpha),
+                    **self._of_control(setting),
+                    "learning_rates": dict(setting.runs[0].rates) or None,
                 }
             )
         return found
+
+    def _of_control(self, setting: Setting) -> dict[str, Any]:
+        beside = setting.beside_control
+        if beside is None:
+            return {"control": None}
+        return {
+            "control": [run.control for run in setting.runs],
+            "gain_on_control": beside.mean,
+            "p_of_control": beside.p,
+            # Both must be shown, so nothing is to be corrected for.
+            "above_control": beside.word(beside.p, self.alpha) == HELPS,
+        }
 
     def sentences(self) -> list[str]:
         """What the figures say, and what would change it."""
@@ -124,7 +94,7 @@ class SeedComparison:
                 )
             elif word == DOES_NOT and line["gain"] >= 0:
                 said += f" A gain of {self.least_gain:g} is ruled out."
-            found.append(said)
+            found.append(said + _said_of_control(line) + _said_of_rows(line) + _said_of_rates(line))
         return found
 
     def show(self) -> None:
@@ -154,12 +124,14 @@ class SeedComparison:
         self._draw(directory / "compare.png")
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        heads = ["", "seeds", "teacher", "alone", "distilled", "gain", "95 % interval", "p"]
-        several = len(self.settings) > 1
+        lines, several = self.lines(), len(self.settings) > 1
+        control = any(line["control"] for line in lines)
+        heads = ["", "seeds", "teacher", "alone", *(["taught other rows"] if control else [])]
+        heads += ["distilled", "gain", "95 % interval", "p"]
         heads += ["p corrected"] if several else []
         heads += ["verdict"]
         cells = []
-        for line in self.lines():
+        for line in lines:
             interval = line["interval"]
             shown = "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
             cells.append(
@@ -168,6 +140,7 @@ class SeedComparison:
                     str(len(line["seeds"])),
                     _spread([v for v in line["teacher"] if v is not None]),
                     _spread(line["alone"]),
+                    *([_spread(line["control"] or [])] if control else []),
                     _spread(line["distilled"]),
                     f"{line['gain']:+.4f}",
                     shown,
@@ -202,87 +175,38 @@ class SeedComparison:
         figure.savefig(to, dpi=120)
 
 
-def settings_of(runs: Sequence[Run]) -> tuple[Setting, ...]:
-    """Runs by their configuration, without the seed, in the order in which they are given.
-
-    Raises:
-        ValueError: for runs that cannot be compared, saying which.
-    """
-    for name in ("metric", "test_rows"):
-        values = {getattr(run, name): run.folder for run in runs}
-        if len(values) > 1:
-            listed = "; ".join(f"{value} in {folder}" for value, folder in values.items())
-            raise ValueError(
-                f"These runs have different {name.replace('_', ' ')} and cannot be compared: "
-                f"{listed}. Name runs on the same data in job.runs."
-            )
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(run.setting, sort_keys=True), []).append(run)
-    settings = [own[0].setting for own in groups.values()]
-    found = []
-    for own in groups.values():
-        by_seed: dict[int, Run] = {}
-        for run in own:
-            if run.seed in by_seed:
-                raise ValueError(
-                    f"{by_seed[run.seed].folder} and {run.folder} have the same settings and the "
-                    f"same seed {run.seed}: the same run twice is no more evidence. Leave one out."
-                )
-            by_seed[run.seed] = run
-        ordered = tuple(by_seed[seed] for seed in sorted(by_seed))
-        found.append(Setting(" ".join(_own(own[0].setting, settings)), ordered))
-    return tuple(found)
-
-
-def _own(setting: Mapping[str, Any], others: Sequence[Any], where: str = "") -> Iterator[str]:
-    """What sets a configuration apart from others, as it would be typed.
-
-    Where the choices of a group differ, as those of criteria, these are named and not their values.
-    """
-    for key in sorted({key for other in others for key in other}):
-        value, values = setting.get(key), [other.get(key) for other in others]
-        if all(other == value for other in values):
-            continue
-        if not all(isinstance(other, Mapping) for other in values):
-            yield f"{where}{key}={value}"
-        elif len({str(other.get("_target_")) for other in values}) > 1:
-            yield f"{where}{key}={str(value['_target_']).rpartition('.')[2]}"  # type: ignore[index]
-        elif len({tuple(sorted(other)) for other in values}) > 1:
-            yield f"{where}{key}=[{','.join(value)}]"  # type: ignore[arg-type]
-        else:
-            yield from _own(value, values, f"{where}{key}.")  # type: ignore[arg-type]
-
-
-def run_of(folder: Path, seed: int, setting: Mapping[str, Any]) -> Run:
-    """What counts of a finished run.
-
-    Args:
-        folder: its directory, which holds `report.json`.
-        seed: of it.
-        setting: its configuration, without the seed.
-
-    Raises:
-        ValueError: if it trained no student alone.
-    """
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    metric, baseline, teacher = report["metric"], report["baseline"], report["teacher"]
-    if baseline is None:
-        raise ValueError(
-            f"{folder} trained no student alone, so there is nothing to compare with: run it with "
-            "baseline=true and a teacher."
+def _said_of_control(line: Mapping[str, Any]) -> str:
+    if line["verdict"] != HELPS or not line["control"]:
+        return ""
+    figures = f"{line['gain_on_control']:+.4f}, p {_chance(line['p_of_control'])}"
+    if line["above_control"]:
+        return (
+            " It is what the teacher says of each row: the student is better than one that was "
+            f"taught the answers to other rows ({figures})."
         )
-    return Run(
-        str(folder),
-        seed,
-        setting,
-        metric,
-        report["higher_is_better"],
-        baseline["metrics"][metric],
-        report["student"]["metrics"][metric],
-        None if teacher is None else teacher["metrics"].get(metric),
-        str(report["facts"].get("test rows", "")),
+    return (
+        " But it is not shown to be better than one that was taught the answers to other rows "
+        f"({figures}), so the help may not be what the teacher says of each row."
     )
+
+
+def _said_of_rows(line: Mapping[str, Any]) -> str:
+    interval = line["interval_over_rows"]
+    if interval is None:
+        return ""
+    shown = f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+    said = f" With other test rows in mind too, the gain is {shown} (95 %, bootstrap)."
+    if line["verdict"] == HELPS and interval[0] <= 0:
+        said += " So on other rows of the same kind there may be none: measure on more test rows."
+    return said
+
+
+def _said_of_rates(line: Mapping[str, Any]) -> str:
+    rates = line["learning_rates"]
+    if not rates:
+        return ""
+    listed = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+    return f" Learning rates, the best on the validation rows: {listed}."
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -74,7 +74,7 @@ def begin_trial(cfg: DictConfig, directory: Path) -> None:
     """Make a run within another one, whose configuration is made of that of the other.
 
     Args:
-        cfg: its configuration; what is wrong with it is found here.
+        cfg: its configuration; what is wrong with it is found here. One with `resume` goes on.
         directory: of it, made if missing.
 
     Raises:
@@ -87,7 +87,8 @@ def begin_trial(cfg: DictConfig, directory: Path) -> None:
     check_targets(cfg)
     check_remote_code(cfg, bool(typed(cfg, REMOTE_CODE)), of_file=True)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    _begin(cfg, directory, composed)
+    if not cfg.resume:
+        _begin(cfg, directory, composed)
 
 
 @rank_zero_only

@@ -26,6 +26,10 @@ from ..training.module import DistillationModule
 from .stage import Result, say
 from .task import task_in
 
+# Students beside the distilled one, by the folders of their trainings within a run.
+BASELINE, CONTROL = "baseline", "control"
+TITLES = {BASELINE: "student alone", CONTROL: "taught other rows"}
+
 
 @rank_zero_only
 def report(
@@ -34,10 +38,10 @@ def report(
     data: Any,
     module: DistillationModule,
     result: Result,
-    baseline_module: DistillationModule | None = None,
-    baseline: Result | None = None,
+    beside: Mapping[str, tuple[DistillationModule, Result]] | None = None,
     facts: dict[str, str] | None = None,
     curves: Sequence[tuple[int, Path]] = (),
+    show: bool = True,
 ) -> None:
     """Show and write the comparison and the curves of a run.
 
@@ -47,10 +51,10 @@ def report(
         data: the data module.
         module: with the student's best weights.
         result: of the student.
-        baseline_module: the student alone, if there is one.
-        baseline: its result.
+        beside: further students with their results, by `BASELINE` and `CONTROL`.
         facts: further lines by heading.
         curves: of each stage the number of steps before it, and its `metrics.csv`.
+        show: whether it is also printed.
     """
     name, higher_is_better = _compared(cfg, module)
     batch = one_row(data)
@@ -60,9 +64,10 @@ def report(
     def row(
         title: str,
         model: Mapping[str, Any],
-        metrics: dict[str, float],
+        metrics: Mapping[str, float],
         forward: Any,
         parts: Mapping[str, float] | None = None,
+        trained: Result | None = None,
     ) -> Row:
         kept = {
             n: v
@@ -78,7 +83,13 @@ def report(
             # Where it decides, it is the metric.
             None if name == "agreement" else metrics.get("agreement"),
             parts or {},
+            None if trained is None else trained.best,
+            "" if trained is None else trained.best_mode,
         )
+
+    def of_student(title: str, own: DistillationModule, its: Result) -> Row:
+        size, used = _as_used(own.eval())
+        return row(title, size, its.metrics, used, its.parts.get(name), its)
 
     teacher = None
     taught_by = module.taught_by
@@ -92,40 +103,43 @@ def report(
         forward = None if taught_by.model is None else module.teacher_forward
         parts = result.parts.get(f"teacher_{name}")
         teacher = row("teacher", taught_by.about(), of_teacher, forward, parts)
-    alone = None
-    if baseline_module is not None and baseline is not None:
-        terms |= {*baseline_module.objective.terms, *baseline_module.objective.sums}
-        size, used = _as_used(baseline_module.eval())
-        alone = row("student alone", size, baseline.metrics, used, baseline.parts.get(name))
+    others = {}
+    for one, (own, its) in (beside or {}).items():
+        terms |= {*own.objective.terms, *own.objective.sums}
+        others[one] = of_student(TITLES[one], own, its)
     # Of several stages the last may look at labels alone.
-    taught = baseline is not None or bool(module.objective.sources("teacher"))
+    taught = bool(others) or bool(module.objective.sources("teacher"))
     title = "student distilled" if taught else "student"
-    size, used = _as_used(module)
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=row(title, size, result.metrics, used, result.parts.get(name)),
+        student=of_student(title, module, result),
         teacher=teacher,
-        baseline=alone,
+        **others,
         max_drop=cfg.max_metric_drop,
         relative=cfg.metric_drop == "relative",
         facts={**_facts(cfg, data, result), **(facts or {})},
     )
-    comparison.show()
-    own = curves or [(0, directory / "metrics.csv")]
-    runs = {"distilled" if teacher is not None else "student": own}
-    if alone is not None:
-        runs["student alone"] = [(0, directory / "baseline" / "metrics.csv")]
-    draw_curves(runs, directory / "curves.png")
+    if show:
+        comparison.show()
+    stages = curves or [(0, directory / "metrics.csv")]
+    runs = {"distilled" if teacher is not None else "student": stages}
+    # Of stages that the control had too, the last lies in its own folder.
+    runs |= {TITLES[one]: [(0, directory / one / "metrics.csv")] for one in others}
+    monitored = (str(cfg.monitor), str(cfg.mode))
+    # A teacher is measured in the test alone.
+    of_teacher = None if teacher is None else teacher.metrics.get(monitored[0][len("val/") :])
+    draw_curves(runs, directory / "curves.png", monitored, of_teacher)
     comparison.save(directory)
     task = task_in(cfg)
     if task is not None and task.predicts_ids:
-        alone_too = {} if baseline_module is None else {"student alone": baseline_module.student}
-        students = {**alone_too, title: module.student}
+        too = {TITLES[one]: own.student for one, (own, _) in (beside or {}).items()}
+        students = {**too, title: module.student}
         write_samples(directory, data, students, module.teacher, from_source=task.reads_source)
     profile = Profile.load(directory) if cfg.get("profile") else None
     if profile is not None:
-        profile.show()
+        if show:
+            profile.show()
         profile.append_to(directory / "report.md")
     write_page(directory)
     # Without a logger there are neither curves nor a table of them.

@@ -246,7 +246,7 @@ def _extend(cfg: DictConfig, directory: Path, record: dict[str, Any], more: dict
 @rank_zero_only
 def _keep_extension(cfg: DictConfig, directory: Path, record: dict[str, Any], before: str) -> None:
     # First of all the run has not ended any more; a kill in between leaves it as it was.
-    for name in ("report.json", "result.json", "baseline/result.json"):
+    for name in ("report.json", "result.json", "baseline/result.json", "control/result.json"):
         (directory / name).unlink(missing_ok=True)
     _rewrite(directory, record, before, OmegaConf.to_yaml(cfg))
 

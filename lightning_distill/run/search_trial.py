@@ -49,7 +49,8 @@ def trial_config(
     trial = cfg.copy()
     with open_dict(trial):
         trial.job = {"_target_": JOB}
-        trial.resume, trial.baseline, trial.profile = None, False, False
+        trial.resume = None
+        trial.baseline, trial.control, trial.profile = False, False, False
         if teacher is not None:
             trial.teacher = teacher
     for key, value in values.items():

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
 from torch import nn
 
 from ..callbacks import GracefulStop, LastCheckpoint, StepProfile
+from ..data.data import DataFacts
 from ..models.compilation import compile_in_place
 from ..models.files import file_in
 from ..models.gradient_checkpointing import checkpoint_gradients
-from ..report import Profile
+from ..report import PREDICTIONS, Profile
 from ..sealed import check_sealed, read_sealed, write_sealed
 from ..training.distill import fit
 from ..training.evaluation import parts_of_test
@@ -46,6 +48,9 @@ class Result:
         checkpoint: path within the run of the weights that were tested.
         validations: how often it was measured on the validation rows, but for a trial.
         parts: what metrics of the test are made of, such as the kinds of entities, by name.
+        best: what was monitored on the validation rows, of the weights that were tested; `None` if
+            nothing was.
+        best_mode: `max` or `min`, what is better of it; empty if nothing was monitored.
     """
 
     metrics: dict[str, float]
@@ -55,6 +60,8 @@ class Result:
     checkpoint: str
     validations: int = 0
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    best: float | None = None
+    best_mode: str = ""
 
 
 @rank_zero_only
@@ -124,19 +131,23 @@ def train(
             "Training has ended without a step, so nothing was learnt. Look at trainer.max_epochs, "
             "trainer.max_steps, trainer.limit_train_batches and the data's size."
         )
-    best = None
+    best, score, mode = None, None, ""
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
             # By its name: the run may have been moved since the file was written.
             name = Path(checkpoint.best_model_path).name
             best = directory / "checkpoints" / name if name else None
+            found = checkpoint.best_model_score
+            score, mode = (None, "") if found is None else (float(found), checkpoint.mode)
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
         best = directory / "checkpoints" / FINAL
         trainer.save_checkpoint(best, weights_only=True)
     else:
         load_checkpoint(module, best)
+    module.keeps_test_rows = True
     trainer.test(module, datamodule=data, verbose=False)
+    _keep_rows(module.test_rows, DataFacts(data).label_names, directory)
     metrics = {
         name.removeprefix("test/"): float(value)
         for name, value in trainer.callback_metrics.items()
@@ -145,7 +156,9 @@ def train(
     checkpoint_name = str(best.relative_to(directory))
     seconds = wall_time.seconds
     parts = parts_of_test(module.metrics)
-    result = Result(metrics, steps, epochs, seconds, checkpoint_name, validations.count, parts)
+    count = validations.count
+    done_by = metrics, steps, epochs, seconds, checkpoint_name, count, parts
+    result = Result(*done_by, score, mode)
     _write(done, result)
     return result
 
@@ -160,6 +173,17 @@ def _keep_profile(
         length_bucketing=OmegaConf.select(cfg, "data.length_bucketing"),
         cacheable=module.taught_by is not None and module.taught_by.is_live,
     ).save(directory)
+
+
+@rank_zero_only
+def _keep_rows(
+    rows: Mapping[str, Mapping[str, torch.Tensor]], names: Sequence[str] | None, directory: Path
+) -> None:
+    """Write what was predicted for each test row, where rows have classes."""
+    flat = {f"{of}.{name}": v for of, own in rows.items() for name, v in own.items()}
+    if flat:
+        about = {"classes": json.dumps([str(name) for name in names or ()])}
+        save_file(flat, directory / PREDICTIONS, metadata=about)
 
 
 @rank_zero_only

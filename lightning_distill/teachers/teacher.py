@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from ..models.batch import teacher_entries
+from ..models.batch import next_rows, teacher_entries
 from ..models.capture import check_layers
 from ..models.configuration import configuration, label_names
 from ..models.decoder_inputs import first_token
@@ -51,11 +51,14 @@ class Teacher(nn.Module):
 
     Attributes:
         model: the model that is run; `None` for a teacher of which only the answers are there.
+        answers_other_rows: whether in training each row of a batch is given the answer to the row
+            after it. It is a control: the answers are the teacher's, and say nothing of the row.
     """
 
     def __init__(self, model: nn.Module | None):
         super().__init__()
         self.model = model
+        self.answers_other_rows = False
         self._fingerprint: str | None = None
 
     @classmethod
@@ -174,8 +177,11 @@ class Teacher(nn.Module):
             keep: let a teacher that keeps its answers keep these; false for a batch that is tried.
         """
         self._stay_in_eval_mode()
+        asker = asker or self
+        if self.answers_other_rows and asker.training:
+            batch = next_rows(batch)
         with torch.no_grad():
-            return self._answers(batch, list(sources), asker or self, heads, keep)
+            return self._answers(batch, list(sources), asker, heads, keep)
 
     def _answers(
         self, batch: Any, sources: list[Source], asker: Asker, heads: str, keep: bool

@@ -23,6 +23,7 @@ from ..objective.names import check_name
 from ..objective.normalisation import Means
 from .metric_sources import as_of_teacher, feed_sources, sources_of_metrics, told_by_teacher
 from .monitored import check_measured
+from .rows_of_test import RowsOfTest
 
 
 def metrics_of_stages(
@@ -85,6 +86,8 @@ class Evaluation:
     def __init__(self, module: Any, stage: str, loaders: int):
         self.module, self.stage = module, stage
         self._told_by_teacher: list[str] | None = None
+        keeps = stage == "test" and module.keeps_test_rows
+        self._kept = {name: RowsOfTest() for name in ("student", "teacher")} if keeps else {}
         with module.objective.evaluating():
             self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
         for i in range(1, loaders):
@@ -137,6 +140,9 @@ class Evaluation:
                 expected.append(f"{self.stage}/loss")
                 found |= self._log_means()
         check_measured(self.module.trainer, self.stage, expected, found)
+        if self._kept:
+            whole = {name: kept.whole() for name, kept in self._kept.items()}
+            self.module.test_rows = {name: rows for name, rows in whole.items() if rows}
 
     def _measured(self) -> tuple[list[str], set[str]]:
         """The names of all metrics of the student, and of those that were given anything."""
@@ -190,13 +196,21 @@ class Evaluation:
         for samples in Samples.of(batch, predicted, of_teacher, rows, found, task):
             for metric in metrics.values():
                 samples.feed(metric)
+            self._keep("student", loader, samples, batch, rows)
         own, metrics = self._teacher_metrics(loader, batch, student, teacher)
         if metrics:
             taught = module.predictions(teacher)
             for samples in Samples.of(own, taught, None, rows, metrics.values(), task):
                 for metric in metrics.values():
                     samples.feed(metric)
+                self._keep("teacher", loader, samples, own, rows)
         self._update_texts(loader, batch, rows, own, metrics)
+
+    def _keep(
+        self, name: str, loader: int, samples: Samples, batch: Any, rows: Tensor | None
+    ) -> None:
+        if name in self._kept and loader == 0:
+            self._kept[name].add(samples, batch, rows)
 
     def _more_sources(self, loader: int, batch: Any) -> list[Source]:
         """What metrics name of the models; in a test also where the teacher tells the same."""

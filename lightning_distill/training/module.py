@@ -119,6 +119,10 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         self.metrics = metrics_of_stages(metrics, {*objective.terms, *objective.sums})
         # A batch is only tried: a teacher that keeps its answers need not keep these.
         self.is_trying = False
+        # Whether a test keeps what is predicted for each row, and by `student` and `teacher` what
+        # the last one has kept.
+        self.keeps_test_rows = False
+        self.test_rows: dict[str, dict[str, Tensor]] = {}
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
         self._step_log = StepLog(self)

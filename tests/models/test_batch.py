@@ -26,6 +26,7 @@ from lightning_distill.models.batch import (
     labels_of,
     move,
     NamedTuple,
+    next_rows,
     row_numbers,
     take_rows,
     teacher_entries,
@@ -309,3 +310,15 @@ def test_the_configuration_of_hint_does_without_its_mask():
     node = OmegaConf.load(Path(__file__).parents[2] / "conf/criteria/hint.yaml").hint
     node.inputs.mask = None
     assert "mask" not in instantiate(node, _convert_="object").inputs
+
+
+def test_each_row_is_the_one_after_it_in_whatever_holds_it():
+    words = ["a", "b", "c"]
+    inner = {"ids": X, "length": torch.tensor(3), "names": words}
+    turned = next_rows({"x": X, "labels": LABELS, "row": ROW, "teacher": inner, "count": 7})
+    assert turned["row"].tolist() == [6, -1, 5] and turned["count"] == 7
+    assert turned["labels"].tolist() == [1, 2, 0]
+    assert turned["teacher"]["names"] == ["b", "c", "a"] and turned["teacher"]["length"] == 3
+    for x in (turned["x"], turned["teacher"]["ids"], next_rows((X, LABELS))[0]):
+        assert_close(x, torch.stack([X[1], X[2], X[0]]))
+    assert_close(next_rows({"x": X[:1]})["x"], X[:1])

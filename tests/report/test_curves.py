@@ -36,7 +36,8 @@ def test_a_panel_for_each_term_and_metric(tmp_path, monkeypatch):
         {"distilled": [(0, tmp_path / "metrics.csv")], "alone": [(0, alone)]},
         tmp_path / "curves.png",
     )
-    assert titles == ["train/loss", "train/soft_target", "val/accuracy"]
+    assert titles == ["train/loss", "train/loss", "train/soft_target", "val/accuracy"]
+    # A loss sums other terms in each run, so each has a frame of its own.
     assert lines == ["distilled", "alone", "distilled", "distilled"]
     picture = imread(tmp_path / "curves.png")
     assert picture.shape[0] > 100 and picture.std() > 0

@@ -51,6 +51,21 @@ def test_every_kind_answers_alike_with_and_without_a_module(tmp_path):
         assert not model.training or name == "cached"
 
 
+def test_every_kind_answers_other_rows_in_training_alone(tmp_path):
+    model, batch = bert(2, 16, seed=1), text_batches()[0]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    right = copy.deepcopy(model).eval()(**inputs).logits
+    other = torch.stack([*right[1:], right[0]])
+    assert not torch.allclose(right, other, atol=1e-3)
+    for teacher in every_kind(tmp_path, model).values():
+        teacher.answers_other_rows = True
+        for training, expected in ((True, other), (False, right)):
+            asker = module_of(teacher).train(training)
+            outputs, values = teacher.answers(batch, [SOURCE], asker)
+            assert_close(values[SOURCE], expected, atol=1e-6, rtol=1e-5)
+            assert_close(outputs["logits"], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_every_kind_says_the_same_of_itself(tmp_path):
     model = bert(2, 16, seed=1)
     model.config.id2label = {0: "a", 1: "b", 2: "c"}

@@ -1,0 +1,132 @@
+"""Tables over the classes of test rows: shares with intervals, classes, confusions and rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .predictions import Predictions
+
+Table = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
+# Lines of a table; more nobody reads.
+MOST = 20
+# In the order in which the models are shown, with their folders and names within a run.
+MODELS = (
+    ("teacher", "", "teacher"),
+    ("student alone", "baseline", "student"),
+    ("taught other rows", "control", "student"),
+    ("student distilled", "", "student"),
+)
+DISTILLED, ALONE, TEACHER = MODELS[3][0], MODELS[1][0], MODELS[0][0]
+
+
+def predictions_of(directory: Path) -> dict[str, Predictions]:
+    """What each model of a run predicts for its test rows, where the run has kept it.
+
+    Args:
+        directory: of the run.
+    """
+    found = {}
+    for title, folder, of in MODELS:
+        one = Predictions.load(directory / folder, of)
+        if one is not None and len(one.row):
+            found[title] = one
+    return found
+
+
+def class_tables(models: Mapping[str, Predictions]) -> Iterator[Table]:
+    """Title, note, heads and lines of each table that there is something to show in.
+
+    Args:
+        models: as [`predictions_of`][] finds them.
+    """
+    if not models:
+        return
+    yield (
+        "Right on the test rows",
+        "The interval holds 95 times of 100 (Wilson, 1927): so much is chance in few test rows. "
+        "The calibration error says how far confidence is from the share that is right, in 15 bins "
+        "(Guo et al., 2017); 0 is best.",
+        ["", "right", "from", "to", "calibration error"],
+        [
+            [
+                title,
+                f"{one.right.mean():.4f}",
+                *(f"{end:.4f}" for end in one.interval()),
+                f"{one.calibration_error:.4f}",
+            ]
+            for title, one in models.items()
+        ],
+    )
+    last = models.get(DISTILLED) or next(reversed(models.values()))
+    same = {title: one for title, one in models.items() if one.is_of_same_rows(last)}
+    yield from _by_class(same, last)
+    for title in (TEACHER, DISTILLED):
+        if title in same:
+            yield from _confusions(title, same[title])
+    yield from _rows(same)
+
+
+def _by_class(models: Mapping[str, Predictions], last: Predictions) -> Iterator[Table]:
+    classes = sorted(set(last.label.tolist()))
+    if len(classes) < 2:
+        return
+    shares = {
+        title: {c: float(one.right[one.label == c].mean()) for c in classes}
+        for title, one in models.items()
+    }
+    change = {c: 0.0 for c in classes}
+    if {ALONE, DISTILLED} <= shares.keys():
+        change = {c: shares[DISTILLED][c] - shares[ALONE][c] for c in classes}
+    classes.sort(key=lambda c: -abs(change[c]))
+    heads = ["class", "rows", *models]
+    heads += ["change"] if any(change.values()) else []
+    lines = []
+    for c in classes[:MOST]:
+        line = [last.name(c), str(int((last.label == c).sum()))]
+        line += [f"{own[c]:.3f}" for own in shares.values()]
+        lines.append([*line, f"{change[c]:+.3f}"] if any(change.values()) else line)
+    note = "The share of each class's rows that is right."
+    if any(change.values()):
+        note += " The change is that from alone to distilled, the largest first."
+    if len(classes) > MOST:
+        note += f" {MOST} of {len(classes)} classes are shown."
+    yield "By class", note, heads, lines
+
+
+def _confusions(title: str, one: Predictions) -> Iterator[Table]:
+    wrong = one.label != one.predicted
+    pairs, counts = np.unique(
+        np.stack([one.label[wrong], one.predicted[wrong]]), axis=1, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")[:MOST]
+    lines = [
+        [one.name(int(pairs[0, i])), one.name(int(pairs[1, i])), str(int(counts[i]))] for i in order
+    ]
+    if lines:
+        note = f"Of {len(one.row):,} test rows {int(wrong.sum()):,} are wrong; most often:"
+        yield f"What the {title} takes for what", note, ["is", "is taken for", "rows"], lines
+
+
+def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
+    teacher, student = models.get(TEACHER), models.get(DISTILLED)
+    if teacher is None or student is None:
+        return
+    differs = np.flatnonzero(teacher.predicted != student.predicted)
+    # Where both are sure of what they say they differ most.
+    sure = teacher.confidence[differs] * student.confidence[differs]
+    lines = [
+        [
+            str(int(student.row[i])),
+            student.name(int(student.label[i])),
+            student.name(int(teacher.predicted[i])),
+            f"{teacher.confidence[i]:.3f}",
+            student.name(int(student.predicted[i])),
+            f"{student.confidence[i]:.3f}",
+        ]
+        for i in differs[np.argsort(-sure, kind="stable")][:MOST]
+    ]
+    if lines:
+        note = f"They differ on {len(differs):,} of {len(student.row):,} rows; where both are sure:"
+        heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
+        yield "Where teacher and student differ most", note, heads, lines

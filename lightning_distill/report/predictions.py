@@ -1,0 +1,124 @@
+"""What models predict for each test row, as a run has kept it."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int64
+from safetensors import safe_open
+
+# Of a training, in its folder.
+PREDICTIONS = "predictions.safetensors"
+# A share is a mean of what is right and what is wrong; sums differ in their order alone.
+TOLERANCE = 1e-5
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of one model.
+
+    Attributes:
+        row: the numbers of the rows in the data, `(rows,)`.
+        label: their classes, `(rows,)`.
+        predicted: the classes that the model predicts, `(rows,)`.
+        confidence: the probabilities that it gives them, `(rows,)`.
+        classes: their names, or nothing.
+    """
+
+    row: Int64[np.ndarray, " rows"]
+    label: Int64[np.ndarray, " rows"]
+    predicted: Int64[np.ndarray, " rows"]
+    confidence: Float[np.ndarray, " rows"]
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path, of: str = "student") -> "Predictions | None":
+        """Those of a training; `None` if it has kept none.
+
+        Args:
+            folder: of the training.
+            of: `student` or `teacher`.
+        """
+        path = folder / PREDICTIONS
+        if not path.is_file():
+            return None
+        names = ("row", "label", "predicted", "confidence")
+        with safe_open(path, "np") as file:
+            if f"{of}.row" not in file.keys():  # noqa: SIM118 - it is no mapping
+                return None
+            classes = json.loads((file.metadata() or {}).get("classes", "[]"))
+            return cls(*(file.get_tensor(f"{of}.{name}") for name in names), tuple(classes))
+
+    @property
+    def right(self) -> Float[np.ndarray, " rows"]:
+        """1 where the prediction is the label, 0 elsewhere."""
+        return (self.predicted == self.label).astype(np.float64)
+
+    def is_of_same_rows(self, other: "Predictions") -> bool:
+        """Whether another model predicts the same rows, as far as their numbers and labels tell."""
+        pairs = ((self.row, other.row), (self.label, other.label))
+        return all(np.array_equal(mine, its) for mine, its in pairs)
+
+    def is_mean_of_right(self, value: float) -> bool:
+        """Whether a metric is the share of rows that are right: then rows may be drawn anew."""
+        return len(self.row) > 0 and abs(float(self.right.mean()) - value) < TOLERANCE
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share that is right (Wilson, 1927), for these few rows."""
+        n, share, z = len(self.row), float(self.right.mean()), 1.959964
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return middle - half, middle + half
+
+    @property
+    def calibration_error(self) -> float:
+        """How far confidence is from the share that is right, in 15 bins (Guo et al., 2017)."""
+        bins = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
+        gaps = np.bincount(bins, weights=self.right - self.confidence, minlength=BINS)
+        return float(np.abs(gaps).sum() / len(self.row))
+
+    def name(self, number: int) -> str:
+        """What a class is called."""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
+
+def interval_over_rows(
+    differences: Float[np.ndarray, "seeds rows"] | Sequence[Float[np.ndarray, " _"]],
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """A bootstrap interval of a mean difference, over seeds and over test rows.
+
+    Seeds are drawn with replacement, and rows too: the same ones for all seeds where these are
+    measured on the same rows, and for each seed its own elsewhere. So it holds for other test rows
+    of the same kind, which an interval over seeds alone does not say.
+
+    Args:
+        differences: of each seed, how much better one student was on each row; an array if the
+            rows are the same for all.
+        draws: how often.
+        level: of the interval.
+        seed: of the draws.
+
+    References:
+        Efron, Tibshirani, *An Introduction to the Bootstrap*, 1993.
+    """
+    draw = np.random.default_rng(seed)
+    count = len(differences)
+    means = np.empty(draws)
+    for i in range(draws):
+        seeds = draw.integers(count, size=count)
+        if isinstance(differences, np.ndarray):
+            rows = draw.integers(differences.shape[1], size=differences.shape[1])
+            weights = np.bincount(seeds, minlength=count) / count
+            means[i] = float(weights @ differences[:, rows].mean(1))
+        else:
+            own = [differences[s] for s in seeds]
+            means[i] = np.mean([d[draw.integers(len(d), size=len(d))].mean() for d in own])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

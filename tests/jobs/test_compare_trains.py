@@ -1,0 +1,129 @@
+"""job=compare that trains its runs: seeds, learning rates and a control, also after a kill."""
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+from processes import run_program
+from texts_on_disk import call_in, write_tsv
+
+pytest.importorskip("scipy", reason="pip install 'lightning-distill[compare]'")
+pytestmark = pytest.mark.slow
+
+PROGRAM = "from lightning_distill.main import main\n\nmain()\n"
+# Kills its own process at the n-th training batch that the process sees.
+STOP = """
+import os
+import lightning as L
+
+SEEN = []
+
+
+class Stop(L.Callback):
+    def on_train_batch_end(self, *_):
+        SEEN.append(1)
+        if len(SEEN) == int(os.environ.get("STOP", "0")):
+            os.kill(os.getpid(), 9)
+"""
+OPTIONS = ["data=text_files", "data.train=rows.tsv", "data.validation=rows.tsv"]
+OPTIONS += ["data.test=rows.tsv", "data.batch_size=12", "student=from_teacher", "student.layers=1"]
+OPTIONS += ["teacher=pretrained", "teacher.path=teacher", "trainer.accelerator=cpu"]
+OPTIONS += ["trainer.log_every_n_steps=1", "trainer.max_epochs=2"]
+COMPARE = ["job=compare", "job.seeds=[0,3]", "job.learning_rates=[1e-6,1e-2]", *OPTIONS]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    write_tsv(folder, 2)
+    (folder / "program.py").write_text(PROGRAM)
+    (folder / "stop.py").write_text(STOP)
+    call_in(folder, *COMPARE, "+callbacks.stop._target_=stop.Stop", "hydra.run.dir=whole")
+    return folder
+
+
+def result(run: Path) -> dict:
+    (line,) = json.loads((run / "compare.json").read_text())["settings"]
+    return {name: value for name, value in line.items() if name != "runs"}
+
+
+def of_run(work: Path, seed: int, rate: str, student: str) -> dict:
+    run = work / "whole" / "runs" / f"seed{seed}_lr{rate}"
+    return json.loads((run / "report.json").read_text())[student]
+
+
+def test_its_figures_are_those_of_its_runs(work):
+    line, rates = result(work / "whole"), {1e-6: "1e-06", 1e-2: "0.01"}
+    assert line["seeds"] == [0, 3]
+    for name, student in (("alone", "baseline"), ("distilled", "student"), ("control", "control")):
+        rows = {
+            rate: [of_run(work, seed, text, student) for seed in (0, 3)]
+            for rate, text in rates.items()
+        }
+        means = {r: statistics.fmean(row["validation"] for row in own) for r, own in rows.items()}
+        rate = line["learning_rates"][name]
+        assert means[rate] == max(means.values())
+        assert line[name] == [row["metrics"]["accuracy"] for row in rows[rate]]
+
+
+def test_a_run_says_what_it_was_and_holds_three_trainings(work):
+    run = work / "whole" / "runs" / "seed3_lr0.01"
+    record = json.loads((run / "run.json").read_text())["typed"]
+    assert record["seed"] == 3 and record["optimizer"]["lr"] == 0.01 and record["control"]
+    assert record["job"] == {"_target_": "lightning_distill.jobs.distill"}
+    for folder in (run, run / "baseline", run / "control"):
+        assert (folder / "result.json").is_file()
+    assert "taught other rows" in (run / "report.md").read_text()
+
+
+def test_killed_and_resumed_it_ends_with_the_same_table(work):
+    # A run has 12 batches in its three trainings: this is in the control of the second run.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": "18", "COLUMNS": "150"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    options = [*COMPARE, "+callbacks.stop._target_=stop.Stop", "hydra.run.dir=killed"]
+    killed = run_program(work / "program.py", options, work, env)
+    assert killed.returncode == -9
+    done = work / "killed" / "runs" / "seed0_lr1e-06"
+    assert (done / "report.json").is_file()
+    assert not (work / "killed" / "runs" / "seed0_lr0.01" / "report.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in done.glob("*.*")}
+    call_in(work, "resume=killed")
+    assert result(work / "killed") == result(work / "whole")
+    # What had ended was not begun again.
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    for one in sorted((work / "whole" / "runs").iterdir()):
+        same = work / "killed" / "runs" / one.name / "student" / "model.safetensors"
+        assert same.read_bytes() == (one / "student" / "model.safetensors").read_bytes()
+
+
+def refused(work: Path, capsys, *options: str) -> str:
+    with pytest.raises(SystemExit):
+        call_in(work, "job=compare", "job.seeds=2", *OPTIONS, *options, "hydra.run.dir=refused")
+    assert not (work / "refused" / "runs" / "seed0" / "checkpoints").exists()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["job.runs=whole"], "job.seeds trains runs, and job.runs names some"),
+        (["job.seeds=0"], "job.seeds must be at least 1, got 0"),
+        (["job.seeds=[1,1]"], "`job.seeds` must be seeds that differ, got [1, 1]"),
+        (["job.learning_rates=[0]"], "job.learning_rates must be positive, got 0"),
+        (["job.learning_rates=[0.1,0.1]"], "must be rates that differ"),
+        (["trainer=ddp", "trainer.devices=2"], "job=compare trains in one process"),
+        (["criteria=[hard_label]"], "no term reads one"),
+        (["data.batch_size=1"], "a batch has one row. Write data.batch_size=2"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_first_step(work, capsys, options, words):
+    assert words in " ".join(refused(work, capsys, *options).split())
+
+
+def test_without_a_teacher_there_is_nothing_to_compare(work, capsys):
+    options = [o for o in OPTIONS if not o.startswith(("teacher", "student"))]
+    with pytest.raises(SystemExit):
+        call_in(work, "job=compare", "job.seeds=2", "~teacher", *options, "hydra.run.dir=refused")
+    assert "there is none: choose one, as in teacher=pretrained" in capsys.readouterr().err
