@@ -58,7 +58,7 @@ def class_tables(models: Mapping[str, Predictions]) -> Iterator[Table]:
             for title, one in models.items()
         ],
     )
-    last = models.get(DISTILLED) or next(reversed(models.values()))
+    last = models.get(DISTILLED) or list(models.values())[-1]
     same = {title: one for title, one in models.items() if one.is_of_same_rows(last)}
     yield from _by_class(same, last)
     for title in (TEACHER, DISTILLED):

@@ -150,7 +150,13 @@ class Comparison:
                 f"The student is {within} max_metric_drop: it drops {shown} ({unit}; "
                 f"allowed {limit})."
             )
-        lines.append("One run is one sample: repeat with -m seed=1,2,3 before you believe it.")
+        if self.baseline is None:
+            lines.append("One run is one sample: repeat with -m seed=1,2,3 before you believe it.")
+        else:
+            lines.append(
+                "One run is one sample: the same command with job=compare job.seeds=5 says whether "
+                "the teacher helps."
+            )
         return lines
 
     @property

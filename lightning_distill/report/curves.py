@@ -110,7 +110,7 @@ def _draw(
     colors: Mapping[str, str],
     begins: Sequence[int],
 ) -> None:
-    every = []
+    every: list[float] = []
     for run in own:
         if name in data[run]:
             steps, values = zip(*data[run][name], strict=True)

@@ -51,7 +51,8 @@ class Predictions:
             if f"{of}.row" not in file.keys():  # noqa: SIM118 - it is no mapping
                 return None
             classes = json.loads((file.metadata() or {}).get("classes", "[]"))
-            return cls(*(file.get_tensor(f"{of}.{name}") for name in names), tuple(classes))
+            values = {name: file.get_tensor(f"{of}.{name}") for name in names}
+            return cls(**values, classes=tuple(classes))
 
     @property
     def right(self) -> Float[np.ndarray, " rows"]:

@@ -13,6 +13,9 @@ from jaxtyping import Float
 from .paired import Paired
 from .predictions import interval_over_rows, Predictions
 
+# Of a model, with their units.
+COSTS = {"parameters": "parameters", "latency_ms": "latency of one row, ms"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -35,6 +38,8 @@ class Run:
         rates: the learning rates by the same names, where each is the best of several.
         predictions: of `alone` and `distilled` on the test rows, where the metric is the share that
             is right.
+        costs: of `teacher` and `student`, how many parameters it has, and the median of one forward
+            with one row in milliseconds; what is not known is left out.
     """
 
     folder: str
@@ -50,6 +55,7 @@ class Run:
     validation: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def row_gains(self) -> Float[np.ndarray, " rows"] | None:
@@ -86,6 +92,16 @@ class Setting:
         first, *others = (run.predictions["alone"] for run in self.runs)
         same = all(first.is_of_same_rows(other) for other in others)
         return interval_over_rows(np.stack(gains) if same else gains)  # type: ignore[arg-type]
+
+    def cost(self, of: str, name: str) -> float | None:
+        """The mean over the runs; `None` if nobody knows.
+
+        Args:
+            of: `teacher` or `student`.
+            name: one of `COSTS`.
+        """
+        found = [run.costs[of][name] for run in self.runs if name in run.costs.get(of, {})]
+        return statistics.fmean(found) if found else None
 
     @property
     def beside_control(self) -> Paired | None:
@@ -194,6 +210,11 @@ def run_of(folder: Path, seed: int, setting: Mapping[str, Any]) -> Run:
             if (found := Predictions.load(own)) is not None
             and found.is_mean_of_right(row["metrics"][metric])
         },
+        costs={
+            name: {cost: row[cost] for cost in COSTS if row.get(cost) is not None}
+            for name, row in (("teacher", teacher), ("student", student))
+            if row is not None
+        },
     )
 
 
@@ -232,6 +253,6 @@ def best_rates(runs: Mapping[float, Sequence[Run]]) -> list[Run]:
             for name, own in (("alone", other), ("distilled", run))
             if name in own.predictions
         }
-        more = {"rates": rates, "predictions": kept}
-        found.append(replace(run, alone=other.alone, control=control, **more))
+        changed = replace(run, alone=other.alone, control=control, rates=rates, predictions=kept)
+        found.append(changed)
     return found

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from .paired import DOES_NOT, HELPS, holm, NOT_SHOWN
-from .seed_runs import Setting
+from .seed_plot import draw_seeds
+from .seed_runs import COSTS, Setting
 from .table import table_of
 
 
@@ -59,6 +58,10 @@ class SeedComparison:
                     "seeds_needed": paired.seeds_needed(alpha=self.alpha),
                     **self._of_control(setting),
                     "learning_rates": dict(setting.runs[0].rates) or None,
+                    "costs": {
+                        of: {name: setting.cost(of, name) for name in COSTS}
+                        for of in ("teacher", "student")
+                    },
                 }
             )
         return found
@@ -107,9 +110,10 @@ class SeedComparison:
 
     def save(self, directory: Path) -> None:
         """Write `compare.json`, `compare.md` and `compare.png`."""
+        higher = self.settings[0].runs[0].higher_is_better
         content = {
             "metric": self.metric,
-            "higher_is_better": self.settings[0].runs[0].higher_is_better,
+            "higher_is_better": higher,
             "alpha": self.alpha,
             "least_gain": self.least_gain,
             "settings": self.lines(),
@@ -121,7 +125,7 @@ class SeedComparison:
         lines += ["", *self.sentences(), "", "![each seed](compare.png)", ""]
         lines += ["Runs:", "", *(f"- {run.folder}" for s in self.settings for run in s.runs)]
         (directory / "compare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._draw(directory / "compare.png")
+        draw_seeds(self.settings, self.metric, higher, directory / "compare.png")
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         lines, several = self.lines(), len(self.settings) > 1
@@ -150,29 +154,6 @@ class SeedComparison:
                 ]
             )
         return heads, cells
-
-    def _draw(self, to: Path) -> None:
-        count = len(self.settings)
-        figure = Figure(figsize=(2.0 + 1.8 * count, 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        names = []
-        for i, setting in enumerate(self.settings):
-            for j, run in enumerate(setting.runs):
-                label = "each seed" if i == j == 0 else None
-                axes.plot([2.5 * i, 2.5 * i + 1], [run.alone, run.distilled], "o-", color="C0",
-                          alpha=0.6, ms=4, label=label)  # fmt: skip
-            teachers = [run.teacher for run in setting.runs if run.teacher is not None]
-            if teachers:
-                axes.hlines(statistics.fmean(teachers), 2.5 * i - 0.2, 2.5 * i + 1.2, color="C1",
-                            ls=":", label="teacher" if i == 0 else "")  # fmt: skip
-            names += [(2.5 * i, "alone"), (2.5 * i + 1, f"distilled\n{setting.name}")]
-        axes.set_xticks([x for x, _ in names], [name for _, name in names])
-        axes.tick_params(labelsize=8)
-        axes.set_ylabel(self.metric)
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize=8, frameon=False)
-        figure.savefig(to, dpi=120)
 
 
 def _said_of_control(line: Mapping[str, Any]) -> str:

@@ -24,7 +24,11 @@ AUTO = "auto"
 # What may be given to a run that goes on, if it is more than before.
 BUDGET = ("trainer.max_epochs", "trainer.max_steps")
 # Of a search, whose trials have a budget of their own.
-SEARCH, TRIALS = "lightning_distill.jobs.search", "job.trials"
+# Jobs of many runs, each with an end of its own: they may have more of these.
+OF_RUNS = {
+    "lightning_distill.jobs.search": ("job.trials", "trials"),
+    "lightning_distill.jobs.compare": ("job.seeds", "seeds"),
+}
 # Of no consequence for what a run learns.
 PLACES = ("output_dir", "resume", "hydra")
 
@@ -201,21 +205,24 @@ def _more(cfg: DictConfig) -> dict[str, int]:
 
 def _extendable(cfg: DictConfig) -> tuple[tuple[str, ...], str]:
     """What a run may have more of, and what that is called."""
-    if OmegaConf.select(cfg, "job._target_") == SEARCH:
-        return (TRIALS,), "trials"
+    of_runs = OF_RUNS.get(str(OmegaConf.select(cfg, "job._target_")))
+    if of_runs is not None:
+        return of_runs[:1], of_runs[1]
     return BUDGET, "epochs or steps"
 
 
-def _is_less(value: int, before: int | None) -> bool:
-    unlimited = before in (None, -1)
-    return unlimited or value < int(before or 0)
+def _is_less(value: int, before: Any) -> bool:
+    # Of what has no limit, or is a list, nobody knows what is more.
+    counts = isinstance(before, int) and before != -1
+    return not counts or value < before
 
 
 def _extend(cfg: DictConfig, directory: Path, record: dict[str, Any], more: dict[str, int]) -> None:
-    if TRIALS in more:
-        say("Resume", f"{directory} goes on with {TRIALS}={more[TRIALS]}")
+    if OmegaConf.select(cfg, "job._target_") in OF_RUNS:
         before = OmegaConf.to_yaml(cfg)
-        OmegaConf.update(cfg, TRIALS, more[TRIALS])
+        for name, value in more.items():
+            say("Resume", f"{directory} goes on with {name}={value}")
+            OmegaConf.update(cfg, name, value)
         _keep_extension(cfg, directory, record, before)
         return
     if OmegaConf.select(cfg, "stages"):

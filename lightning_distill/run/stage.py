@@ -132,13 +132,17 @@ def train(
             "trainer.max_steps, trainer.limit_train_batches and the data's size."
         )
     best, score, mode = None, None, ""
+    said = f"{steps:,} steps in {wall_time.seconds:.0f} s"
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
             # By its name: the run may have been moved since the file was written.
             name = Path(checkpoint.best_model_path).name
             best = directory / "checkpoints" / name if name else None
             found = checkpoint.best_model_score
-            score, mode = (None, "") if found is None else (float(found), checkpoint.mode)
+            if found is not None:
+                score, mode = float(found), checkpoint.mode
+                said += f", and the best {checkpoint.monitor} was {score:.4f}"
+    say("Trained", said)
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
         best = directory / "checkpoints" / FINAL

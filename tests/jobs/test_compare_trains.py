@@ -127,3 +127,17 @@ def test_without_a_teacher_there_is_nothing_to_compare(work, capsys):
     with pytest.raises(SystemExit):
         call_in(work, "job=compare", "job.seeds=2", "~teacher", *options, "hydra.run.dir=refused")
     assert "there is none: choose one, as in teacher=pretrained" in capsys.readouterr().err
+
+
+def test_more_seeds_are_trained_and_those_there_are_stay(work, capsys):
+    options = ["job=compare", "job.control=false", *OPTIONS, "hydra.run.dir=more"]
+    call_in(work, *options, "job.seeds=1")
+    before = (work / "more" / "runs" / "seed0" / "report.json").stat().st_mtime_ns
+    call_in(work, "resume=more", "job.seeds=2")
+    line = result(work / "more")
+    assert line["seeds"] == [0, 1] and line["control"] is None and line["p"] is not None
+    assert (work / "more" / "runs" / "seed0" / "report.json").stat().st_mtime_ns == before
+    with pytest.raises(SystemExit):
+        call_in(work, "resume=more", "trainer.max_epochs=9")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Only more seeds may be given: the run has job.seeds=2" in said

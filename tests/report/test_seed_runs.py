@@ -1,9 +1,14 @@
 """Runs over seeds: which learning rate counts, and what a control says."""
 
+import json
+from dataclasses import replace
+
 import pytest
+from matplotlib.image import imread
 from scipy.stats import ttest_rel
 
 from lightning_distill.report import best_rates, Run, SeedComparison, settings_of
+from lightning_distill.report.seed_plot import pareto_front
 
 ALONE, TAUGHT = [0.50, 0.52, 0.49, 0.53, 0.51], [0.60, 0.61, 0.62, 0.60, 0.63]
 
@@ -64,3 +69,30 @@ def test_each_kind_of_student_has_the_rate_that_suits_it():
 def test_rates_are_not_chosen_on_the_test_rows():
     with pytest.raises(ValueError, match="nothing was measured there.*job.learning_rates out"):
         best_rates({0.1: runs([1], [2]), 0.2: runs([1], [2])})
+
+
+def test_the_front_is_what_no_other_beats():
+    points = [(1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9), (1, 0.3)]
+    beaten = {
+        i
+        for i, (cost, quality) in enumerate(points)
+        for other, better in points
+        if other <= cost and better >= quality and (other, better) != (cost, quality)
+    }
+    assert sorted(pareto_front(points)) == sorted(set(range(len(points))) - beaten)
+
+
+def test_costs_are_means_of_the_runs_and_drawn(tmp_path):
+    both = [
+        replace(run, costs={"student": {"parameters": 10, "latency_ms": float(i + 1)}})
+        for i, run in enumerate(runs(ALONE, TAUGHT, ALONE))
+    ]
+    (setting,) = settings_of(both)
+    assert setting.cost("student", "latency_ms") == 3 and setting.cost("teacher", "x") is None
+    found = SeedComparison((setting,))
+    found.save(tmp_path)
+    (line,) = json.loads((tmp_path / "compare.json").read_text())["settings"]
+    assert line["costs"]["student"] == {"parameters": 10, "latency_ms": 3}
+    with_costs = imread(tmp_path / "compare.png").shape
+    SeedComparison(settings_of(runs(ALONE, TAUGHT))).save(tmp_path)
+    assert with_costs[1] > imread(tmp_path / "compare.png").shape[1] + 500
