@@ -56,7 +56,9 @@ def test_the_time_left_is_that_of_all_epochs(tmp_path, monkeypatch):
     bar._begun, bar._steps = (0.0, 4), 100
     monkeypatch.setattr("time.monotonic", lambda: 12.0)
     progress = Progress()
-    training, validation = (progress.tasks[progress.add_task("")] for _ in range(2))
+    for _ in range(2):
+        progress.add_task("")
+    training, validation = progress.tasks
     bar.train_progress_bar_id = training.id
     # Six steps took 12 seconds, and 90 are left.
     assert bar.seconds_left(training) == 180
