@@ -41,6 +41,10 @@ def test_the_groups_that_are_chosen_decide_which_settings_there_are():
     assert said.startswith("student.hidden_size is a setting of student=causal_lm or from_config")
     typed = ["teacher=pretrained", "teacher.pth=x"]
     assert "Nearest: teacher.path" in hint("Could not override 'teacher.pth'.", typed)
+    said = hint("Could not override 'teacher.path'.", ["~teacher", "teacher.path=x"])
+    assert (
+        said == "~teacher leaves out what teacher.path is a setting of: type only one of the two."
+    )
     # A second mistake is no reason to say nothing of the first.
     typed = ["student=nobody", "trainer.max_epoch=1"]
     assert "trainer.max_epochs" in hint("Could not override 'trainer.max_epoch'.", typed)
