@@ -56,7 +56,7 @@ def _unreadable(word: str, reason: str) -> str:
 
 def _unknown(name: str, overrides: Sequence[str]) -> str:
     for word in overrides:
-        if word.startswith("~") and f"{name}.".startswith(f"{key_of(word)}."):
+        if word.startswith("~") and f"{name}.".startswith(f"{key_of(word[1:])}."):
             return f"{word} leaves out what {name} is a setting of: type only one of the two."
     chosen = {key_of(word): word.partition("=")[2] for word in overrides if "." not in key_of(word)}
     group, _, rest = name.partition(".")
