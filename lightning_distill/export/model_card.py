@@ -142,8 +142,8 @@ def _figures(facts: Facts) -> Iterator[str]:
             "was measured."
         )
         return
-    names = ("teacher", "baseline", "control", "student")
-    rows = [row for name in names if (row := report.get(name))]
+    models = ("teacher", "baseline", "control", "student")
+    rows = [row for name in models if (row := report.get(name))]
     names = list(dict.fromkeys([report["metric"], *(n for row in rows for n in row["metrics"])]))
     heads = ["", "parameters", *names, "agreement with the teacher"]
     yield "| " + " | ".join(heads) + " |"

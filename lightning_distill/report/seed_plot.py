@@ -64,17 +64,20 @@ def _draw_costs(axes: Any, settings: Sequence[Setting], higher_is_better: bool, 
     """A colour for each setting, and a shape for each kind of model."""
     points: list[tuple[float, float]] = []
     for i, setting in enumerate(settings):
+        own = setting.cost("student", cost)
+        assert own is not None
         for name, shape in (("alone", "o"), ("distilled", "*")):
-            value = statistics.fmean(getattr(run, name) for run in setting.runs)
-            price = setting.cost("student", cost)
-            assert price is not None
-            points.append((price, value))
+            points.append((own, statistics.fmean(getattr(run, name) for run in setting.runs)))
             axes.plot(*points[-1], shape, ms=11 if shape == "*" else 6, color=f"C{i}",
                       label=f"{name} {setting.name}".strip())  # fmt: skip
-    taught = {(s.cost("teacher", cost), _mean_of_teacher(s)) for s in settings}
-    for number, (price, value) in enumerate(sorted(t for t in taught if None not in t)):  # type: ignore[type-var]
-        points.append((price, value))  # type: ignore[arg-type]
-        axes.plot(*points[-1], "D", color="0.3", label=None if number else "teacher")
+    taught = set()
+    for setting in settings:
+        price, value = setting.cost("teacher", cost), _mean_of_teacher(setting)
+        if price is not None and value is not None:
+            taught.add((price, value))
+    for number, point in enumerate(sorted(taught)):
+        points.append(point)
+        axes.plot(*point, "D", color="0.3", label=None if number else "teacher")
     front = pareto_front([(p, v if higher_is_better else -v) for p, v in points])
     axes.plot(*zip(*(points[i] for i in front), strict=True), color="0.7", lw=1, zorder=0)
     if min(price for price, _ in points) > 0:
@@ -90,7 +93,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     Returns:
         Their places, the cheapest first.
     """
-    found = []
+    found: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not found or points[i][1] > points[found[-1]][1]:
             found.append(i)

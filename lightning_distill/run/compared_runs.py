@@ -70,8 +70,9 @@ def train_runs(
     Returns:
         The directories of the runs in the order of the seeds, by learning rate.
     """
-    wanted = [(seed, rate) for seed in seeds for rate in rates or [None]]
-    found: dict[float | None, list[Path]] = {rate: [] for rate in rates or [None]}
+    each: list[float | None] = [None] if rates is None else [*rates]
+    wanted = [(seed, rate) for seed in seeds for rate in each]
+    found: dict[float | None, list[Path]] = {rate: [] for rate in each}
     for number, (seed, rate) in enumerate(wanted, 1):
         name = f"seed{seed}" if rate is None else f"seed{seed}_lr{rate:g}"
         directory = Path(str(cfg.output_dir)) / RUNS / name

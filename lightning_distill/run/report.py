@@ -128,8 +128,8 @@ def report(
     runs |= {TITLES[one]: [(0, directory / one / "metrics.csv")] for one in others}
     monitored = (str(cfg.monitor), str(cfg.mode))
     # A teacher is measured in the test alone.
-    of_teacher = None if teacher is None else teacher.metrics.get(monitored[0][len("val/") :])
-    draw_curves(runs, directory / "curves.png", monitored, of_teacher)
+    line = None if teacher is None else teacher.metrics.get(monitored[0].removeprefix("val/"))
+    draw_curves(runs, directory / "curves.png", monitored, line)
     comparison.save(directory)
     task = task_in(cfg)
     if task is not None and task.predicts_ids:
