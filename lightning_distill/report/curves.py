@@ -40,7 +40,7 @@ def draw_curves(runs: Mapping[str, Sequence[tuple[int, Path]]], to: Path) -> Non
     Where a run has several stages, a dotted line stands where each begins.
 
     Args:
-        runs: from a name for the legend to the stages of that run, as for [`read_stages`][].
+        runs: from a name for the legend to the stages of that run, as for `read_stages`.
         to: the PNG to write.
     """
     data = {name: series for name, own in runs.items() if (series := read_stages(own))}
