@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from mkdocs.exceptions import PluginError
 
 import lightning_distill
 from lightning_distill.run.targets import ROOMS
@@ -68,13 +69,17 @@ def test_each_entry_is_on_the_page_of_its_room():
     assert all(f"({room}.md)" in table for room in MODULES)
 
 
+def hook(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def changed(text: str, repository: str | None, page: str = "cache.md") -> str:
-    spec = importlib.util.spec_from_file_location("outside", ROOT / "docs" / "outside_links.py")
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
     config = {"docs_dir": str(ROOT / "docs"), "repo_url": repository}
     shown = SimpleNamespace(file=SimpleNamespace(abs_src_path=str(ROOT / "docs" / page)))
-    return hook.on_page_markdown(text, shown, config, None)
+    return hook("outside_links").on_page_markdown(text, shown, config, None)
 
 
 def test_links_to_the_repository_are_links_where_it_has_an_address():
@@ -90,6 +95,38 @@ def test_links_to_the_repository_are_links_where_it_has_an_address():
 )
 def test_other_links_stay_as_they_are(text):
     assert changed(text, None) == text
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (r"\frac12 x", r"\frac{1}{2} x"),
+        (r"\frac1{B^2}", r"\frac{1}{B^2}"),
+        (r"\frac{\tau^2}C", r"\frac{\tau^2}{C}"),
+        (r"\frac s{\frac12}", r"\frac{s}{\frac{1}{2}}"),
+        (r"\sqrt d\big(x\big)", r"\sqrt{d}(x)"),
+        (r"\lVert x\rVert\le0", r"\Vert x\Vert \leq 0"),
+    ],
+)
+def test_formulas_are_written_in_the_long_form(short, long):
+    found = hook("formulas").in_long_form(short)
+    assert re.sub(r"\s+", " ", found).replace("( ", "(").strip() == long
+
+
+def test_a_formula_is_drawn_and_read_aloud():
+    content = r'<p>by <span class="arithmatex">\(a &lt; \frac12\)</span></p>'
+    page = SimpleNamespace(file=SimpleNamespace(src_path="criteria.md"))
+    found = hook("formulas").on_page_content(content, page)
+    assert found.startswith(
+        '<p>by <span class="formula" role="img" aria-label="a &lt; \\frac12"><svg'
+    )
+    assert "currentColor" in found and "\n" not in found
+    with pytest.raises(
+        PluginError, match=r"criteria\.md: the formula \$\\nosuch x\$ cannot be drawn"
+    ):
+        hook("formulas").on_page_content(
+            content.replace(r"\frac12", r"\nosuch x").replace("a &lt; ", ""), page
+        )
 
 
 class Links(HTMLParser):
@@ -137,6 +174,8 @@ def test_the_site_builds_strictly_and_needs_nothing_from_elsewhere(tmp_path):
             assert target.is_file(), f"{page} links to {address}"
             if parts.fragment and target.suffix == ".html":
                 assert unquote(parts.fragment) in pages[target].anchors, f"{page}: {address}"
+    # No formula is left as it is written.
+    assert not [p for p in pages if 'class="arithmatex"' in p.read_text()]
     # An entry holds the signature and the docstring.
     criteria = (site / "api" / "criteria" / "index.html").read_text()
     assert 'id="lightning_distill.criteria.SoftTarget"' in criteria
