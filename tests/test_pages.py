@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from tiny import bert
+from tiny import bert, loader, text_batches
 
 from lightning_distill.main import main
 
@@ -136,6 +136,29 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
         exec(code, names)
     # What the page trains has learnt, and is the student's best.
     assert not names["student"].training
+
+
+def test_the_program_of_those_who_come_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    batches = text_batches(count=2)
+    for batch in batches:
+        batch["labels"] %= 2
+    names = {name: loader(batches) for name in ("train_loader", "val_loader")}
+    names |= {"student": bert(1, 8, num_labels=2), "teacher": bert(2, 8, seed=1, num_labels=2)}
+    (code,) = examples("coming_from")
+    exec(code, names)
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+    weights = names["criterion"].state_dict(), names["criterion"].loss_weight_ratio
+    assert weights == ({}, [0.3, 0.7])
+
+
+def test_the_student_of_4_bits_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {name: loader(text_batches(count=1)) for name in ("train_loader", "val_loader")}
+    names |= {"student": bert(1, 32), "teacher": bert(2, 32, seed=1)}
+    (code,) = (block for block in examples("quantised_students") if "in_integers" in block)
+    exec(code, names)
+    assert "int4" in str(names["small"]).lower()
 
 
 @pytest.mark.slow
