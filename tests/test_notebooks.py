@@ -18,4 +18,4 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_pictures(path, tmp_path, m
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 3
+    assert any("image/png" in o.get("data", {}) for o in outputs)

@@ -43,7 +43,7 @@ class Answer:
         """32 bits that checksums begin with: no row of another teacher or encoding fits.
 
         Args:
-            teacher: who answers, as [`identity_of`][] says.
+            teacher: who answers, as `identity_of` says.
         """
         return zlib.crc32(_text([teacher, self.settings()]))
 
@@ -60,7 +60,7 @@ def signature(teacher: str, answers: Iterable[Answer]) -> str:
     """SHA-256, in hex, of who answers and what is kept of it, by which a shard is known.
 
     Args:
-        teacher: who answers, as [`identity_of`][] says.
+        teacher: who answers, as `identity_of` says.
         answers: what is kept of each row.
     """
     text = _text([teacher, [answer.settings() for answer in answers]])

@@ -36,7 +36,7 @@ class CacheFolder:
 
         Args:
             wanted: from the plan that is there to how the answers are to be made, as
-                [`check_same`][] takes it.
+                `check_same` takes it.
             plan: what is written; `None` if that is decided with the first rows, see `begin`.
 
         Raises:

@@ -69,7 +69,7 @@ class Plan:
         return {"about": self.about, "answers": answers, "heads": list(self.heads)}
 
     def parts(self) -> dict[str, Any]:
-        """By the names that [`check_same`][] compares."""
+        """By the names that `check_same` compares."""
         return {
             "rows_per_shard": None,
             **self.about,

@@ -27,7 +27,7 @@ class ShardWriter:
     Args:
         folder: where shards are written.
         answers: what is kept of each row.
-        teacher: who answers, as [`identity_of`][] says; a store reads its rows under no other.
+        teacher: who answers, as `identity_of` says; a store reads its rows under no other.
     """
 
     def __init__(self, folder: Path, answers: Sequence[Answer], teacher: str = ""):

@@ -23,12 +23,12 @@ def ofd(
 ) -> Float[Tensor, " batch"]:
     r"""Partial squared distance to the teacher's features after a margin ReLU, sum per sample.
 
-    $$\sum_i \begin{cases} 0 & s_i \le t'_i \le 0 \\ (s_i - t'_i)^2 & \text{else} \end{cases},
-    \quad t' = \max(t, m_c)$$
+    $$\sum_i (s_i - t'_i)^2, \quad t' = \max(t, m_c)$$
 
-    Both are features before the activation; $m_c$, not above 0, belongs to the channel. The
-    authors' program has the same sum, divides it by 1000 and halves it for each layer further from
-    the output. mmrazor leaves the margin out, which is a margin of minus infinity here.
+    over all $i$ but those with $s_i \le t'_i \le 0$. Both are features before the activation;
+    $m_c$, not above 0, belongs to the channel. The authors' program has the same sum, divides it by
+    1000 and halves it for each layer further from the output. mmrazor leaves the margin out, which
+    is a margin of minus infinity here.
 
     References:
         Heo et al., *A Comprehensive Overhaul of Feature Distillation*, 2019,

@@ -10,7 +10,7 @@ from .of_queries import OfRelevant
 class MRR(OfRelevant, RetrievalMRR):
     """Mean, over the queries, of one divided by the place of the first relevant candidate.
 
-    As [`torchmetrics.retrieval.RetrievalMRR`][], which it derives from, with the rows of the data
+    As `torchmetrics.retrieval.RetrievalMRR`, which it derives from, with the rows of the data
     as queries. Relevant is what has a label above 0; a query without is left out. Voorhees, "The
     TREC-8 question answering track report", 1999.
 

@@ -10,7 +10,7 @@ from .of_queries import OfQueries
 class NDCG(OfQueries, RetrievalNormalizedDCG):
     """Mean nDCG over the queries: 1 where the more relevant candidates always score higher.
 
-    As [`torchmetrics.retrieval.RetrievalNormalizedDCG`][], which it derives from, with the rows of
+    As `torchmetrics.retrieval.RetrievalNormalizedDCG`, which it derives from, with the rows of
     the data as queries. A query without a relevant candidate is left out. Järvelin and Kekäläinen,
     "Cumulated gain-based evaluation of IR techniques", 2002, https://doi.org/10.1145/582415.582418.
 

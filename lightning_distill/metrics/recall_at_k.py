@@ -10,7 +10,7 @@ from .of_queries import OfRelevant
 class RecallAtK(OfRelevant, RetrievalRecall):
     """Mean share, over the queries, of relevant candidates that are among the first `top_k`.
 
-    As [`torchmetrics.retrieval.RetrievalRecall`][], which it derives from, with the rows of the
+    As `torchmetrics.retrieval.RetrievalRecall`, which it derives from, with the rows of the
     data as queries. Relevant is what has a label above 0; a query without is left out. Manning,
     Raghavan and Schütze, "Introduction to information retrieval", 2008, section 8.3.
 

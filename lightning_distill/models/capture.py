@@ -79,7 +79,7 @@ def capture(
 
     Yields:
         A dict from `layer:path` and `layer_input:path` to the value, filled by the forward; where
-        vectors are pooled, also what [`note_tokens`][] finds.
+        vectors are pooled, also what `note_tokens` finds.
     """
     found: dict[str, Any] = {}
     handles: list[Any] = []

@@ -62,7 +62,7 @@ class Source:
         kind: `output` (what the model returns, or an entry of the batch), `layer` (what a
             submodule returns), `layer_input` (what it is given), `head` (a
             [`Head`][lightning_distill.models.head.Head], and no tensor), `pooled` (a vector for
-            each row, see [`pooled`][lightning_distill.models.pooling.pooled]) or `sparse` (an
+            each row, see `pooled`) or `sparse` (an
             output of the teacher; from a cache a dict of the fields that it keeps, with the
             settings of their encoding, and from a live teacher the whole tensor, for the criterion
             to choose from).

@@ -70,7 +70,7 @@ class Maps:
 
     Either may be a map (rows, channels, height, width), as of a convolution, or tokens (rows,
     tokens, width), as of a vision transformer. Tokens become a map without the class token and
-    registers, which come first. The student's map is resized ([`Resized`][]) to the teacher's
+    registers, which come first. The student's map is resized (`Resized`) to the teacher's
     height and width, and where the channels differ a trained 1x1 convolution (FitNets, Romero et
     al., 2015, https://arxiv.org/abs/1412.6550) makes them as many. The criterion is given two maps
     (rows, channels of the teacher, height, width).

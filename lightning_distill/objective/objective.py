@@ -23,7 +23,7 @@ from .term import Term, Terms
 class Objective(nn.Module):
     """Named terms; their weighted sum is the loss.
 
-    A term whose criterion is the sum of several means, such as [`KnowledgeDistillation`][], is
+    A term whose criterion is the sum of several means, such as `KnowledgeDistillation`, is
     replaced by a term for each of them; under its own name their weighted sum is logged.
 
     Args:

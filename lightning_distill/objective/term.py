@@ -89,8 +89,8 @@ class Term(Terms):
         mapping: for sources of many layers: `uniform`, `last`, `first`, `skip`, `every_2`, or
             pairs `[[student, teacher], ...]` counted from 0 within the sources. The term is
             the mean over the pairs. `auto` takes the pairs whose tensors are most alike in the
-            first batches, see [`most_similar_pairs`][]. `emd` compares each layer with each, see
-            [`LayerTransport`][]. `together` gives the criterion lists of all of them at once.
+            first batches, see `most_similar_pairs`. `emd` compares each layer with each, see
+            `LayerTransport`. `together` gives the criterion lists of all of them at once.
         training_only: leave the term out of validation and tests, as one that reads what
             `training_batch` adds to a batch, such as the labels of mixed samples.
         until: the fraction of the run after which the term counts no more, as 0.6.

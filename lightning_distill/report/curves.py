@@ -54,7 +54,7 @@ def draw_curves(
     run, for it sums other terms in each.
 
     Args:
-        runs: from a name for the legend to the stages of that run, as for [`read_stages`][].
+        runs: from a name for the legend to the stages of that run, as for `read_stages`.
         to: the PNG to write.
         monitored: the name of what the best weights are chosen by, such as `val/accuracy`, and
             `max` or `min`.

@@ -64,10 +64,10 @@ def trained_teacher(
         learning_rate: of the configured optimizer.
         label_smoothing: share of the label's probability spread over all classes.
         batch_size: rows per step.
-        folder: where to keep it; `teachers` in [`cache_folder`][] by default.
+        folder: where to keep it; `teachers` in `cache_folder` by default.
         dtype: `float32` (the default), `bfloat16` or `float16`: in which it answers. It is trained
             and kept in float32.
-        quantization: `int8` makes its answers cheaper and changes them, see [`quantized`][].
+        quantization: `int8` makes its answers cheaper and changes them, see `quantized`.
         rehearse: called with the untrained model before it is trained, to find what would fail
             afterwards.
 

@@ -12,7 +12,7 @@ class KeptSparsity(Sparsity):
     """Trains a student that is sparse already, as in a stage after one that made it so.
 
     Args:
-        layers: see [`Matrices`][lightning_distill.sparsity.matrices.Matrices].
+        layers: see `Matrices`.
     """
 
     def __init__(self, layers: Sequence[str] | None = None):

@@ -32,7 +32,7 @@ class Sparsity(L.Callback):
         stop: the fraction at which all have.
         updates: how many times between them the weights are chosen.
         scope: `layer` makes `amount` of each layer 0, `model` of all layers together.
-        layers: see [`Matrices`][lightning_distill.sparsity.matrices.Matrices].
+        layers: see `Matrices`.
 
     Raises:
         ValueError: for settings that cannot be; in `check` for a student that they do not fit.

@@ -46,7 +46,7 @@ def from_teacher(
             one, whatever strategy spreads the rest.
         label_names: in the order that the student shall have; that of the teacher by default.
         freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
-            [`freeze_parts`][lightning_distill.models.freeze.freeze_parts]. An encoder with all of
+            `freeze_parts`. An encoder with all of
             the teacher's layers then runs once in a step, for both.
 
     Returns:

@@ -39,7 +39,7 @@ def pretrained(
         auto_class: the class of transformers that knows the task; by default that of `task`.
         attn_implementation: for example `eager`, which returns attention maps.
         freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
-            [`freeze_parts`][lightning_distill.models.freeze.freeze_parts].
+            `freeze_parts`.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.

@@ -30,7 +30,7 @@ def quantized(
 
     Returns:
         The same model. `job=export`, or
-        [`in_integers`][lightning_distill.models.fake_quantization.in_integers], makes the model of
+        `in_integers`, makes the model of
         integers.
 
     Raises:

@@ -27,7 +27,7 @@ def pretrained(
         attn_implementation: for example `eager`, which returns attention maps.
         trust_remote_code: run code that comes with the model; by default only where the command
             line says so for all models.
-        quantization: `int8` makes it smaller and changes its answers, see [`quantized`][].
+        quantization: `int8` makes it smaller and changes its answers, see `quantized`.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.

@@ -173,7 +173,7 @@ class Teacher(nn.Module):
             sources: of the teacher.
             asker: who says what the teacher is given; it itself by default.
             heads: what heads do that a source names: `whole`, `skipped` or `checked`, see
-                [`run_model`][].
+                `run_model`.
             keep: let a teacher that keeps its answers keep these; false for a batch that is tried.
         """
         self._stay_in_eval_mode()

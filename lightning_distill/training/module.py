@@ -73,7 +73,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
             Parameters of one dimension (biases, norms) get no weight decay.
         scheduler: called with the optimizer, and with the number of training steps where it takes
             `num_training_steps` or `total_steps`; returns a scheduler or Lightning's dictionary.
-            [`scheduler_config`][lightning_distill.training.scheduling.scheduler_config] says when
+            `scheduler_config` says when
             it is stepped; `ReduceLROnPlateau` watches the first metric, or the loss.
         task: what labels mean, a [`Task`][lightning_distill.tasks.Task] or the name of one; by
             default what the first batch shows, see
@@ -367,7 +367,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     # What the parts of the training ask of a module.
 
     def read_sources(self, batch: Any, **options: Any) -> tuple[Values, Any, Any]:
-        """Each source's tensor on a batch, and what both models returned; see [`read_values`][]."""
+        """Each source's tensor on a batch, and what both models returned; see `read_values`."""
         return read_values(self, batch, **options)
 
     def _watched(self) -> tuple[str, str]:

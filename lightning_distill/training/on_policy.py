@@ -55,9 +55,9 @@ class OnPolicyDistillationModule(DistillationModule):
     What replaces a batch has the entries `input_ids` and `attention_mask`, padded on the right,
     `loss_mask`, true for positions that are followed by a generated token (its end of text
     included), and `labels`. Tokens that the teacher wrote are labels. Tokens that the student
-    wrote are none: all labels are -100 there, so that [`HardLabel`][] and `label_weight` learn
-    from data and teacher only. Other batches get a `loss_mask` from their labels. Terms on logits
-    or heads whose criterion takes a `mask` count by it, unless they name a mask themselves.
+    wrote are none: all labels are -100 there, so that `HardLabel` and `label_weight` learn from
+    data and teacher only. Other batches get a `loss_mask` from their labels. Terms on logits or
+    heads whose criterion takes a `mask` count by it, unless they name a mask themselves.
 
     All processes take the same decision for a batch, each generates other texts, and a resumed run
     goes on as an uncut one.

@@ -1,9 +1,11 @@
 """`job=export` writes a run's student in all formats, with a card, and says what it found."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +17,13 @@ SMALL = ["student.hidden_size=8", "student.num_attention_heads=2", "student.num_
 SMALL += ["student.intermediate_size=8", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 FILES = ["model.safetensors", "int8/model.safetensors", "model.onnx", "model.int8.onnx"]
 FILES += ["model.pt2", "model.int8.pt2"]
+
+
+def onnx_logits(names):
+    """What the first block computed, for the second one gives its result the same name."""
+    texts = ["a text", "another, longer one"]
+    tokens = dict(names["read"](texts, padding=True, return_tensors="np"))
+    return names["session"].run(None, tokens)[0]
 
 
 def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
@@ -55,6 +64,12 @@ def test_all_formats_of_a_run(tmp_path, monkeypatch, capsys):
     # All of it is sealed, the card and the figures too.
     sums = (folder / "SHA256SUMS").read_text()
     assert all(name in sums for name in (*FILES, "README.md", "export.json"))
+    # The page reads these files, and its own words are run.
+    guide = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE):
+        exec(block.replace("FOLDER", str(folder)), names)
+    assert np.abs(names["logits"].detach().numpy() - onnx_logits(names)).max() < 1e-4
     # What was written before is not taken for a file of this export.
     (tmp_path / "run" / "report.json").unlink()
     call("job=export", "job.run=run", "job.formats=safetensors", "hydra.run.dir=job")

@@ -24,7 +24,7 @@ class ChatFiles(LanguageModelData):
     """Conversations, written by the tokenizer's chat template; the assistant's turns are learnt.
 
     A row of a file has `messages`, a list of {role, content}, or a `prompt` and a `completion`,
-    each a text or such a list. What of a conversation is learnt is said by [`ChatEncoder`][].
+    each a text or such a list. What of a conversation is learnt is said by `ChatEncoder`.
 
     A conversation is never continued in another row: with `packing` several whole ones share a
     row, and one of more than `max_length` tokens is cut. One of which no answer is left is left

@@ -237,7 +237,7 @@ class LanguageModelData(RowsModule):
     def rows_dataloader(self, plan: Plan, num_workers: int | None = None) -> DataLoader:
         """Batches of the rows that a plan names, in its order.
 
-        As those of [`RowsModule`][]; a view changes nothing here.
+        As those of `RowsModule`; a view changes nothing here.
 
         Raises:
             ValueError: for a split or a row that there is not, and for training rows of a stream.

@@ -169,7 +169,7 @@ class StreamLoader:
 
     Args:
         stream: [`StreamedRows`][], which gives the batches.
-        num_workers: processes that make them; see [`worker_count`][].
+        num_workers: processes that make them; see `worker_count`.
     """
 
     def __init__(self, stream: Any, num_workers: int | None = None):

@@ -54,7 +54,7 @@ class PairDataModule(RowsModule):
         length_bucketing: batch rows of similar length, of source and target together.
         validation_fraction: cut from the training rows if there is no validation split.
         num_workers: processes that collate; see
-            [`worker_count`][lightning_distill.data.row_loader.worker_count].
+            `worker_count`.
         seed: for choosing rows and their order.
         skip_bad_rows: leave out rows without a source or a target, and count them.
 

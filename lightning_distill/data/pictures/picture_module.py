@@ -65,7 +65,7 @@ class PictureDataModule(RowsModule):
         check: `full` decodes all pictures before training, `headers` reads how they begin and end;
             by default the first up to 20,000 pictures.
         num_labels: how many classes there are, as a check.
-        num_workers: processes that read ahead; see [`worker_count`][].
+        num_workers: processes that read ahead; see `worker_count`.
         seed: for choosing rows and their order.
         skip_bad_rows: leave out pictures that cannot be read, and count them.
 

@@ -43,9 +43,9 @@ class Questions(TextDataModule):
         null_threshold: how much better than the best answer no answer must score, in logits, to be
             taken.
         max_answer_length: of an answer, in tokens.
-        labelled_rows: keep the answers of so many training questions, chosen by `seed`.
         task: [`QuestionAnswering`][], or one of your own.
-        options: those of [`TextDataModule`][].
+        options: those of [`TextDataModule`][]. `labelled_rows` keeps the answers of so many
+            training questions.
 
     Attributes:
         references: what metrics compare answers with, after `setup`.

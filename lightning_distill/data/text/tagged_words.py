@@ -17,7 +17,7 @@ from .word_tokens import tokens_of_words
 
 
 class TaggedWords(TextDataModule):
-    """Words with tags, for [`TokenClassification`][]; subclasses write `load`.
+    """Words with tags, for `TokenClassification`; subclasses write `load`.
 
     The first token of each word has the word's tag in `labels` and is true in `word_mask`; all
     other tokens have -100. Where the teacher has another tokenizer, the words that both read count,
