@@ -80,6 +80,7 @@ def draw_curves(
             _mark_best(axes, series.get(monitored[0], []), monitored[1], colors[run])
         if teacher is not None:
             axes.axhline(teacher, color="0.4", lw=1, ls="--", label="teacher, on the test rows")
+        axes.margins(y=0.12)
         axes.legend(fontsize=9, frameon=False)
     for i, (name, own) in enumerate(panels):
         axes = figure.add_subplot(grid[i // COLUMNS + wide, i % COLUMNS])

@@ -37,12 +37,15 @@ class Paired:
 
     @property
     def p(self) -> float | None:
-        """Of a paired t-test on both sides; `None` of one difference."""
+        """Of a paired t-test on both sides; `None` of one difference.
+
+        Where all differences are equal, as those of few test rows may be, a t-test would be sure of
+        them after two. Then it is the p of a sign test on both sides.
+        """
         if len(self.differences) < 2:
             return None
         if not self.deviation:
-            # Each seed says the same.
-            return 0.0 if self.mean else 1.0
+            return 2.0 ** (1 - len(self.differences)) if self.mean else 1.0
         from scipy.stats import t
 
         statistic = abs(self.mean) / (self.deviation / math.sqrt(len(self.differences)))

@@ -81,7 +81,9 @@ def test_one_seed_and_seeds_that_agree():
     assert one.p is None and one.interval() is None and one.seeds_needed() is None
     assert one.word(one.p) == NOT_SHOWN
     same = Paired((0.25, 0.25))
-    assert same.p == 0.0 and same.word(same.p) == HELPS and same.effect is None
+    # A t-test would be sure of them; as coins they fall on one side every second time.
+    assert same.p == 0.5 and same.word(same.p) == NOT_SHOWN and same.effect is None
+    assert Paired((-0.1,) * 6).p == 1 / 32 and Paired((-0.1,) * 6).word(1 / 32) == DOES_NOT
     none = Paired((0.0, 0.0, 0.0))
     assert none.p == 1.0 and none.word(none.p) == NOT_SHOWN
     assert none.word(none.p, least=0.1) == DOES_NOT
