@@ -100,10 +100,10 @@ def cut_vocabulary(
     check_tokenizer(tokenizer)
     steps: Any = tokenizer_steps(tokenizer)
     kind = KINDS[steps["model"]["type"]](steps["model"])
-    always = _always(tokenizer, steps, kind)
     every = tokenizer.get_vocab()
     added = every.keys() - kind.ids.keys()
-    kept = _with_parts(kind, always)
+    # Special tokens are not found in a text by joining letters.
+    kept = _special(tokenizer, steps) & kind.ids.keys() | _with_parts(kind, kind.always())
     if isinstance(asked, int) and len(kept) + len(added) > asked:
         raise ValueError(
             f"student.vocabulary={asked} is less than what must stay of the teacher's "
@@ -126,11 +126,9 @@ def cut_vocabulary(
     return VocabularyCut(smaller, tokenizer, np.array([every[t] for t in order], dtype=np.int64))
 
 
-def _always(tokenizer: Any, steps: Mapping[str, Any], kind: WordPiece) -> list[str]:
-    """What stays of the tokens that are no added ones, and added ones among them."""
-    special = {entry["content"] for entry in steps["added_tokens"]}
-    special |= {*tokenizer.all_special_tokens}
-    return [*(token for token in special if token in kind.ids), *kind.always()]
+def _special(tokenizer: Any, steps: Mapping[str, Any]) -> set[str]:
+    """Tokens that are looked for in a text before it is split, and those with a part of their own."""
+    return {*tokenizer.all_special_tokens, *(entry["content"] for entry in steps["added_tokens"])}
 
 
 def _with_parts(kind: WordPiece, tokens: Iterable[str]) -> set[str]:
