@@ -177,6 +177,8 @@ def test_special_tokens_behind_all_others_get_their_new_numbers(name):
     counts[6] = 4
     smaller = cut_vocabulary(tokenizer, counts, "seen").tokenizer
     assert len(smaller) == 11 and "abc" not in smaller.get_vocab()
+    padding = json.loads(smaller.backend_tokenizer.to_str())["padding"]
+    assert padding is None or padding["pad_id"] == smaller.pad_token_id
     found = smaller(["ab abc", "b"], ["c", "a"], padding=True)
     expected = [["[C]", "ab", "ab", "##c", "[S]", "c", "[S]"],
                 ["[C]", "b", "[S]", "a", "[S]", "[PAD]", "[PAD]"]]  # fmt: skip
@@ -189,7 +191,7 @@ def test_what_is_unknown_is_as_unlikely_as_it_was():
     likely = {"<unk>": 0.0, "a": -1.0, "z": -20.0, "az": -1.0, "Xa": -20.0, "q": -1.0, "qq": -50.0}
     backend = Tokenizer(models.Unigram([*likely.items()], unk_id=0))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
-    cut = cut_vocabulary(tokenizer, np.array([0, 0, 1, 0, 1, 0, 0]), "seen")
+    cut = cut_vocabulary(tokenizer, np.array([0, 0, 1, 1, 1, 0, 0]), "seen")
     assert tokenizer.tokenize("Xaz") == cut.tokenizer.tokenize("Xaz") == ["Xa", "z"]
 
 
