@@ -114,9 +114,11 @@ def report_cuts(
         batches: see there.
     """
     fewer = anatomy.model is not teacher
-    # Language models that read other tokens say nothing of the same token.
-    apart = fewer and task.predicts_ids and any(teacher_entries(b) is not None for b in batches)
+    # It is not asked where it has no tokens of its own, or would say something of other ones.
+    own = any(teacher_entries(batch) is not None for batch in batches)
+    apart = fewer and (task.predicts_ids or not own)
     compared = anatomy.model if apart else teacher
+    batches = [with_entries(b, {"teacher": None}) for b in batches] if apart else batches
     lines = [("cut", "from", "to", "parameters", "distance")]
 
     def line(name: str, before: str, after: str, made: nn.Module) -> None:
