@@ -129,8 +129,8 @@ def report_cuts(
     with _as_before(teacher), _as_before(anatomy.model):
         cuts = _cuts(anatomy, shape)
         if fewer:
-            sizes = [f"{vocabulary_size(m):,}" for m in (teacher, anatomy.model)]
-            line("vocabulary", *sizes, anatomy.model)
+            old, new = (f"{vocabulary_size(m):,}" for m in (teacher, anatomy.model))
+            line("vocabulary", old, new, anatomy.model)
         for name, (before, after, alone) in cuts.items():
             line(name, before, after, student if len(cuts) == 1 else make(alone))
         size, of = parameter_count(student), parameter_count(teacher)
@@ -140,8 +140,8 @@ def report_cuts(
     unit = "KL, nats" if task.has_softmax else "squared, relative"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     log.info("Student before training; distance to the teacher's predictions (%s):", unit)
-    for line in lines:
-        log.info("  %s", "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip())
+    for cells in lines:
+        log.info("  %s", "  ".join(t.ljust(w) for t, w in zip(cells, widths, strict=True)).rstrip())
 
 
 @contextmanager

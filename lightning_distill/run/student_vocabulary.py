@@ -15,6 +15,11 @@ from ..tasks import task_of
 log = logging.getLogger("lightning_distill")
 
 KEY = "vocabulary"
+# A class of a user's may have a key of this name that means something else.
+MADE_OF_TEACHER = (
+    "lightning_distill.students.from_teacher",
+    "lightning_distill.run.pruned_student",
+)
 WITHOUT = "Leave student.vocabulary=null."
 
 
@@ -25,20 +30,38 @@ def asks_for_fewer_tokens(cfg: DictConfig) -> bool:
         ValueError: for what is no size of a vocabulary.
     """
     student = cfg.get("student")
-    asked = student.get(KEY) if OmegaConf.is_dict(student) else None
-    if asked is None:
+    if not _is_made_of_teacher(student) or student.get(KEY) is None:
         return False
-    check_vocabulary(asked)
+    check_vocabulary(student.get(KEY))
     return True
 
 
-def without_vocabulary(node: DictConfig) -> DictConfig:
-    """What makes a student, which is given the tokens that were chosen in the place of the key."""
+def without_vocabulary(node: Any, where: str = "student") -> Any:
+    """What makes a student, which is given the tokens that were chosen in the place of the key.
+
+    Args:
+        node: its configuration.
+        where: it stands.
+
+    Raises:
+        ValueError: for fewer tokens of a student of which another one is made.
+    """
+    if not _is_made_of_teacher(node) or KEY not in node:
+        return node
     plain = copy.deepcopy(node)
-    if OmegaConf.is_dict(plain) and KEY in plain:
-        with open_dict(plain):
-            plain.pop(KEY)
+    with open_dict(plain):
+        asked = plain.pop(KEY)
+    if asked is not None and where != "student":
+        raise ValueError(
+            f"{where}.{KEY} is {asked}, and the vocabulary is cut of student=pruned and "
+            "student=from_teacher only, and not within another student. Make the smaller student "
+            f"first and name its folder, as in student.path=DIR, or leave {where}.{KEY}=null."
+        )
     return plain
+
+
+def _is_made_of_teacher(node: Any) -> bool:
+    return OmegaConf.is_dict(node) and node.get("_target_") in MADE_OF_TEACHER
 
 
 def with_fewer_tokens(
@@ -86,7 +109,7 @@ def with_fewer_tokens(
     cut = cut_vocabulary(facts.tokenizer, counts, asked)
     share = counts[cut.ids].sum() / counts.sum()
     log.info(
-        "Vocabulary: %s of the teacher's %s tokens, which are %.4g%% of those in the training texts",
+        "Vocabulary: %s of the teacher's %s tokens, which are %.4g%% of those in the texts",
         f"{len(cut.ids):,}",
         f"{len(cut.whole):,}",
         100 * share,

@@ -8,4 +8,12 @@ from .pretrained import pretrained
 from .quantized import quantized
 from .vocabulary_cut import cut_vocabulary
 
-__all__ = ["cut_vocabulary", "from_config", "from_teacher", "lora", "pretrained", "quantized", "timm"]
+__all__ = [
+    "cut_vocabulary",
+    "from_config",
+    "from_teacher",
+    "lora",
+    "pretrained",
+    "quantized",
+    "timm",
+]

@@ -127,7 +127,7 @@ def cut_vocabulary(
 
 
 def _special(tokenizer: Any, steps: Mapping[str, Any]) -> set[str]:
-    """Tokens that are looked for in a text before it is split, and those with a part of their own."""
+    """Tokens that are looked for before a text is split, and those that have a name."""
     return {*tokenizer.all_special_tokens, *(entry["content"] for entry in steps["added_tokens"])}
 
 

@@ -1,6 +1,7 @@
 """The kinds of tokenizers whose vocabulary can be cut, and what a token needs to stay as it is."""
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 BYTES = frozenset(f"<0x{i:02X}>" for i in range(256))
@@ -85,7 +86,7 @@ class BytePairs(WordPiece):
         """All that is joined on the way to a token."""
         pieces = self.letters(token)
         while len(pieces) > 1:
-            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pairs = list(pairwise(pieces))
             rank, at = min((self.ranks.get(p, len(self.ranks)), i) for i, p in enumerate(pairs))
             if rank == len(self.ranks):
                 # It is no result of merges, but of a text that is a token as a whole.

@@ -156,7 +156,9 @@ def test_masked_language_models_learn_of_labels(call, folder, capsys):
 
 def check_kept_columns(model, tokenizer, teacher, whole, folder):
     texts = (folder / "train.txt").read_text().splitlines()
-    kept = [whole.get_vocab()[t] for t in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)]
+    kept = [
+        whole.get_vocab()[t] for t in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    ]
     assert len(kept) < len(whole)
     for text in texts[:10]:
         ours, theirs = tokenizer(text, return_tensors="pt"), whole(text, return_tensors="pt")
@@ -250,5 +252,7 @@ def test_killed_and_resumed_and_two_processes_see_the_same_tokens(folder):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     two = command(*options, "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two")
     assert two.returncode == 0, two.stderr
-    texts = [(folder / name / "student" / "tokenizer.json").read_text() for name in ("alone", "two")]
+    texts = [
+        (folder / name / "student" / "tokenizer.json").read_text() for name in ("alone", "two")
+    ]
     assert texts[0] == texts[1] and left("two").keys() == expected.keys()

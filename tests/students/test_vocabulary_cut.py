@@ -18,7 +18,11 @@ from lightning_distill.students.vocabulary_cut import check_vocabulary
 from lightning_distill.students.vocabulary_kinds import BytePairs
 
 DATA = os.environ.get("LIGHTNING_DISTILL_DATA")
-OTHER = ["Überraschung für den größten Künstler: naïve 東京 🙂", "xq zzgh éa", "  spaces\t\tand tabs "]
+OTHER = [
+    "Überraschung für den größten Künstler: naïve 東京 🙂",
+    "xq zzgh éa",
+    "  spaces\t\tand tabs ",
+]
 
 
 @cache
@@ -160,7 +164,21 @@ def test_what_is_joined_on_the_way_stays_although_no_text_uses_it():
 
 @pytest.mark.parametrize("name", ["bert", "template", "sequence"])
 def test_special_tokens_behind_all_others_get_their_new_numbers(name):
-    words = ["a", "b", "c", "##a", "##b", "##c", "ab", "abc", "##bc", "[PAD]", "[UNK]", "[C]", "[S]"]
+    words = [
+        "a",
+        "b",
+        "c",
+        "##a",
+        "##b",
+        "##c",
+        "ab",
+        "abc",
+        "##bc",
+        "[PAD]",
+        "[UNK]",
+        "[C]",
+        "[S]",
+    ]
     backend = Tokenizer(models.WordPiece({t: i for i, t in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     bert = processors.BertProcessing(("[S]", 12), ("[C]", 11))
