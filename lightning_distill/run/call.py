@@ -38,7 +38,6 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
         "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
         "auto_class": auto_class_of(task, path, facts.architecture),
         "image_size": facts.image_size,
-        "vocabulary": facts.vocabulary_cut,
         "data": data,
         **more,
     }
