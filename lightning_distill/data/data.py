@@ -232,6 +232,16 @@ class DataFacts:
         return self._said("teacher_tokenizer")
 
     @property
+    def vocabulary_cut(self) -> Any:
+        """How the student's tokenizer was made of the teacher's; `None` if it was not."""
+        return self._said("vocabulary_cut")
+
+    @property
+    def one_tokenizer(self) -> bool:
+        """Whether student and teacher must read the same tokens."""
+        return bool(self._said("one_tokenizer", False))
+
+    @property
     def architecture(self) -> str | None:
         """How the names of model classes of transformers end that read such rows, if it says so."""
         return self._said("architecture")
@@ -326,5 +336,9 @@ def longest_target(data: Any) -> int:
 
 
 def _targets(data: Any) -> list[Any]:
-    splits = DataFacts(data).splits.values()
-    return [split.targets for split in splits if isinstance(split, PairRows)]
+    return [rows for split in DataFacts(data).splits.values() for rows in targets_of(split)]
+
+
+def targets_of(split: Any) -> list[Any]:
+    """The tokens of the texts that are to be written of the rows of a split, if they are apart."""
+    return [split.targets] if isinstance(split, PairRows) else []

@@ -54,6 +54,7 @@ class RowsModule(L.LightningDataModule):
         flags: the options that are true or false.
         replaceable: what `replace` may change.
         without_meaning: what `replace` takes and ignores, for it changes no row of this kind.
+        one_tokenizer: whether student and teacher must read the same tokens.
     """
 
     whole_numbers: ClassVar[Mapping[str, int]] = {
@@ -69,6 +70,7 @@ class RowsModule(L.LightningDataModule):
         {"batch_size", "eval_batch_size", "length_bucketing", "num_workers", "seed"}
     )
     without_meaning: ClassVar[frozenset[str]] = frozenset()
+    one_tokenizer: ClassVar[bool] = False
 
     def __init__(
         self,

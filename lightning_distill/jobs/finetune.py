@@ -32,7 +32,7 @@ def finetune(cfg: DictConfig) -> float:
         )
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
-    data = build_data(cfg)
+    data = build_data(cfg, taught=False)
     check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)

@@ -47,7 +47,9 @@ def known(data: Any, path: Any = None, **more: Any) -> dict[str, Any]:
 def pad_token_id(data: Any, role: str = "student") -> int | None:
     """What the rows of a model are padded with: its tokenizer decides, and the model is told."""
     facts = DataFacts(data)
-    own = facts.teacher_tokenizer if role == "teacher" else None
+    own, cut = None, facts.vocabulary_cut
+    if role == "teacher":
+        own = cut.whole if cut is not None else facts.teacher_tokenizer
     tokenizer = facts.tokenizer if own is None else own
     return None if tokenizer is None else tokenizer.pad_token_id
 

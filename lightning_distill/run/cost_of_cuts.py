@@ -1,7 +1,8 @@
 """What each cut of a student costs before any training, as a table in the log."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import nn, Tensor
 
 from ..metrics import Samples
-from ..models.batch import labels_of, move, with_entries
+from ..models.batch import labels_of, move, teacher_entries, with_entries
+from ..models.embeddings import vocabulary_size
 from ..models.size import parameter_count
 from ..objective.objective import Objective
 from ..students.shape import Shape
@@ -63,19 +65,20 @@ def distance(student: nn.Module, teacher: nn.Module, task: Task, batches: Iterab
 
     Args:
         student: run in eval mode.
-        teacher: likewise.
+        teacher: likewise; it is given its own tokens, where batches have some.
         task: says which predictions count. Where a softmax of them has a meaning, the distance is
             the Kullback-Leibler divergence in nats; else the squared difference, divided by the
             mean square of the teacher's.
         batches: as the data loader gives them.
     """
     device = next(teacher.parameters()).device
-    student = student.eval().to(device)
-    modules = [module_of(model, task) for model in (student, teacher)]
+    labels = Objective({"labels": task.label_term(student)})
+    module = DistillationModule(student.eval().to(device), teacher, labels, task=task).eval()
     total, count = 0.0, 0.0
     for given in batches:
         batch = move(given, device)
-        ours, theirs = (m.predictions(student_outputs(m, batch)[0]) for m in modules)
+        _, *outputs = read_values(module, batch, with_teacher=True)
+        ours, theirs = map(module.predictions, outputs)
         for part in Samples.of(batch, ours, theirs, task=task):
             assert part.teacher is not None
             a, b = (task.measured(p, part.entries).double() for p in (part.predicted, part.teacher))
@@ -91,46 +94,69 @@ def distance(student: nn.Module, teacher: nn.Module, task: Task, batches: Iterab
 
 
 def report_cuts(
+    teacher: nn.Module,
     anatomy: Anatomy,
     shape: Shape,
     make: Callable[[Shape], nn.Module],
     student: nn.Module,
     task: Task,
-    batches: Iterable[Any],
+    batches: Sequence[Any],
 ) -> None:
     """Log a line for each cut alone and one for all of them: sizes, and how far predictions move.
 
     Args:
-        anatomy: of the teacher.
+        teacher: with all of its tokens.
+        anatomy: of the teacher, or of it with the tokens that the student knows.
         shape: of the student.
         make: makes the student of a shape.
         student: that of `shape`.
         task: see [`distance`][].
         batches: see there.
     """
-    teacher, whole = anatomy.model, anatomy.shape
-    modes = {part: part.training for part in teacher.modules()}
-    teacher.eval()
+    fewer = anatomy.model is not teacher
+    # It is not asked where it has no tokens of its own, or would say something of other ones.
+    own = any(teacher_entries(batch) is not None for batch in batches)
+    apart = fewer and (task.predicts_ids or not own)
+    compared = anatomy.model if apart else teacher
+    batches = [with_entries(b, {"teacher": None}) for b in batches] if apart else batches
     lines = [("cut", "from", "to", "parameters", "distance")]
-    try:
+
+    def line(name: str, before: str, after: str, made: nn.Module) -> None:
+        itself = made is compared
+        away = "-" if itself else f"{distance(made, compared, task, batches):.3g}"
+        lines.append((name, before, after, f"{parameter_count(made):,}", away))
+
+    with _as_before(teacher), _as_before(anatomy.model):
         cuts = _cuts(anatomy, shape)
+        if fewer:
+            old, new = (f"{vocabulary_size(m):,}" for m in (teacher, anatomy.model))
+            line("vocabulary", old, new, anatomy.model)
         for name, (before, after, alone) in cuts.items():
-            made = student if len(cuts) == 1 else make(alone)
-            away = distance(made, teacher, task, batches)
-            lines.append((name, before, after, f"{parameter_count(made):,}", f"{away:.3g}"))
-        size, of = parameter_count(student), anatomy.count(whole)
-        away = distance(student, teacher, task, batches)
-        share = f"{size:,} ({size / of:.1%})"
-        lines.append(("all", f"{of:,}", f"{size:,}", share, f"{away:.3g}"))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        student.cpu().train()
+            line(name, before, after, student if len(cuts) == 1 else make(alone))
+        size, of = parameter_count(student), parameter_count(teacher)
+        line("all", f"{of:,}", f"{size:,}", student)
+        lines[-1] = (*lines[-1][:3], f"{size:,} ({size / of:.1%})", lines[-1][-1])
+    student.cpu().train()
     unit = "KL, nats" if task.has_softmax else "squared, relative"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     log.info("Student before training; distance to the teacher's predictions (%s):", unit)
-    for line in lines:
-        log.info("  %s", "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip())
+    for cells in lines:
+        log.info("  %s", "  ".join(t.ljust(w) for t, w in zip(cells, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode, that is as it was afterwards."""
+    modes = {part: part.training for part in model.modules()}
+    trained = {weight: weight.requires_grad for weight in model.parameters()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for weight, learns in trained.items():
+            weight.requires_grad_(learns)
 
 
 def _cuts(anatomy: Anatomy, shape: Shape) -> dict[str, tuple[str, str, Shape]]:

@@ -1,7 +1,9 @@
 """The data module of a run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -17,6 +19,7 @@ from .feature_extractors import take_feature_extractors
 from .follow_task import follow_task
 from .heads import check_heads, task_of_heads
 from .image_processors import take_image_processors
+from .student_vocabulary import asks_for_fewer_tokens, with_fewer_tokens
 from .targets import instantiate
 from .task import note_task
 from .tokenizers import brings_tokenizer, folder_of_arguments
@@ -25,19 +28,22 @@ from .vocabularies import share_ids
 log = logging.getLogger("lightning_distill")
 
 
-def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
+def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS, taught: bool = True) -> Any:
     """Load the data, and write what it says of itself into `cfg`.
 
     That is `task`, `num_labels`, `num_row_labels`, where whole rows have labels beside those of
     their words, and `num_rows`, the number of training rows.
 
     The student's tokenizer is its own if it is pretrained, else the teacher's, else one that
-    is trained on the data.
+    is trained on the data. A student that knows fewer tokens than its teacher has one that is cut
+    out of the teacher's.
 
     Args:
         cfg: the run's configuration.
         loaders: those that the job reads.
+        taught: whether the student may learn of a teacher, and not of labels alone.
     """
+    fewer = asks_for_fewer_tokens(cfg)
     with open_dict(cfg):
         paths = [OmegaConf.select(cfg, f"{role}.path") for role in ("student", "teacher")]
         for path in paths:
@@ -56,16 +62,11 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
             cfg.data.task = task_of_heads(cfg)
         take_image_processors(cfg, *paths)
         take_feature_extractors(cfg, *paths)
-    data = instantiate(cfg.data)
-    if not isinstance(data, L.LightningDataModule):
-        raise ValueError(
-            f"`data` must be a LightningDataModule, got a {type(data).__name__} "
-            f"from {cfg.data.get('_target_')}."
-        )
-    job = OmegaConf.select(cfg, "job._target_")
-    check_trainable(data, "a run" if job is None else f"job={job.rpartition('.')[2]}", loaders)
-    data.prepare_data()
-    data.setup("fit")
+    make = partial(_set_up, cfg, loaders)
+    with _quiet() if fewer else nullcontext():
+        data = make()
+    if fewer:
+        data = with_fewer_tokens(cfg, data, make, paths[1], taught)
     facts = DataFacts(data)
     with open_dict(cfg):
         for name in ("num_labels", "num_row_labels", "num_rows"):
@@ -78,6 +79,32 @@ def build_data(cfg: DictConfig, loaders: Sequence[str] = LOADERS) -> Any:
     follow_task(cfg, "criteria", data)
     check_heads(cfg)
     return data
+
+
+def _set_up(cfg: DictConfig, loaders: Sequence[str], **options: Any) -> Any:
+    """The data module, with its rows read."""
+    data = instantiate(cfg.data, **options)
+    if not isinstance(data, L.LightningDataModule):
+        raise ValueError(
+            f"`data` must be a LightningDataModule, got a {type(data).__name__} "
+            f"from {cfg.data.get('_target_')}."
+        )
+    job = OmegaConf.select(cfg, "job._target_")
+    check_trainable(data, "a run" if job is None else f"job={job.rpartition('.')[2]}", loaders)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What data have to say of their rows is not said: they are read again."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def check_lengths(data: Any, **models: nn.Module | None) -> None:

@@ -18,6 +18,7 @@ from .call import call, known, pad_token_id
 from .labels import take_classes
 from .row_heads import check_row_labels, give_rows_a_head
 from .student_quantization import without_quantization
+from .student_vocabulary import asks_for_fewer_tokens, without_vocabulary
 from .targets import find_target
 from .task import task_in
 from .tokenizers import check_tokenizer
@@ -75,8 +76,10 @@ def build_student(
         # Only for such a student are the weights of a cached teacher loaded, and not kept.
         model = teacher_weights(teacher, cfg)
     path = OmegaConf.select(cfg, "student.path")
-    more = {"teacher": model, "rehearsal": rehearsal}
+    more: dict[str, Any] = {"teacher": model, "rehearsal": rehearsal}
     node, quantization = without_quantization(cfg.student)
+    if asks_for_fewer_tokens(cfg):
+        node, more["vocabulary"] = without_vocabulary(node), DataFacts(data).vocabulary_cut
     student = call(node, known(data, path, **more), "student")
     if not isinstance(student, nn.Module):
         raise ValueError(f"`student` must be a torch.nn.Module, got a {type(student).__name__}.")

@@ -11,6 +11,7 @@ from torch import nn
 from ..check_values import check_number
 from ..models.batch import move
 from ..models.inputs import call_model, model_inputs
+from ..students.fewer_tokens import fewer_tokens
 from ..students.importance import (
     at_random,
     by_activations,
@@ -21,6 +22,7 @@ from ..students.importance import (
 )
 from ..students.pruned import prune, smaller_shape
 from ..students.units import Anatomy
+from ..students.vocabulary_cut import VocabularyCut
 from ..tasks import Task
 from .cost_of_cuts import label_loss, report_cuts
 
@@ -39,10 +41,11 @@ def pruned_student(
     seed: int = 0,
     label_names: Sequence[str] | None = None,
     freeze: str | Sequence[str] | None = None,
+    vocabulary: VocabularyCut | None = None,
     task: Task | None = None,
     rehearsal: bool = False,
 ) -> nn.Module:
-    """The teacher with fewer layers, heads, neurons and channels; logs what each cut costs.
+    """The teacher with less of everything, and perhaps fewer tokens; logs what each cut costs.
 
     Args:
         data: the data module, whose first training batches are looked at.
@@ -60,6 +63,7 @@ def pruned_student(
         seed: for `random`.
         label_names: in the order that the student shall have.
         freeze: parts of the student that stay as they are.
+        vocabulary: which of the teacher's tokens it knows, and `data` give it.
         task: what the data's labels mean.
         rehearsal: whether the student is only tried, so that nothing is measured.
 
@@ -71,8 +75,12 @@ def pruned_student(
     """
     check_kind(importance)
     check_number("student.batches", batches, whole=True, least=1)
-    anatomy = Anatomy(teacher)
-    shape = smaller_shape(anatomy, parameters, layers, heads, intermediate, width, keep)
+    whole = Anatomy(teacher)
+    anatomy, of = whole, None
+    if vocabulary is not None:
+        # Everything else is cut from a teacher that reads the student's tokens.
+        anatomy, of = Anatomy(fewer_tokens(teacher, vocabulary)), whole.count(whole.shape)
+    shape = smaller_shape(anatomy, parameters, layers, heads, intermediate, width, keep, of)
     task = task or Task()
     seen: list[Any] = []
     if not rehearsal:
@@ -83,7 +91,7 @@ def pruned_student(
     make = partial(prune, anatomy, scores=scores, keep=keep, label_names=label_names, freeze=freeze)
     student = make(shape)
     if seen:
-        report_cuts(anatomy, shape, make, student, task, seen)
+        report_cuts(teacher, anatomy, shape, make, student, task, seen)
     return student
 
 

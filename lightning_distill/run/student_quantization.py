@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from ..quantization_schemes import Quantization, quantization_of, SCALES
+from .student_vocabulary import without_vocabulary
 
 KEY = "quantization"
 
@@ -37,7 +38,7 @@ def inner_student(node: Any, where: str) -> DictConfig:
         where: it stands, as in `student.of`.
 
     Raises:
-        ValueError: if it says a quantisation of its own.
+        ValueError: if it says a quantisation of its own, or fewer tokens.
     """
     plain, how = without_quantization(node, where)
     if how is not None:
@@ -45,7 +46,8 @@ def inner_student(node: Any, where: str) -> DictConfig:
             f"{where}.{KEY} is {how.scheme.name}; the whole student is quantised, and not the one "
             f"that it is made of: set {where.partition('.')[0]}.{KEY}."
         )
-    return plain
+    inner: DictConfig = without_vocabulary(plain, where)
+    return inner
 
 
 def check_rounds(cfg: DictConfig, entry: DictConfig, where: str, is_last: bool) -> None:

@@ -6,5 +6,14 @@ from .lora import lora
 from .of_timm import timm
 from .pretrained import pretrained
 from .quantized import quantized
+from .vocabulary_cut import cut_vocabulary
 
-__all__ = ["from_config", "from_teacher", "lora", "pretrained", "quantized", "timm"]
+__all__ = [
+    "cut_vocabulary",
+    "from_config",
+    "from_teacher",
+    "lora",
+    "pretrained",
+    "quantized",
+    "timm",
+]

@@ -69,7 +69,13 @@ class _Found:
         return abs(self.count - target) / target
 
 
-def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameters: Any) -> Shape:
+def find_shape(
+    anatomy: Anatomy,
+    start: Shape,
+    named: Collection[str],
+    parameters: Any,
+    of: int | None = None,
+) -> Shape:
     """The shape nearest to even cuts that has as many parameters as are asked for.
 
     Layers, feed-forward neurons and heads are cut, by shares as equal as there are; the hidden
@@ -81,11 +87,12 @@ def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameter
         start: the teacher's shape, with what is named written into it.
         named: what of `layers`, `heads`, `intermediate` and `width` is fixed.
         parameters: see [`asked_size`][].
+        of: how many the teacher has, if it is more than the model whose anatomy it is.
 
     Raises:
         ValueError: if no shape has this size within 2 %, saying which sizes there are.
     """
-    teacher = anatomy.count(anatomy.shape)
+    teacher = of or anatomy.count(anatomy.shape)
     target = asked_size(parameters, teacher)
     free = [n for n in ("layers", "heads", "intermediate", "width") if n not in named]
     if anatomy.family.tied and "width" in free:
@@ -109,7 +116,7 @@ def find_shape(anatomy: Anatomy, start: Shape, named: Collection[str], parameter
             ]
             if ranked:
                 return fitting[min(ranked)[-1]].shape
-    raise ValueError(_out_of_reach(anatomy, start, free, named, parameters, target, near))
+    raise ValueError(_out_of_reach(anatomy, start, free, named, parameters, target, near, teacher))
 
 
 def _out_of_reach(
@@ -120,16 +127,17 @@ def _out_of_reach(
     parameters: Any,
     target: int,
     near: Sequence[_Found],
+    teacher: int,
 ) -> str:
     """What sizes there are instead."""
     smallest, largest = _ends(anatomy, start, free)
     counts = [smallest, *(f.count for f in near), largest]
-    teacher = anatomy.count(anatomy.shape)
     nearest = ""
     if smallest < target < largest:
         below, above = max(n for n in counts if n < target), min(n for n in counts if n > target)
         nearest = f"; the nearest have {below:,} and {above:,}"
-    fixed = f"With {', '.join(sorted(named))} as named, the" if named else "The"
+    cut = ["vocabulary"] if anatomy.count(anatomy.shape) < teacher else []
+    fixed = f"With {', '.join([*cut, *sorted(named)])} as named, the" if [*cut, *named] else "The"
     return (
         f"student.parameters={parameters} asks for {target:,} parameters, and no student that is "
         f"cut from this teacher has as many, within {NEAR:.0%}. {fixed} smallest has {smallest:,} "

@@ -16,7 +16,9 @@ from ..models.plain_tensors import plain_tensors
 from ..models.pooling import dense_of, give_dense
 from ..models.row_head import copy_row_head
 from ..tasks import task_of_model
+from .fewer_tokens import fewer_tokens
 from .layer_stacks import built_on_paper, layer_stacks, Stack
+from .vocabulary_cut import VocabularyCut
 from .which_layers import Kept, which_layers
 
 log = logging.getLogger("lightning_distill")
@@ -30,6 +32,7 @@ def from_teacher(
     keep: str | Sequence[Any] | Mapping[str, Any] = "uniform",
     label_names: Sequence[str] | None = None,
     freeze: str | Sequence[str] | None = None,
+    vocabulary: VocabularyCut | None = None,
 ) -> nn.Module:
     """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
 
@@ -48,6 +51,8 @@ def from_teacher(
         freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
             `freeze_parts`. An encoder with all of
             the teacher's layers then runs once in a step, for both.
+        vocabulary: which of the teacher's tokens the student knows, see
+            [`cut_vocabulary`][lightning_distill.students.cut_vocabulary]; by default all.
 
     Returns:
         A model of the teacher's class that shares no memory with it, in train mode on the CPU,
@@ -68,6 +73,8 @@ def from_teacher(
             "student=from_teacher copies the teacher's weights, and these are quantised: leave "
             "teacher.quantization=null, or take another student."
         )
+    if vocabulary is not None:
+        teacher = fewer_tokens(teacher, vocabulary)
     stacks = layer_stacks(teacher)
     if not stacks:
         raise ValueError(

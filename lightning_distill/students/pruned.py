@@ -26,6 +26,7 @@ def smaller_shape(
     intermediate: int | None = None,
     width: int | None = None,
     keep: Any = "uniform",
+    of: int | None = None,
 ) -> Shape:
     """The shape of a student, as it is asked for.
 
@@ -39,6 +40,8 @@ def smaller_shape(
         intermediate: neurons of each feed-forward part.
         width: channels of the hidden states.
         keep: the layers, if they are listed.
+        of: the parameters of the teacher, where it has lost some tokens already; then nothing else
+            need be asked for.
 
     Raises:
         ValueError: if nothing is asked for, or what cannot be.
@@ -47,10 +50,11 @@ def smaller_shape(
     listed = not isinstance(keep, str)
     sizes = {"heads": heads, "intermediate": intermediate, "width": width}
     named = {name for name, size in sizes.items() if size is not None}
-    if parameters is None and layers is None and not listed and not named:
+    if parameters is None and layers is None and not listed and not named and of is None:
         raise ValueError(
             "student=pruned must be told how small the student shall be: student.parameters=40%, "
-            "or one of student.layers, student.heads, student.intermediate and student.width."
+            "or one of student.layers, student.heads, student.intermediate, student.width and "
+            "student.vocabulary."
         )
     for name in sorted(named):
         _check(name, sizes[name], getattr(whole, name))
@@ -70,7 +74,7 @@ def smaller_shape(
         width=shape.width if width is None else width,
     )
     if parameters is not None:
-        return find_shape(anatomy, shape, named, parameters)
+        return find_shape(anatomy, shape, named, parameters, of)
     refusal = anatomy.refusal(shape)
     if refusal is not None:
         raise ValueError(

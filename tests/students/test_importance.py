@@ -1,5 +1,6 @@
 """What matters of a model, against sums over slices that are written out, in float64."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,14 @@ from torch.nn import functional as F
 
 from lightning_distill.models.inputs import call_model, model_inputs
 from lightning_distill.run.cost_of_cuts import distance, label_loss
-from lightning_distill.students.importance import by_activations, by_gradient, by_magnitude
+from lightning_distill.students.importance import (
+    at_random,
+    by_activations,
+    by_gradient,
+    by_magnitude,
+)
 from lightning_distill.students.narrow import most_important
+from lightning_distill.students.pruned import prune
 from lightning_distill.students.units import Anatomy
 from lightning_distill.tasks import Classification, LanguageModelling, Regression
 
@@ -264,7 +271,17 @@ def test_the_distance_is_the_divergence_from_the_teacher():
             a, b = p[row, place], q[row, place]
             total, count = total + float((a * (a / b).log()).sum()), count + 1
     assert found == pytest.approx(total / count, rel=1e-4) and found > 1e-4
-    assert distance(teacher, teacher, LanguageModelling(), batches) == 0
+    assert distance(copy.deepcopy(teacher), teacher, LanguageModelling(), batches) == 0
+
+
+def test_labels_in_another_order_are_no_distance():
+    family = BY_NAME["BERT"]
+    anatomy = anatomy_of(family)
+    names = ["a", "b", "c"]
+    anatomy.model.config.id2label = dict(enumerate(names))
+    student = prune(anatomy, anatomy.shape, at_random(anatomy, 0), label_names=names[::-1])
+    batches = [batch_for(family, seed) for seed in (0, 1)]
+    assert distance(student, anatomy.model, Classification(), batches) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_largest_are_kept_and_heads_that_share_a_table_have_one_number():

@@ -45,6 +45,7 @@ class MaskedLanguageData(LanguageModelData):
     """
 
     task = MaskedLanguageModelling.name
+    one_tokenizer: ClassVar[bool] = True
     whole_numbers: ClassVar[Mapping[str, int]] = {**LanguageModelData.whole_numbers, "views": 1}
     optional: ClassVar[frozenset[str]] = LanguageModelData.optional | {"views"}
     replaceable: ClassVar[frozenset[str]] = RowsModule.replaceable | {"views"}

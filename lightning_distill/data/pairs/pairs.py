@@ -66,6 +66,7 @@ class PairDataModule(RowsModule):
         **RowsModule.whole_numbers,
         "max_target_length": 2,
     }
+    one_tokenizer: ClassVar[bool] = True
     without_meaning: ClassVar[frozenset[str]] = frozenset(
         {"augmentation", "drop_unlabelled", "labelled_rows", "tokens_per_batch", "views"}
     )

@@ -61,6 +61,7 @@ class Questions(TextDataModule):
         "stride": 0,
         "max_answer_length": 1,
     }
+    one_tokenizer: ClassVar[bool] = True
     label_of: ClassVar[str] = "answer"
     label_option: ClassVar[str] = "answers"
     together: ClassVar[str | None] = "context"
