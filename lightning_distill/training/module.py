@@ -288,7 +288,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         check_optimizer(optimizer, self.objective.balance, self.trainer)
         if self.scheduler is None:
             return optimizer
-        config = scheduler_config(self.scheduler, optimizer, self._watched(), self.trainer)
+        config = scheduler_config(self.scheduler, optimizer, self.watched(), self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_fit_start(self) -> None:
@@ -366,7 +366,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         """Each source's tensor on a batch, and what both models returned; see [`read_values`][]."""
         return read_values(self, batch, **options)
 
-    def _watched(self) -> tuple[str, str]:
+    def watched(self) -> tuple[str, str]:
         """The first metric, or the loss, and what is best of it: `max` or `min`."""
         for name, metric in dict(self.metrics["val"].items()).items():  # type: ignore[union-attr,operator]
             return f"val/{name}", best_mode(metric)
