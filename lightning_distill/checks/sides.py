@@ -48,16 +48,13 @@ def check_labels(data: Any, student: Any, teacher: Any, task: Task) -> Iterator[
     yield Finding("labels.order", "labels", found)
 
 
-def check_tokenizers(
-    data: Any, folders: Mapping[str, str | None], batch: Any, task: Task
-) -> Iterator[Finding]:
+def check_tokenizers(data: Any, folders: Mapping[str, str | None], batch: Any) -> Iterator[Finding]:
     """Whether a conversation or a text is written to both models as each was trained with.
 
     Args:
         data: a data module that is set up.
         folders: where the tokenizers of `student` and `teacher` are; `None` if there is none.
         batch: of training rows.
-        task: of the labels.
     """
     facts = DataFacts(data)
     tokenizer = facts.tokenizer
@@ -70,8 +67,7 @@ def check_tokenizers(
         own = None if folder is None else load_tokenizer(folder)
         if own is None:
             continue
-        if task.predicts_ids:
-            yield _ids(role, used[role], own)
+        yield _ids(role, used[role], own)
         if written:
             yield _template(role, used[role], own)
     if written:
@@ -98,9 +94,11 @@ def _ids(role: str, used: Any, own: Any) -> Finding:
     if compared.first_difference is None and not compared.steps:
         return Finding("tokens.ids", about, "are those of its own tokenizer")
     do = f"Give it its own: data.{'teacher_' if role == 'teacher' else ''}tokenizer=DIR."
-    level = Level.WARNING if compared.steps or not compared.comparable else Level.RIGHT
     found = str(compared).rstrip(".")
-    return Finding("tokens.ids", about, found, level, do if level is Level.WARNING else "")
+    if not compared.comparable:
+        return Finding("tokens.ids", about, found, Level.WRONG, do)
+    level = Level.WARNING if compared.steps else Level.RIGHT
+    return Finding("tokens.ids", about, found, level, do if compared.steps else "")
 
 
 def _template(role: str, used: Any, own: Any) -> Finding:

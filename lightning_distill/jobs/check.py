@@ -119,7 +119,7 @@ def _look(cfg: DictConfig, rows: int, seconds: float, findings: Findings) -> Non
         task = module.task or Task()
         findings.add(check_sizes(made.student, module.taught_by))
         findings.add(check_labels(made.data, made.student, module.taught_by, task))
-        findings.add(check_tokenizers(made.data, own_tokenizers(cfg), batch, task))
+        findings.add(check_tokenizers(made.data, own_tokenizers(cfg), batch))
         findings.add(check_pictures(made.data, own_image_processors(cfg)))
         findings.add(check_rows(train, made.student, task))
         findings.add(check_cut(made.data))
