@@ -43,3 +43,21 @@ def _first_batches(loader: Any, rows: int) -> Iterator[Any]:
             return
         seen += batch_size(batch)
         yield batch
+
+
+def largest_batch(data: Any) -> Any:
+    """The batch of the first epoch that is largest, in rows times the longest of them.
+
+    Of data whose rows cannot be asked for by number, or are all alike, it is the first one.
+
+    Args:
+        data: a data module that is set up.
+    """
+    loader = data.train_dataloader()
+    numbered = all(defines(data, name) for name in CACHING)
+    if not numbered or DataFacts(data).is_streaming or loader.batch_size is not None:
+        return next(iter(loader))
+    lengths = np.asarray(data.row_lengths()["train"])
+    plans = [list(rows) for rows in loader.sampler]
+    rows = max(plans, key=lambda rows: len(rows) * lengths[rows].max())
+    return next(iter(data.rows_dataloader([("train", rows, None)], 0)))

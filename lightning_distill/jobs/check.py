@@ -13,9 +13,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 from torch.utils.data import DataLoader, Dataset
 
-from ..check_values import check_number
+from ..check_values import check_boolean, check_number
 from ..checks import Finding, Findings, Level
 from ..checks.learnt import check_cut, check_learnt
+from ..checks.memory import check_memory
 from ..checks.rows import check_rows
 from ..checks.sides import check_labels, check_pictures, check_tokenizers
 from ..checks.start import check_sizes, check_start, check_temperatures
@@ -27,6 +28,7 @@ from ..models.batch import batch_size
 from ..run.call import group
 from ..run.distillation import Distillation, prepare
 from ..run.image_processors import own_image_processors
+from ..run.memory_on_paper import memory_of, memory_on_paper, UnknownOnPaper
 from ..run.objective import build_objective
 from ..run.stage import say
 from ..run.tokenizers import own_tokenizers
@@ -43,7 +45,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": 
 COUNTED = 2000
 
 
-def check(cfg: DictConfig, rows: int = 256, seconds: float = 2.0) -> Findings:
+def check(cfg: DictConfig, rows: int = 256, seconds: float = 2.0, memory: bool = True) -> Findings:
     """Check the run that `cfg` describes; nothing is trained but a teacher that is yet to be.
 
     Writes `check.json` and `check.md`.
@@ -52,16 +54,18 @@ def check(cfg: DictConfig, rows: int = 256, seconds: float = 2.0) -> Findings:
         cfg: the configuration of a training, with this job.
         rows: on how many validation rows both models are measured.
         seconds: how long training steps are taken, with models that are thrown away; 0 takes none.
+        memory: whether it is predicted how much memory a step takes, before a model is loaded.
 
     Raises:
         ValueError: if the training would be refused, or would be senseless.
     """
     check_number("job.rows", rows, whole=True, least=1, required=True)
     check_number("job.seconds", seconds, least=0, required=True)
+    check_boolean("job.memory", memory)
     findings = Findings()
     try:
         with _heard(findings):
-            _look(cfg, rows, seconds, findings)
+            _look(cfg, rows, seconds, memory, findings)
     except (ValueError, FileNotFoundError) as error:
         found = " ".join(str(error).split())
         findings.add([Finding("refused", "the training", found, Level.WRONG)])
@@ -101,12 +105,12 @@ def _write(findings: Findings, directory: Path) -> None:
     say("Written", f"{directory}: check.json, check.md")
 
 
-def _look(cfg: DictConfig, rows: int, seconds: float, findings: Findings) -> None:
+def _look(cfg: DictConfig, rows: int, seconds: float, memory: bool, findings: Findings) -> None:
     with open_dict(cfg):
         # One process looks at what several would do.
         for name, value in ONE_PROCESS.items():
             cfg.trainer[name] = value
-    made = prepare(cfg)
+    made = prepare(cfg, lambda data: findings.add(_memory(cfg, data) if memory else []))
     made.rehearse()
     stage = made.stages[0]
     train = stage.rows(made.data)
@@ -128,6 +132,23 @@ def _look(cfg: DictConfig, rows: int, seconds: float, findings: Findings) -> Non
         _measure(cfg, made, module, rows, findings)
         if seconds:
             findings.add(_first_steps(stage.cfg, module, train, seconds))
+
+
+def _memory(cfg: DictConfig, data: Any) -> list[Finding]:
+    """What a step will take, before any model is loaded.
+
+    Raises:
+        ValueError: if that is more than there is.
+    """
+    try:
+        found, rows = memory_on_paper(cfg, data)
+    except UnknownOnPaper as error:
+        return [Finding("cost.memory", "memory", f"not predicted: {error}", Level.UNKNOWN)]
+    findings = list(check_memory(found, memory_of(cfg), rows))
+    for finding in findings:
+        if finding.level is Level.WRONG:
+            raise ValueError(f"The training takes too much memory: {finding.found}. {finding.do}")
+    return findings
 
 
 def _live(teacher: Any) -> Any:

@@ -50,16 +50,14 @@ class Distillation:
         rehearse_stages(self.stages, self.data, *models, self.metrics, with_first=False)
 
 
-def prepare(
-    cfg: DictConfig, before_models: Callable[[Any, Objective], None] | None = None
-) -> Distillation:
+def prepare(cfg: DictConfig, before_models: Callable[[Any], None] | None = None) -> Distillation:
     """Make what `cfg` names; what the data and the models decide is settled in `cfg`.
 
     A teacher that is yet to be trained is trained here.
 
     Args:
         cfg: the run's configuration.
-        before_models: is given the data and the terms, when no model is loaded yet.
+        before_models: is given the data, when no model is loaded yet.
 
     Raises:
         ValueError: naming what of the configuration does not work.
@@ -76,7 +74,7 @@ def prepare(
     check_vocabularies(data, objective)
     check_labels(data, objective)
     if before_models is not None:
-        before_models(data, objective)
+        before_models(data)
     teacher = None
     if cfg.teacher is not None:
         teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))

@@ -85,6 +85,8 @@ def _write_texts(folder: Path) -> None:
         write_table(folder / f"{split}.csv", rows(split))
     texts, labels = zip(*rows("train"), strict=True)
     tokenizer = train_word_pieces(list(texts), 150, 32)
+    other = [text[::-1] for text in texts]
+    train_word_pieces(other, 150, 32).save_pretrained(folder / "reader")
     model = bert(2, 16, num_labels=2, vocab_size=len(tokenizer), hidden_dropout_prob=0.0)
     encoded = dict(tokenizer(list(texts), padding=True, return_tensors="pt"))
     classes = torch.tensor([("bad", "good").index(label) for label in labels])
@@ -179,6 +181,7 @@ def _write_pictures(folder: Path) -> None:
 
 
 SMALL = ("trainer.accelerator=cpu", "trainer.max_epochs=4", "job.seconds=0.01", "job.rows=80")
+SMALL += ("job.memory=false",)
 SIZES = tuple(
     f"student.{name}={value}"
     for name, value in {
