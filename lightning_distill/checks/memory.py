@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from rich.filesize import decimal
-from torch import nn, Tensor
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,15 +27,21 @@ class LiveMemory(TorchDispatchMode):
 
     What an operation takes for itself and gives back before it ends is not seen.
 
+    Args:
+        there: what is there already, such as weights.
+
     Attributes:
         live: bytes that are there now.
         peak: the most that there ever were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, there: Iterable[Tensor] = ()):
         super().__init__()
         self.live = self.peak = 0
         self._known: dict[int, Any] = {}
+        for tensor in there:
+            # Operations return views of them, which take nothing.
+            self._add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and look at what it returns."""
@@ -103,32 +109,26 @@ def step_memory(
         batch = map_entries(batch, lambda v: mode.from_tensor(v) if isinstance(v, Tensor) else v)
     parts = [module.student, *([] if module.taught_by is None else [module.taught_by])]
     module.student.train()
-    live, counter = LiveMemory(), FlopCounterMode(display=False)
-    whole, optimizer = True, None
+    weights = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    live, whole, optimizer = LiveMemory(weights), True, None
+    of_weights = live.live
     with live:
-        for number in range(2):
-            for batch_number in range(accumulated):
-                # Counted once: both steps are the same.
-                with counter if number + batch_number == 0 else _nothing(), \
-                     precision.forward_context():  # fmt: skip
+        for _ in range(2):
+            for _ in range(accumulated):
+                with precision.forward_context():
                     loss, whole = _loss(module, batch, whole)
-                    loss.backward()
+                loss.backward()
                 del loss
             if optimizer is None:
                 optimizer = module.optimizer(parameter_groups(module.student, module.objective))
             optimizer.step()
             optimizer.zero_grad()
-        kept = live.live
     trained = [p for p in module.student.parameters() if p.requires_grad]
-    gradients = sum(p.numel() * p.element_size() for p in trained)
-    weights = _bytes(parts)
-    flops = counter.get_total_flops() * accumulated
-    return StepMemory(weights, kept + gradients, weights + live.peak, flops, whole)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
+    # Apart, for it takes some operations to pieces.
+    with FlopCounterMode(display=False) as counter, precision.forward_context():
+        _loss(module, batch, whole)[0].backward()
+    return StepMemory(of_weights, kept, live.peak, counter.get_total_flops() * accumulated, whole)
 
 
 def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:
@@ -147,15 +147,6 @@ def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:
             pass
     tensors = [v for s, v in values.items() if s.role == "student" and isinstance(v, Tensor)]
     return torch.stack([v.float().log_softmax(-1).mean() for v in tensors]).sum(), False
-
-
-def _bytes(models: Iterable[nn.Module]) -> int:
-    sizes = {}
-    for model in models:
-        for tensor in (*model.parameters(), *model.buffers()):
-            storage = tensor.untyped_storage()
-            sizes[storage._cdata] = storage.nbytes()
-    return sum(sizes.values())
 
 
 def check_memory(found: StepMemory, there: int, rows: int) -> Iterator[Finding]:

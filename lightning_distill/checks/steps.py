@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -32,6 +32,7 @@ class FirstSteps(L.Callback):
 
     Args:
         enough: seconds after which no further step is measured.
+        clock: what they are read from.
 
     Attributes:
         seconds: of each measured batch, from the end of one to that of the next.
@@ -47,8 +48,8 @@ class FirstSteps(L.Callback):
         peak: bytes of memory on an accelerator; `None` on a CPU.
     """
 
-    def __init__(self, enough: float = 2.0):
-        self.enough = enough
+    def __init__(self, enough: float = 2.0, clock: Callable[[], float] = time.perf_counter):
+        self.enough, self.clock = enough, clock
         self.seconds: list[float] = []
         self.total, self.batches, self.accumulated = math.inf, 0.0, 1
         self.epochs: int | None = None
@@ -70,7 +71,7 @@ class FirstSteps(L.Callback):
         self._go_through(trainer, pl_module)
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        self._last = time.perf_counter()
+        self._last = self.clock()
 
     def _go_through(self, trainer: L.Trainer, module: Any) -> None:
         optimizer = module.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])
@@ -117,7 +118,7 @@ class FirstSteps(L.Callback):
         self.finite &= loss is None or math.isfinite(float(loss))
         if self._before is not None and math.isnan(self.moved):
             self._look_how_far(pl_module)
-        now = time.perf_counter()
+        now = self.clock()
         if batch_idx >= WARM_UP:
             self.seconds.append(now - self._last)
         self._last = now

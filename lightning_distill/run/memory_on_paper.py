@@ -38,8 +38,7 @@ class UnknownOnPaper(ValueError):
 
 def memory_of(cfg: DictConfig) -> int:
     """Bytes of memory of the device on which a run trains."""
-    trainer = build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
-    device = trainer.strategy.root_device
+    device = _trainer(cfg).strategy.root_device
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return memory_of_machine()
@@ -59,7 +58,7 @@ def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
     if "lr" in cfg.optimizer and cfg.optimizer.lr is None:
         # Any will do.
         cfg.optimizer.lr = 1e-3
-    trainer = build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
+    trainer = _trainer(cfg)
     batch = largest_batch(data)
     with on_paper() as mode:
         student, teacher = models_on_paper(cfg, data)
@@ -79,6 +78,13 @@ def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UnknownOnPaper(f"the models look at values ({first})") from error
     return found, batch_size(batch)
+
+
+def _trainer(cfg: DictConfig) -> Any:
+    """That of the run, with none of its callbacks."""
+    cfg = cfg.copy()
+    cfg.callbacks = None
+    return build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
 
 
 def models_on_paper(cfg: DictConfig, data: Any) -> tuple[nn.Module, nn.Module | None]:
