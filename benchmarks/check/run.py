@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.profiler import profile, ProfilerActivity
 from torch.utils.data import DataLoader
 
 import lightning_distill.main  # noqa: F401 - what a configuration refers to
-from lightning_distill.checks.steps import FirstSteps
+from lightning_distill.checks.steps import FirstSteps, seconds_at, size_of
 from lightning_distill.data.some_rows import largest_batch
 from lightning_distill.run.data import build_data
 from lightning_distill.run.directory import open_run
@@ -107,7 +108,8 @@ def measured(words: list[str], steps: int) -> dict[str, Any]:
             fit(made, first)
             fit(made, later)
             each = first.accumulated
-            found["predicted_seconds"] = each * sum(first.seconds) / len(first.seconds)
+            sizes = [size_of(b) for b in islice(made.data.train_dataloader(), 64)]
+            found["predicted_seconds"] = each * seconds_at(first, sum(sizes) / len(sizes))
             found["measured_seconds"] = each * sum(later.seconds) / len(later.seconds)
             print(json.dumps(found), flush=True)
             return found

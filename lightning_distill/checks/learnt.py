@@ -8,37 +8,36 @@ import torch
 from ..cache.row_id import row_lengths
 from ..data.data import DataFacts
 from ..data.truncation import MANY
-from ..models.batch import batch_size
+from ..models.batch import batch_size, row_count
 from ..models.inputs import model_inputs
 from ..objective.objective import Objective
-from ..tasks import Task
 from .finding import Finding, Level
 
 # Shares below which most of the data serves no term. Masked tokens are 15 % of all.
 ROWS, TOKENS = 0.5, 0.02
 
 
-def check_learnt(
-    batches: Iterable[Any], objective: Objective, student: Any, task: Task
-) -> Iterator[Finding]:
+def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> Iterator[Finding]:
     """Count what the terms count, as each criterion says it.
 
     Args:
         batches: of training rows.
         objective: of the training, tried on a batch.
         student: whose inputs say how many tokens there are.
-        task: of the labels.
     """
-    counted, rows, tokens = torch.zeros(len(objective.terms)), 0, 0
+    counted, rows, texts, tokens = torch.zeros(len(objective.terms)), 0, 0, 0
+    are_rows = [True] * len(objective.terms)
     for batch in batches:
         counted += objective.count_batch(batch).amax(0).cpu()
-        rows += batch_size(batch)
+        are_rows = objective.counts_rows(batch)
+        rows, texts = rows + row_count(batch), texts + batch_size(batch)
         tokens += sum(_lengths(batch, student))
-    by_token = bool(tokens) and (task.per_token or task.predicts_ids)
     best, all_found = 0.0, []
-    for name, number in zip(objective.terms, counted.tolist(), strict=True):
-        in_tokens = by_token or number > rows
-        total, unit = (tokens, "tokens") if in_tokens and tokens else (rows, "rows")
+    for name, number, of_rows in zip(objective.terms, counted.tolist(), are_rows, strict=True):
+        total, unit = (tokens, "tokens") if tokens and not of_rows else (rows, "rows")
+        if of_rows and number > rows:
+            # Of which a row may have several.
+            total, unit = texts, "texts"
         share = min(number / max(total, 1), 1.0)
         best = max(best, share / (TOKENS if unit == "tokens" else ROWS))
         all_found.append((name, f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"))

@@ -10,7 +10,7 @@ from torch import nn, Tensor
 from ..cache.row_id import row_ids
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches
-from ..models.batch import batch_size, labels_of, tensors
+from ..models.batch import labels_of, row_count, tensors
 from ..models.inputs import model_inputs
 from ..tasks import Task
 from .finding import Finding, Level
@@ -75,7 +75,7 @@ def read(data: Any, split: str, student: nn.Module, task: Task) -> Seen:
             seen.whole = False
             break
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors(batch))
-        count = batch_size(batch)
+        count = row_count(batch)
         seen.rows += count
         try:
             ids = row_ids(model_inputs(batch, student))

@@ -101,7 +101,7 @@ def check_temperatures(objective: Objective, values: Mapping[Source, Any]) -> It
     for name, term in objective.terms.items():
         own: Any = term
         temperature = own.criterion.softened_at
-        if temperature is None:
+        if temperature is None or not own.criterion.needs_classes:
             continue
         for source in own.sources():
             logits = values.get(source)
@@ -111,7 +111,9 @@ def check_temperatures(objective: Objective, values: Mapping[Source, Any]) -> It
             share = float(_entropy(logits.float() / temperature))
             found = f"at temperature {temperature:g} the teacher's entropy is {share:.1%} of the "
             found += "largest"
-            level = Level.WARNING if share > FLAT and temperature > 1 else Level.RIGHT
+            # One that is flat without is no matter of the temperature.
+            flattens = share > FLAT > float(_entropy(logits.float()))
+            level = Level.WARNING if flattens else Level.RIGHT
             do = f"Nothing is left of its answers: lower criteria.{name}.criterion.temperature."
             do = do if level is Level.WARNING else ""
             yield Finding("term.temperature", f"term {name}", found, level, do)

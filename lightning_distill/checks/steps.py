@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from torch import nn, Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ..models.batch import tensors
 from ..training.scheduling import scheduler_config
 from .finding import Finding, Level
 
@@ -36,6 +37,7 @@ class FirstSteps(L.Callback):
 
     Attributes:
         seconds: of each measured batch, from the end of one to that of the next.
+        sizes: numbers that each of them holds.
         total: how many steps the run will take; infinite for a stream without an end.
         batches: of an epoch.
         accumulated: batches of a step.
@@ -51,6 +53,7 @@ class FirstSteps(L.Callback):
     def __init__(self, enough: float = 2.0, clock: Callable[[], float] = time.perf_counter):
         self.enough, self.clock = enough, clock
         self.seconds: list[float] = []
+        self.sizes: list[int] = []
         self.total, self.batches, self.accumulated = math.inf, 0.0, 1
         self.epochs: int | None = None
         self.rates: list[float] = []
@@ -121,6 +124,7 @@ class FirstSteps(L.Callback):
         now = self.clock()
         if batch_idx >= WARM_UP:
             self.seconds.append(now - self._last)
+            self.sizes.append(size_of(batch))
         self._last = now
         count, taken = len(self.seconds), sum(self.seconds)
         if count >= MOST or (count >= LEAST and taken >= self.enough) or not self.finite:
@@ -145,6 +149,29 @@ class FirstSteps(L.Callback):
         self._before = []
 
 
+def size_of(batch: Any) -> int:
+    """How many numbers a batch holds; what a step takes grows with it."""
+    return sum(tensor.numel() for tensor in tensors(batch))
+
+
+def seconds_at(first: FirstSteps, size: float) -> float:
+    """What a batch of this size takes: as a line through those that were measured.
+
+    Args:
+        first: after it was in a training.
+        size: see [`size_of`][].
+    """
+    seconds, sizes = statistics.fmean(first.seconds), statistics.fmean(first.sizes)
+    spread = statistics.pvariance(first.sizes)
+    if not spread:
+        return seconds
+    pairs = zip(first.sizes, first.seconds, strict=True)
+    slope = statistics.fmean((x - sizes) * (y - seconds) for x, y in pairs) / spread
+    # Neither does a larger batch take less, nor an empty one less than nothing.
+    slope = min(max(slope, 0.0), seconds / sizes)
+    return seconds + slope * (size - sizes)
+
+
 def _some(module: Any) -> Iterator[Tensor]:
     left = WEIGHTS
     for parameter in module.student.parameters():
@@ -153,12 +180,13 @@ def _some(module: Any) -> Iterator[Tensor]:
             yield parameter.detach()
 
 
-def check_steps(first: FirstSteps, rows: int | None) -> Iterator[Finding]:
+def check_steps(first: FirstSteps, rows: int | None, size: float) -> Iterator[Finding]:
     """What the first steps and the schedule show.
 
     Args:
         first: after it was in a training.
         rows: how many training rows there are; `None` where nobody knows.
+        size: of batches in the mean, see [`size_of`][].
     """
     yield from _length(first, rows)
     yield from _rates(first)
@@ -168,7 +196,7 @@ def check_steps(first: FirstSteps, rows: int | None) -> Iterator[Finding]:
         do = "Lower optimizer.lr, or train in another precision (trainer.precision=bf16-mixed)."
         yield Finding("step.finite", "loss", found, Level.WRONG, do)
     if first.seconds:
-        each = statistics.fmean(first.seconds) * first.accumulated
+        each = seconds_at(first, size) * first.accumulated
         found = f"{each:.3g} s per step, measured on {len(first.seconds)} batches"
         if math.isfinite(first.total):
             found += f"; about {_time(each * first.total)} for all steps, without validation"

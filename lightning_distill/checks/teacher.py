@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..metrics.traits import best_mode, value_by_chance
+from ..tasks import Task
 from ..training.weak_teacher import Measured
 from .finding import Finding, Level
 
@@ -13,8 +14,8 @@ CAUSES = (
     "(data.label_names=[...])? Is data.tokenizer its own?"
 )
 OTHER_ORDER = (
-    "So far below chance, its labels are probably in another order: name them in the order of its "
-    "head, data.label_names=[...], or in its config.json (id2label)."
+    "So far below chance, its labels may be in another order: name them in the order of its head, "
+    "data.label_names=[...], or in its config.json (id2label). Or was its head never trained?"
 )
 # Of what chance reaches; a teacher that knows nothing is not so far below.
 FAR_BELOW = 0.5
@@ -26,6 +27,7 @@ def check_teacher(
     metric: Any,
     rows: int,
     constant: Measured | None,
+    task: Task,
 ) -> Iterator[Finding]:
     """Compare what the teacher reaches on validation rows with what chance does.
 
@@ -35,6 +37,7 @@ def check_teacher(
         metric: itself; `None` where that is the loss.
         rows: on how many rows it was measured.
         constant: what the teacher and the best constant answer reach, where the task has one.
+        task: of the labels.
     """
     value = measured.get(f"test/teacher_{monitored}")
     if value is not None and not (constant is not None and constant.name == monitored):
@@ -45,7 +48,7 @@ def check_teacher(
             do = CAUSES
             yield Finding("teacher.nothing", "teacher", f"{monitored} is 0", Level.WRONG, do)
     if constant is not None:
-        yield _by_constant(constant)
+        yield _by_constant(constant, task)
 
 
 def _by_chance(found: str, value: float, chance: float | None, rows: int) -> Finding:
@@ -57,10 +60,12 @@ def _by_chance(found: str, value: float, chance: float | None, rows: int) -> Fin
     return Finding("teacher.chance", "teacher", found)
 
 
-def _by_constant(measured: Measured) -> Finding:
+def _by_constant(measured: Measured, task: Task) -> Finding:
     found = str(measured)
     if measured.is_weak:
         far = measured.higher_is_better and measured.teacher < FAR_BELOW * measured.constant
+        # Tokens have no order of their own.
+        far &= not task.predicts_ids
         do = OTHER_ORDER if far else CAUSES
         return Finding("teacher.chance", "teacher", found, Level.WRONG, do)
     if measured.higher_is_better:

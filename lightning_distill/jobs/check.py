@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from ..checks.memory import check_memory
 from ..checks.rows import check_rows
 from ..checks.sides import check_labels, check_pictures, check_tokenizers
 from ..checks.start import check_sizes, check_start, check_temperatures
-from ..checks.steps import check_steps, FirstSteps
+from ..checks.steps import check_steps, FirstSteps, size_of
 from ..checks.teacher import check_teacher
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches
-from ..models.batch import batch_size
+from ..models.batch import row_count
 from ..run.call import group
 from ..run.distillation import Distillation, prepare
 from ..run.image_processors import own_image_processors
@@ -43,6 +44,8 @@ ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
 # Training rows of which is counted what is learnt from.
 COUNTED = 2000
+# Batches whose mean size is that of all.
+LOOKED_AT = 64
 
 
 def check(cfg: DictConfig, rows: int = 256, seconds: float = 2.0, memory: bool = True) -> Findings:
@@ -120,6 +123,8 @@ def _look(cfg: DictConfig, rows: int, seconds: float, memory: bool, findings: Fi
         module = build_module(stage.cfg, made.student, teacher, objective, made.metrics)
         batch = next(iter(train.train_dataloader()))
         module.prepare(batch)
+        # No step is one of a training.
+        module.is_trying = True
         task = module.task or Task()
         findings.add(check_sizes(made.student, module.taught_by))
         findings.add(check_labels(made.data, made.student, module.taught_by, task))
@@ -128,7 +133,7 @@ def _look(cfg: DictConfig, rows: int, seconds: float, memory: bool, findings: Fi
         findings.add(check_rows(train, made.student, task))
         findings.add(check_cut(made.data))
         counted = some_batches(train, "train", COUNTED)
-        findings.add(check_learnt(counted, objective, made.student, task))
+        findings.add(check_learnt(counted, objective, made.student))
         _measure(cfg, made, module, rows, findings)
         if seconds:
             findings.add(_first_steps(stage.cfg, module, train, seconds))
@@ -189,16 +194,14 @@ def _measure(
     view.test_dataloader = lambda: loader
     looks = _Looks(view, batches, findings)
     trainer = build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[looks], **QUIET)
-    # A teacher that keeps its answers keeps none of these.
-    module.is_trying = True
     trainer.test(module, datamodule=view, verbose=False)
-    module.is_trying = False
     measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    task = module.task or Task()
     name = str(cfg.monitor).removeprefix("val/")
-    count = sum(map(batch_size, batches))
+    count = sum(map(row_count, batches))
     metric = made.metrics.get(name)
     if module.taught_by is not None:
-        findings.add(check_teacher(measured, name, metric, count, looks.constant))
+        findings.add(check_teacher(measured, name, metric, count, looks.constant, task))
     findings.add(check_start(measured, module.objective, bool(group(cfg, "sparsity"))))
 
 
@@ -231,4 +234,5 @@ def _first_steps(cfg: DictConfig, module: Any, data: Any, seconds: float) -> lis
         **QUIET,
     )
     fit(trainer, module, datamodule=data)
-    return list(check_steps(first, DataFacts(data).num_rows))
+    sizes = [size_of(batch) for batch in islice(data.train_dataloader(), LOOKED_AT)]
+    return list(check_steps(first, DataFacts(data).num_rows, sum(sizes) / len(sizes)))

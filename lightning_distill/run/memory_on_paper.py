@@ -7,6 +7,11 @@ import torch
 import transformers
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
+from transformers.initialization import no_init_weights
 
 from ..checks.memory import on_paper, step_memory, StepMemory
 from ..data.data import DataFacts
@@ -30,6 +35,10 @@ MADE = (f"{OURS}students.from_config", f"{OURS}students.from_teacher")
 LOADED = (f"{OURS}students.pretrained", f"{OURS}teachers.pretrained")
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+
+
+# What torch raises where values are asked for that are not there.
+DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class UnknownOnPaper(ValueError):
@@ -61,7 +70,10 @@ def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
     trainer = _trainer(cfg)
     batch = largest_batch(data)
     with on_paper() as mode:
-        student, teacher = models_on_paper(cfg, data)
+        try:
+            student, teacher = models_on_paper(cfg, data)
+        except DATA_DEPENDENT as error:
+            raise UnknownOnPaper(f"a model looks at values when it is made ({error})") from error
         stage = stages_of(cfg, student)[0]
         if OmegaConf.select(cfg, "gradient_checkpointing"):
             checkpoint_gradients(student)
@@ -108,13 +120,25 @@ def models_on_paper(cfg: DictConfig, data: Any) -> tuple[nn.Module, nn.Module | 
     return _made(cfg, cfg.student, data, "student", teacher), teacher
 
 
+def _made(
+    cfg: DictConfig, node: DictConfig, data: Any, role: str, teacher: nn.Module | None
+) -> nn.Module:
+    # Drawing weights takes time, and some ways of it look at values.
+    with no_init_weights():
+        made = _maker(cfg, node, data, role, teacher)
+    if isinstance(made, transformers.PreTrainedModel):
+        # That comes with drawing.
+        made.tie_weights()
+    return made
+
+
 def _loading(node: DictConfig) -> DictConfig:
     return OmegaConf.create(
         {"_target_": LOADED[1], "path": node.path, "auto_class": node.auto_class}
     )
 
 
-def _made(
+def _maker(
     cfg: DictConfig, node: DictConfig, data: Any, role: str, teacher: nn.Module | None
 ) -> nn.Module:
     target = str(node.get("_target_"))

@@ -319,7 +319,9 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
         for teacher in self.kept_teachers.values():
             teacher.end_epoch(self.trainer.strategy.barrier)
-        self._step_log.check_silent()
+        # Of a few steps that are only tried nothing of the kind can be said.
+        if not self.is_trying:
+            self._step_log.check_silent()
 
     def configure_gradient_clipping(
         self,

@@ -180,6 +180,7 @@ class _Seen:
             self._sum("hits", (predicted.argmax(-1) == labels).sum())
             self._sum("labels", labels.flatten().bincount(minlength=classes))
         elif predicted.shape == labels.shape and labels.is_floating_point() and not is_class:
+            predicted = predicted if task is None else task.as_values(predicted)
             target = labels.double().reshape(len(labels), -1)
             self._sum("errors", (predicted.double().reshape(target.shape) - target).square().sum())
             self._sum("targets", target.sum(0))
