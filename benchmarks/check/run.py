@@ -45,9 +45,9 @@ def fresh(model_type: str, **sizes: Any) -> list[str]:
     return ["~teacher", f"+teacher={{{maker}{fields}}}"]
 
 
-BERT = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-LLAMA = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4}
-LM = ["data=standard_library", "data.megabytes=1", "data.vocab_size=4000", "student=causal_lm"]
+BERT = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+LLAMA = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+LM = ["data=standard_library", "data.megabytes=0.5", "data.vocab_size=4000", "student=causal_lm"]
 T5 = {"hidden_size": 128, "num_layers": 2, "num_heads": 4, "head_dim": 32, "d_ff": 256}
 CONFIGURATIONS: dict[str, list[str]] = {
     "classifier": fresh("bert", **BERT),
