@@ -34,10 +34,9 @@ def level_of(findings) -> dict[str, Level]:
 class Rows(L.LightningDataModule):
     """Rows that are numbers, in batches of ten."""
 
-    num_labels, label_names = 3, ("a", "b", "c")
-
     def __init__(self, train, validation):
         super().__init__()
+        self.num_labels, self.label_names = 3, ["a", "b", "c"]
         self.given = train, validation
 
     def loader(self, rows):

@@ -51,11 +51,13 @@ def test_the_rates_are_those_of_the_whole_run(tmp_path):
 def test_a_step_goes_as_far_as_the_weights_say(tmp_path):
     class Weights(L.Callback):
         def on_train_start(self, trainer, pl_module):
-            self.before = nn.utils.parameters_to_vector(pl_module.student.parameters()).clone()
+            self.before = (
+                nn.utils.parameters_to_vector(pl_module.student.parameters()).detach().clone()
+            )
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if batch_idx == 0:
-                now = nn.utils.parameters_to_vector(pl_module.student.parameters())
+                now = nn.utils.parameters_to_vector(pl_module.student.parameters()).detach()
                 self.moved = float((now - self.before).norm() / self.before.norm())
 
     def sgd(parameters):
@@ -90,7 +92,7 @@ def test_a_schedule_that_does_not_fit_the_run(tmp_path):
     assert levels(taken(tmp_path, adam, cycle(3600)))["schedule.longer"] is Level.WARNING
     first = taken(tmp_path, adam, cycle(20))
     assert levels(first)["schedule.ends"] is Level.WRONG
-    assert "at step 20 of 36" in first.refused
+    assert "at step 21 of 36" in first.refused
 
 
 def test_too_few_steps(tmp_path):
