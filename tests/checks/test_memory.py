@@ -42,11 +42,8 @@ def batch() -> dict:
 def allocated(made: DistillationModule, given: dict) -> int:
     """The most bytes that torch's own allocator gave at any moment, with the weights."""
     parts = [made.student, made.teacher]
-    weights = sum(
-        t.numel() * t.element_size()
-        for part in parts
-        for t in (*part.parameters(), *part.buffers())
-    )
+    held = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
     optimizer = torch.optim.AdamW(made.student.parameters(), fused=True)
     made.student.train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
-from planted import all_in_one, Fault, RUNS, write_all
+from planted import all_in_one, Fault, RUNS, without, write_all
 from texts_on_disk import call_in
 
 pytestmark = pytest.mark.slow
@@ -20,8 +20,8 @@ FAULTS = [
     Fault("teacher with another head", ("teacher.path=three",), "the teacher 3"),
     Fault("teacher of fewer tokens", ("teacher.path=few_words",), "token"),
     Fault("teacher not there", ("teacher.path=nowhere",), "neither a folder here nor"),
-    Fault("teacher of another tokenizer", ("data.tokenizer=reader", "data.teacher_tokenizer=reader"),
-          "tokens.ids"),
+    Fault("teacher of another tokenizer",
+          ("data.tokenizer=reader", "data.teacher_tokenizer=reader"), "tokens.ids"),
     Fault("student equals teacher", ("student.layers=2",), "student.is_teacher", "half"),
     Fault("models exchanged", ("student.hidden_size=64", "student.num_hidden_layers=2"), "sizes"),
     Fault("no teacher for a term", ("criteria=[hard_label,soft_target]",), "there is none",
@@ -121,6 +121,30 @@ def test_nothing_is_found_in_a_run_that_is_right(folder, run):
     status, found = checked(folder, f"clean {run}", *RUNS[run])
     bad = [f for f in found["findings"] if f["level"] not in ("ok", "unknown")]
     assert (status, bad) == (0, [])
+
+
+def test_nothing_is_found_where_the_answers_are_on_disk(folder):
+    words = RUNS["texts"]
+    call_in(folder, "job=cache", "job.folder=kept", *without(words, "job."), "hydra.run.dir=cache")
+    words = (*without(words, "teacher"), "teacher=cached", "teacher.folder=kept")
+    status, found = checked(folder, "cached", *words)
+    names = {f["name"]: f["level"] for f in found["findings"]}
+    assert (status, names["teacher.chance"]) == (0, "ok")
+    assert not {"warning", "wrong"} & {*names.values()}
+
+
+def test_memory_is_told_before_a_model_is_loaded(folder, monkeypatch, capsys):
+    def load(*_):
+        raise AssertionError("a teacher is loaded")
+
+    words = [word for word in RUNS["texts"] if word != "job.memory=false"]
+    monkeypatch.setattr("lightning_distill.run.distillation.build_teacher", load)
+    monkeypatch.setattr("lightning_distill.jobs.check.memory_of", lambda cfg: 1000)
+    status, found = checked(folder, "too large", *words)
+    said = capsys.readouterr().err
+    assert status == 1 and "The training takes too much memory" in said
+    assert "this machine has 1.0 kB. Lower data.batch_size" in said
+    assert [f["name"] for f in found["findings"]][-1] == "refused"
 
 
 NAMED: list[str] = []
