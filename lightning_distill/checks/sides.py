@@ -62,7 +62,7 @@ def check_tokenizers(data: Any, folders: Mapping[str, str | None], batch: Any) -
         return
     yield from _unknown_tokens(tokenizer, entry(batch, "input_ids"))
     used = {"student": tokenizer, "teacher": facts.teacher_tokenizer or tokenizer}
-    written = "chat_templates" in (facts.preprocessing or {})
+    written = facts.writes_conversations
     for role, folder in folders.items():
         own = None if folder is None else load_tokenizer(folder)
         if own is None:

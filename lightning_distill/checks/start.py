@@ -1,7 +1,7 @@
 """The student before its first step: how far it is from the teacher, and what would move it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,13 +21,17 @@ LARGER = 1.05
 
 
 def check_start(
-    measured: Mapping[str, float], objective: Objective, becomes_sparse: bool
+    measured: Mapping[str, float],
+    objective: Objective,
+    compared: Collection[str],
+    becomes_sparse: bool,
 ) -> Iterator[Finding]:
     """What the terms are on validation rows, and how often both models predict the same.
 
     Args:
         measured: what a test has logged, by name.
         objective: of the training.
+        compared: names of the metrics that compare with the teacher.
         becomes_sparse: whether weights of the student are made 0 while it learns.
     """
     weights = objective.weights()
@@ -45,10 +49,10 @@ def check_start(
             else ""
         )
         yield Finding("term.value", f"term {name}", found, level, do)
-    agreement = measured.get("test/agreement")
-    if agreement is not None:
-        found = f"predicts what the teacher predicts on {agreement:.1%}"
-        yield Finding("student.agreement", "student", found)
+    for name in compared:
+        if f"test/{name}" in measured:
+            found = f"{name} {measured[f'test/{name}']:.4g} with the teacher at the start"
+            yield Finding("student.compared", "student", found)
     of_teacher = [n for n in values if _reads_teacher(objective, n)]
     equal = of_teacher and all(abs(values[n]) < SAME for n in of_teacher)
     if equal and not becomes_sparse:
@@ -79,7 +83,11 @@ def check_sizes(student: Any, teacher: Any) -> Iterator[Finding]:
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     frozen = "" if trained == count else f", of which {trained:,} are trained"
     found = f"student {count:,} parameters{frozen}"
-    theirs = None if teacher is None else teacher.about().get("parameters")
+    theirs = None
+    if teacher is not None:
+        # Of one that is there, without a hash of all its weights.
+        live = teacher.model
+        theirs = teacher.about().get("parameters") if live is None else parameter_count(live)
     if theirs is None:
         yield Finding("sizes", "sizes", found)
         return

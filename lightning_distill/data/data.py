@@ -304,6 +304,11 @@ class DataFacts:
         """What decides what models are given of a row; `None` where it does not say."""
         return self.data.preprocessing() if defines(self.data, "preprocessing") else None
 
+    @property
+    def writes_conversations(self) -> bool:
+        """Whether rows are conversations, which a chat template of the tokenizer writes."""
+        return "chat_templates" in (self.preprocessing or {})
+
     def replaced(self, **changes: Any) -> Any:
         """The data under those of the options that it has; itself where it cannot replace any."""
         known = {name: value for name, value in changes.items() if hasattr(self.data, name)}

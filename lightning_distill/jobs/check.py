@@ -25,6 +25,7 @@ from ..checks.steps import check_steps, FirstSteps, size_of
 from ..checks.teacher import check_teacher
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches
+from ..metrics.traits import needs_teacher
 from ..models.batch import row_count
 from ..run.call import group
 from ..run.distillation import Distillation, prepare
@@ -186,9 +187,11 @@ def _measure(
     cfg: DictConfig, made: Distillation, module: Any, rows: int, findings: Findings
 ) -> None:
     """Measure both models on some validation rows."""
-    batches = list(some_batches(made.data, "validation", rows))
-    if not batches:
+    first = next(iter(made.data.val_dataloader()), None)
+    if first is None:
         return
+    # As many at once as in any evaluation.
+    batches = list(some_batches(made.data, "validation", rows, row_count(first)))
     view = copy.copy(made.data)
     loader = DataLoader(_Given(batches), batch_size=None, collate_fn=_as_it_is)
     view.test_dataloader = lambda: loader
@@ -202,7 +205,9 @@ def _measure(
     metric = made.metrics.get(name)
     if module.taught_by is not None:
         findings.add(check_teacher(measured, name, metric, count, looks.constant, task))
-    findings.add(check_start(measured, module.objective, bool(group(cfg, "sparsity"))))
+    compared = [name for name, metric in made.metrics.items() if needs_teacher(metric)]
+    sparse = bool(group(cfg, "sparsity"))
+    findings.add(check_start(measured, module.objective, compared, sparse))
 
 
 class _Given(Dataset):

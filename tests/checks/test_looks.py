@@ -128,7 +128,7 @@ def test_shares_are_those_that_the_criteria_count():
 def started(measured: dict, weights=(0.1, 0.9), becomes_sparse=False) -> dict[str, Level]:
     terms = {"hard": Term(HardLabel(), LABELS, weights[0]),
              "soft": Term(SoftTarget(), LOGITS, weights[1])}  # fmt: skip
-    return level_of(check_start(measured, Objective(terms), becomes_sparse))
+    return level_of(check_start(measured, Objective(terms), ["agreement"], becomes_sparse))
 
 
 def test_a_student_that_is_its_teacher():
