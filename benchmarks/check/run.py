@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 import lightning_distill.main  # noqa: F401 - what a configuration refers to
 from lightning_distill.checks.steps import FirstSteps, seconds_at, size_of
 from lightning_distill.data.some_rows import largest_batch
+from lightning_distill.models.gradient_checkpointing import checkpoint_gradients
 from lightning_distill.run.data import build_data
 from lightning_distill.run.directory import open_run
 from lightning_distill.run.distillation import prepare
@@ -163,8 +164,8 @@ def peak(made: Any, batches: list[Any]) -> int:
     module = module_of(made)
     models = [made.student, made.teacher]
     weights = sum(t.numel() * t.element_size() for model in models for t in {*parameters_of(model)})
-    if getattr(made.stages[0].cfg, "gradient_checkpointing", False):
-        made.student.gradient_checkpointing_enable()
+    if made.stages[0].cfg.gradient_checkpointing:
+        checkpoint_gradients(made.student)
     trainer = trainer_of(made)
     loader = DataLoader(Given(batches), batch_size=None, collate_fn=lambda batch: batch)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:

@@ -40,6 +40,7 @@ def check_labels(data: Any, student: Any, teacher: Any, task: Task) -> Iterator[
         found = f"the {who} does not say what its classes are called: they are compared by number"
         yield Finding("labels.order", "labels", found, Level.UNKNOWN)
         return
+    assert ours is not None
     order = label_order(ours, theirs)
     if order is None:
         found = f"{len(ours)}, the same in the same order"

@@ -59,7 +59,7 @@ def label_order(
 def are_named(names: Names) -> bool:
     """Whether labels have names of their own, and not only numbers or LABEL_0."""
     found = _names(names)
-    return bool(found) and not _generic(found)
+    return found is not None and bool(found) and not _generic(found)
 
 
 def reordered(outputs: Any, order: Sequence[int]) -> Any:
