@@ -76,7 +76,9 @@ CONFIGURATIONS: dict[str, list[str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(CONFIGURATIONS))
-    parser.add_argument("--steps", type=int, default=40, help="whose seconds are measured")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="whose seconds are measured; 0 measures none"
+    )
     options = parser.parse_args()
     logging.getLogger("lightning_distill").setLevel(logging.ERROR)
     results = {name: measured(CONFIGURATIONS[name], options.steps) for name in options.only}
@@ -105,6 +107,9 @@ def measured(words: list[str], steps: int) -> dict[str, Any]:
                 "gflop": predicted.flops / 1e9,
                 "seconds_to_predict": took,
             }
+            if not steps:
+                print(json.dumps(found), flush=True)
+                return found
             first, later = FirstSteps(2.0, time.process_time), Later(steps)
             fit(made, first)
             fit(made, later)
@@ -189,6 +194,9 @@ def show(results: dict[str, Any]) -> None:
     for name, found in results.items():
         cells = [name]
         for what, unit, digits in (("bytes", 1e6, 1), ("seconds", 1, 4)):
+            if f"measured_{what}" not in found:
+                cells += ["", "", ""]
+                continue
             predicted, seen = (found[f"{kind}_{what}"] for kind in ("predicted", "measured"))
             off = predicted / seen - 1
             bound = "memory" if what == "bytes" else "seconds"
