@@ -1,5 +1,6 @@
 """Faults of every kind are planted, and `job=check` names each of them."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def test_memory_is_told_before_a_model_is_loaded(folder, monkeypatch, capsys):
 
     words = [word for word in RUNS["texts"] if word != "job.memory=false"]
     monkeypatch.setattr("lightning_distill.run.distillation.build_teacher", load)
-    monkeypatch.setattr("lightning_distill.jobs.check.memory_of", lambda cfg: 1000)
+    # The package has the function under the module's name.
+    module = importlib.import_module("lightning_distill.jobs.check")
+    monkeypatch.setattr(module, "memory_of", lambda cfg: 1000)
     status, found = checked(folder, "too large", *words)
     said = capsys.readouterr().err
     assert status == 1 and "The training takes too much memory" in said
