@@ -103,7 +103,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     _check_extras(cfg)
     _check_files(cfg)
     job = str(cfg.job.get("_target_"))
-    if job == f"{OURS}.jobs.distill" and not any((criteria or {}).values()):
+    if job in (f"{OURS}.jobs.distill", f"{OURS}.jobs.check") and not any((criteria or {}).values()):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
     _check_terms(criteria)
     if job == f"{OURS}.jobs.search":

@@ -103,8 +103,8 @@ def check_values(cfg: DictConfig) -> None:
     check_number("trainer.max_epochs", epochs, whole=True, least=1, unlimited=limited)
     for name in BOOLEANS:
         value = OmegaConf.select(cfg, name)
-        if value is not None and not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, got {value!r}.")
+        if value is not None:
+            check_boolean(name, value)
     if cfg.get("compile") and cfg.get("gradient_checkpointing"):
         # torch 2.13 stops with an error of its own compiler where shapes vary.
         raise ValueError(
@@ -155,6 +155,20 @@ def check_number(
         raise ValueError(f"{name} must {limit}, got {value}.")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
+def check_boolean(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false.
+
+    Args:
+        name: as the user would type it.
+        value: what was given.
+
+    Raises:
+        ValueError: naming what is expected and what came.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}.")
 
 
 def _go_home(node: Any) -> None:

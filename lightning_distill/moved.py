@@ -42,7 +42,6 @@ NEW_PATHS = {
     "jobs.build": "run.call, and one module for each object in lightning_distill.run",
     "jobs.cached_teacher": "run.cached_teacher",
     "jobs.caching_teacher": "run.caching_teacher",
-    "jobs.check": "check_values",
     "jobs.every_row": "run.every_row",
     "jobs.lora_student": "run.lora_student",
     "jobs.rehearse": "run.rehearse",

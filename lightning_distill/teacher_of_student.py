@@ -23,7 +23,12 @@ def with_teacher(words: Sequence[str]) -> list[str]:
     named = any(key.lstrip("~").partition(".")[0] == "teacher" for key in typed)
     job = typed.get("job", "distill")
     chosen = choice_of_experiment(typed.get("experiment"), "teacher")
-    if named or chosen or job not in ("distill", "cache", "inspect") or typed.get("resume"):
+    if (
+        named
+        or chosen
+        or job not in ("distill", "cache", "inspect", "check")
+        or typed.get("resume")
+    ):
         return list(words)
     print(
         f"Teacher: the student before it is quantised: teacher={UNQUANTISED}",

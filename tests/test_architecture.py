@@ -53,6 +53,7 @@ ROOMS["search"] = {"search_plan"}
 ROOMS["export_options"] = {"quantization_schemes", "extras"}
 ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective", "sealed"}
+ROOMS["checks"] = {"cache", "data", "metrics", "models", "objective", "tasks", "training"}
 ROOMS["run"] = {*ROOMS}
 ROOMS["jobs"] = {*ROOMS}
 ROOMS["main"] = {"jobs", "run", "before_loading", "error_message", "overrides", "data_of_files"}

@@ -57,6 +57,11 @@ class Wrapper(Criterion, ABC):
         return self.criterion.logged()
 
     @property
+    def softened_at(self) -> float | None:
+        """The criterion's."""
+        return self.criterion.softened_at
+
+    @property
     def takes_mask(self) -> bool:
         """Whether the criterion does."""
         return self.criterion.takes_mask

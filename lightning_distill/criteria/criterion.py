@@ -99,6 +99,12 @@ class Criterion(nn.Module):
         return None
 
     @property
+    def softened_at(self) -> float | None:
+        """The temperature at which it compares distributions; `None` without a fixed one."""
+        temperature = getattr(self, "temperature", None)
+        return float(temperature) if isinstance(temperature, int | float) else None
+
+    @property
     def class_name(self) -> str:
         """What an error calls it."""
         return type(self).__name__

@@ -108,7 +108,7 @@ def check_trainable(data: Any, job: str, loaders: Sequence[str] = LOADERS) -> No
     Raises:
         ValueError: naming what is missing.
     """
-    missing = [name for name in loaders if not _defines(data, name)]
+    missing = [name for name in loaders if not defines(data, name)]
     if missing:
         raise ValueError(
             f"{job} needs data that can train and measure a model: {_lacks(data, missing)} Define "
@@ -123,7 +123,7 @@ def check_keeps_teacher(data: Any, job: str) -> None:
     Raises:
         ValueError: naming what is missing, and the way without it.
     """
-    missing = [name for name in KEEPING if not _defines(data, name)]
+    missing = [name for name in KEEPING if not defines(data, name)]
     if missing:
         raise ValueError(
             f"{job} trains a teacher once and finds it again, for which it needs data that can "
@@ -139,7 +139,7 @@ def check_cacheable(data: Any, job: str) -> None:
     Raises:
         ValueError: naming what is missing, and the way without it.
     """
-    missing = [name for name in CACHING if not _defines(data, name)]
+    missing = [name for name in CACHING if not defines(data, name)]
     if missing:
         raise ValueError(
             f"{job} walks over the rows by number, for which it needs data that can be cached: "
@@ -152,7 +152,8 @@ def _lacks(data: Any, missing: Sequence[str]) -> str:
     return f"{type(data).__name__} lacks {', '.join(missing)}."
 
 
-def _defines(data: Any, name: str) -> bool:
+def defines(data: Any, name: str) -> bool:
+    """Whether a data module has a method, and not only what Lightning's own class says of it."""
     found = getattr(data, name, None)
     # Lightning's own loader only says that there is none.
     inherited = getattr(L.LightningDataModule, name, None)
@@ -251,9 +252,15 @@ class DataFacts:
         """Pixels of a side of the pictures that the student is given, or height and width."""
         return self._said("image_size")
 
+    @property
+    def image_processors(self) -> tuple[Any, Any] | None:
+        """How student and teacher are given their pictures; `None` where there are none."""
+        own = self._said("image_processor")
+        return None if own is None else (own, self._said("teacher_image_processor", own))
+
     def as_teacher_reads(self) -> Any:
         """The same data, with what the teacher is given of a row in the student's place."""
-        given = _defines(self.data, "as_teacher_reads")
+        given = defines(self.data, "as_teacher_reads")
         return self.data.as_teacher_reads() if given else self.data
 
     def processors(self, names: Sequence[str]) -> list[Any]:
@@ -269,7 +276,7 @@ class DataFacts:
     @property
     def counts(self) -> dict[str, int]:
         """What the report says of the data; `labelled train rows` may be among it."""
-        return self.data.counts() if _defines(self.data, "counts") else {}
+        return self.data.counts() if defines(self.data, "counts") else {}
 
     @property
     def labelled_rows(self) -> int | None:
@@ -305,12 +312,17 @@ class DataFacts:
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
         """What decides what models are given of a row; `None` where it does not say."""
-        return self.data.preprocessing() if _defines(self.data, "preprocessing") else None
+        return self.data.preprocessing() if defines(self.data, "preprocessing") else None
+
+    @property
+    def writes_conversations(self) -> bool:
+        """Whether rows are conversations, which a chat template of the tokenizer writes."""
+        return "chat_templates" in (self.preprocessing or {})
 
     def replaced(self, **changes: Any) -> Any:
         """The data under those of the options that it has; itself where it cannot replace any."""
         known = {name: value for name, value in changes.items() if hasattr(self.data, name)}
-        return self.data.replace(**known) if known and _defines(self.data, "replace") else self.data
+        return self.data.replace(**known) if known and defines(self.data, "replace") else self.data
 
 
 def token_lengths(data: Any, side: str) -> tuple[int, int]:

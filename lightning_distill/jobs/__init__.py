@@ -9,6 +9,7 @@ from ..run.live_processes import explained_by_others
 from ..run.targets import find_job
 from ..run.trainer import check_training
 from .cache import cache
+from .check import check
 from .compare import compare
 from .distill import distill
 from .evaluate import evaluate
@@ -20,6 +21,7 @@ from .search import search
 
 __all__ = [
     "cache",
+    "check",
     "compare",
     "distill",
     "evaluate",

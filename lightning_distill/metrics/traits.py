@@ -75,6 +75,23 @@ def reads_softmax(metric: Any) -> bool:
     return bool(getattr(metric, "reads_softmax", False))
 
 
+# Of torchmetrics, which do not say it.
+ZERO_BY_CHANCE = (
+    *("SpearmanCorrCoef", "PearsonCorrCoef", "MulticlassMatthewsCorrCoef"),
+    *("BinaryMatthewsCorrCoef", "MultilabelMatthewsCorrCoef"),
+)
+
+
+def value_by_chance(metric: Any) -> float | None:
+    """What answers reach that have nothing to do with the labels; `None` if it depends on these.
+
+    Args:
+        metric: one, or `None`.
+    """
+    names = {cls.__name__ for cls in type(metric).__mro__}
+    return 0.0 if names & {*ZERO_BY_CHANCE} else None
+
+
 def best_mode(metric: Any, otherwise: str = "max") -> str:
     """What is best of a metric, `max` or `min`; `otherwise` where there is none.
 

@@ -88,6 +88,12 @@ def counted_rows(batch: Any) -> Tensor | None:
     return numbers >= 0
 
 
+def row_count(batch: Any) -> int:
+    """How many rows a batch has, of which each may have several texts."""
+    numbers = row_numbers(batch)
+    return batch_size(batch) if numbers is None else len(numbers[numbers >= 0].unique())
+
+
 def at_students_tokens(batch: Any, values: Tensor) -> Tensor:
     """The teacher's values at the tokens that the student's are compared with.
 

@@ -56,6 +56,12 @@ def label_order(
     )
 
 
+def are_named(names: Names) -> bool:
+    """Whether labels have names of their own, and not only numbers or LABEL_0."""
+    found = _names(names)
+    return found is not None and bool(found) and not _generic(found)
+
+
 def reordered(outputs: Any, order: Sequence[int]) -> Any:
     """What a model returned, with the last dimension of its logits in another order."""
     return with_logits(outputs, lambda logits: logits[..., list(order)])

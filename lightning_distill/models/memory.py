@@ -42,7 +42,7 @@ def check_memory(config: Mapping[str, Any], make: Callable[[], nn.Module], items
     Raises:
         ValueError: naming both sizes.
     """
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = memory_of_machine()
     if _most_weights(config) * itemsize <= there:
         return
     try:
@@ -58,6 +58,11 @@ def check_memory(config: Mapping[str, Any], make: Callable[[], nn.Module], items
             f"The model has {count:,} weights, which take {decimal(count * itemsize)}, and this "
             f"machine has {decimal(there)} of memory."
         )
+
+
+def memory_of_machine() -> int:
+    """Bytes of memory of this machine, without those of accelerators."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _numbers(config: Any, name: str = "") -> Iterator[tuple[str, int]]:

@@ -66,6 +66,21 @@ def count(
     return torch.stack([torch.stack([n.to(device) for n in pair]) for pair in counts], dim=1)
 
 
+def count_rows(terms: Iterable[Term], values: Mapping[Source, Any]) -> list[bool]:
+    """Of each term, whether what counts in it are rows, and not tokens of rows.
+
+    Args:
+        terms: in the order of the result.
+        values: what the terms read of the batch.
+    """
+    found = []
+    for term in terms:
+        read = {name: values[s] for name, s in term.inputs.items() if s.role == "batch"}
+        counted = term.criterion.counted(**read)
+        found.append(counted is None or counted.dim() < 2)
+    return found
+
+
 def rows_of(values: Mapping[Source, Any]) -> int:
     """How many rows the tensors of a batch have, by the first of them."""
     for value in values.values():

@@ -16,7 +16,7 @@ from ..schedules import Schedule
 from .gradient import check_gradient
 from .layer_similarity import SimilarLayers
 from .names import check_name
-from .normalisation import count, rows_of, Shares
+from .normalisation import count, count_rows, rows_of, Shares
 from .term import Term, Terms
 
 
@@ -165,6 +165,11 @@ class Objective(nn.Module):
         """The same for a batch that no model has seen."""
         values = {source: read(source, batch, {}) for source in self.sources("batch")}
         return self.count(values, batch_size(batch))
+
+    def counts_rows(self, batch: Any) -> list[bool]:
+        """Of each term, whether what counts of a batch are rows, and not tokens of rows."""
+        values = {source: read(source, batch, {}) for source in self.sources("batch")}
+        return count_rows(self._terms(), values)
 
     def counts(self, values: Mapping[Source, Any], rows: int | None = None) -> dict[str, Tensor]:
         """Over how much each term's value on these tensors is a mean, by name."""

@@ -1,6 +1,6 @@
 """What a distillation is made of, tried on one batch before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,10 +50,14 @@ class Distillation:
         rehearse_stages(self.stages, self.data, *models, self.metrics, with_first=False)
 
 
-def prepare(cfg: DictConfig) -> Distillation:
+def prepare(cfg: DictConfig, before_models: Callable[[Any], None] | None = None) -> Distillation:
     """Make what `cfg` names; what the data and the models decide is settled in `cfg`.
 
     A teacher that is yet to be trained is trained here.
+
+    Args:
+        cfg: the run's configuration.
+        before_models: is given the data, when no model is loaded yet.
 
     Raises:
         ValueError: naming what of the configuration does not work.
@@ -69,6 +73,8 @@ def prepare(cfg: DictConfig) -> Distillation:
     _check_teacher(cfg, objective)
     check_vocabularies(data, objective)
     check_labels(data, objective)
+    if before_models is not None:
+        before_models(data)
     teacher = None
     if cfg.teacher is not None:
         teacher = build_teacher(cfg, data, partial(_rehearse_with, cfg, data, metrics))

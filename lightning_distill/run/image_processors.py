@@ -36,6 +36,18 @@ def take_image_processors(cfg: DictConfig, student: str | None, teacher: str | N
         cfg.data.teacher_image_processor = of_teacher
 
 
+def own_image_processors(cfg: DictConfig) -> dict[str, Any]:
+    """The image processors with which `student` and `teacher` were trained; `None` if unknown.
+
+    Args:
+        cfg: the run's configuration.
+    """
+    return {
+        role: _of_timm(cfg.get(role)) or _of_path(OmegaConf.select(cfg, f"{role}.path"))
+        for role in ("student", "teacher")
+    }
+
+
 def _of_timm(node: Any) -> dict[str, Any] | None:
     """How a model of timm with weights wants its pictures, which the data says of a fresh one."""
     if not OmegaConf.is_dict(node):

@@ -33,6 +33,19 @@ def folder_of_arguments(cfg: DictConfig, role: str) -> str | None:
     return None
 
 
+def own_tokenizers(cfg: DictConfig) -> dict[str, str | None]:
+    """Where the tokenizers of `student` and `teacher` lie that these were trained with.
+
+    Args:
+        cfg: the run's configuration.
+    """
+    found = {}
+    for role in ("student", "teacher"):
+        path = OmegaConf.select(cfg, f"{role}.path") or folder_of_arguments(cfg, role)
+        found[role] = path if path is not None and brings_tokenizer(str(path)) else None
+    return found
+
+
 def brings_tokenizer(path: str) -> bool:
     """Whether a model brings a tokenizer: a name on the hub is taken to, a folder is looked at."""
     return not Path(path).expanduser().is_dir() or _has_tokenizer(path)

@@ -30,6 +30,10 @@ class MultiLabel(Task):
         """As whole numbers."""
         return labels.long()
 
+    def as_values(self, predicted: Tensor) -> Tensor:
+        """The probability of each label."""
+        return predicted.sigmoid()
+
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:
         """Where the signs of all logits are the same."""
         return ((student > 0) == (teacher > 0)).all(-1)

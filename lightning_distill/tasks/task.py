@@ -289,6 +289,14 @@ class Task:
         """Labels of what counts, in the type that metrics take."""
         return labels if labels.dim() < 2 else labels.long()
 
+    def as_values(self, predicted: Tensor) -> Tensor:
+        """Predictions on the scale of labels that are numbers, such as probabilities of 0 or 1.
+
+        Args:
+            predicted: of samples, as [`measured`][] gives it.
+        """
+        return predicted
+
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:
         """Where two models predict the same, a truth value for each row or token.
 

@@ -292,7 +292,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         check_optimizer(optimizer, self.objective.balance, self.trainer)
         if self.scheduler is None:
             return optimizer
-        config = scheduler_config(self.scheduler, optimizer, self._watched(), self.trainer)
+        config = scheduler_config(self.scheduler, optimizer, self.watched(), self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_fit_start(self) -> None:
@@ -323,7 +323,9 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         """Say which terms were 0 throughout the first epoch; refuse to go on if all were."""
         for teacher in self.kept_teachers.values():
             teacher.end_epoch(self.trainer.strategy.barrier)
-        self._step_log.check_silent()
+        # Of a few steps that are only tried nothing of the kind can be said.
+        if not self.is_trying:
+            self._step_log.check_silent()
 
     def configure_gradient_clipping(
         self,
@@ -370,7 +372,7 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         """Each source's tensor on a batch, and what both models returned; see `read_values`."""
         return read_values(self, batch, **options)
 
-    def _watched(self) -> tuple[str, str]:
+    def watched(self) -> tuple[str, str]:
         """The first metric, or the loss, and what is best of it: `max` or `min`."""
         for name, metric in dict(self.metrics["val"].items()).items():  # type: ignore[union-attr,operator]
             return f"val/{name}", best_mode(metric)

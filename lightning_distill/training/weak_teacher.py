@@ -1,7 +1,7 @@
 """A teacher that knows nothing is noticed before anything is learnt from it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +42,19 @@ class Measured:
     unit: str = "rows"
 
     @property
+    def higher_is_better(self) -> bool:
+        """Of accuracy, and not of an error."""
+        return self.name == "accuracy"
+
+    @property
     def is_weak(self) -> bool:
         """Whether the teacher is no better than a constant."""
-        if self.name == "accuracy":
+        if self.higher_is_better:
             return self.teacher <= self.constant
         return self.teacher >= self.constant
 
     def __str__(self) -> str:
-        always = "the most frequent label" if self.name == "accuracy" else "the mean"
+        always = "the most frequent label" if self.higher_is_better else "the mean"
         return (
             f"{self.name} {self.teacher:.4g} on {self.count} validation {self.unit}; always "
             f"answering {always} gives {self.constant:.4g}"
@@ -95,18 +100,22 @@ def _say(found: Measured) -> None:
     )
 
 
-def measure_teacher(module: Any, data: Any) -> Measured | None:
+def measure_teacher(
+    module: Any, data: Any, batches: Iterable[Any] | None = None
+) -> Measured | None:
     """What the teacher of a module and a constant reach on the first validation rows.
 
     Args:
         module: a [`DistillationModule`][] within its trainer.
         data: the data module.
+        batches: of validation rows; by default those of its loader.
 
     Returns:
         The figures; `None` if there is nothing to compare.
     """
     seen, unit = _Seen(), "rows"
-    for predicted, labels, are_tokens in _answers(module, data):
+    batches = data.val_dataloader() if batches is None else batches
+    for predicted, labels, are_tokens in _answers(module, data, batches):
         if not seen.add(predicted, labels, module.task):
             return None
         unit = "tokens" if are_tokens else unit
@@ -116,7 +125,9 @@ def measure_teacher(module: Any, data: Any) -> Measured | None:
 
 
 @torch.no_grad()
-def _answers(module: Any, data: Any) -> Iterator[tuple[Tensor, Tensor, bool]]:
+def _answers(
+    module: Any, data: Any, batches: Iterable[Any]
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
     terms = module.objective.terms.values()
     if any(term.criterion.shift_labels for term in terms):
         # Labels do not stand where they are predicted.
@@ -127,9 +138,11 @@ def _answers(module: Any, data: Any) -> Iterator[tuple[Tensor, Tensor, bool]]:
     if module.task is not None and not module.task.fixed_classes:
         # A place of a text says nothing of another text.
         return
-    for batch in data.val_dataloader():
+    # The teacher's own tokens are not those that have a label.
+    by_token = module.task is None or module.task.per_token or module.task.predicts_ids
+    for batch in batches:
         batch = named(transferred(module, batch, data), module.student)
-        if labels_of(batch) is None or teacher_entries(batch) is not None:
+        if labels_of(batch) is None or (by_token and teacher_entries(batch) is not None):
             return
         with module.trainer.precision_plugin.forward_context():
             outputs, _ = module.taught_by.answers(batch, (), module)
@@ -167,6 +180,7 @@ class _Seen:
             self._sum("hits", (predicted.argmax(-1) == labels).sum())
             self._sum("labels", labels.flatten().bincount(minlength=classes))
         elif predicted.shape == labels.shape and labels.is_floating_point() and not is_class:
+            predicted = predicted if task is None else task.as_values(predicted)
             target = labels.double().reshape(len(labels), -1)
             self._sum("errors", (predicted.double().reshape(target.shape) - target).square().sum())
             self._sum("targets", target.sum(0))

@@ -152,7 +152,7 @@ def test_what_a_run_is_not_made_of_is_refused(target):
 @pytest.mark.parametrize("target", OFFERED)
 def test_what_a_run_is_made_of_can_be_named(target):
     assert callable(find_target(target))
-    with pytest.raises(ValueError, match="is no job. Choose one of cache, compare, distill"):
+    with pytest.raises(ValueError, match="is no job. Choose one of cache, check, compare, distill"):
         find_job(target)
 
 

@@ -1,0 +1,173 @@
+"""How much memory a training step takes, found out without any: models have shapes and no data."""
+
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from rich.filesize import decimal
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..models.batch import map_entries
+from ..models.submodules import submodules
+from ..training.optimization import parameter_groups
+from .finding import Finding, Level
+
+
+class LiveMemory(TorchDispatchMode):
+    """Adds up the bytes of all tensors that operations make, while these are there.
+
+    What an operation takes for itself and gives back before it ends is not seen.
+
+    Args:
+        there: what is there already, such as weights.
+
+    Attributes:
+        live: bytes that are there now.
+        peak: the most that there ever were.
+    """
+
+    def __init__(self, there: Iterable[Tensor] = ()):
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: dict[int, Any] = {}
+        for tensor in there:
+            # Operations return views of them, which take nothing.
+            self._add(tensor.untyped_storage())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look at what it returns."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        self._known[key] = weakref.ref(storage, partial(self._freed, key, size))
+
+    def _freed(self, key: int, size: int, _: Any) -> None:
+        self.live -= size
+        del self._known[key]
+
+
+@contextmanager
+def on_paper() -> Iterator[FakeTensorMode]:
+    """Within it every new tensor has a shape and a type, and no data."""
+    with warnings.catch_warnings(), FakeTensorMode() as mode:
+        # Whether two models share memory is asked of where it lies.
+        warnings.filterwarnings("ignore", message=".*data pointer of FakeTensor.*")
+        yield mode
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What a training step takes, in bytes.
+
+    Attributes:
+        weights: of both models, with buffers.
+        kept: gradients and what the optimizer keeps.
+        peak: the most at any moment, all of it.
+        flops: floating-point operations of the step.
+        whole: whether the criteria are in it.
+    """
+
+    weights: int
+    kept: int
+    peak: int
+    flops: int
+    whole: bool
+
+
+def step_memory(
+    module: Any, batch: Any, precision: Any, accumulated: int = 1, mode: Any = None
+) -> StepMemory:
+    """Go through two training steps of a module and see how much memory they take.
+
+    Args:
+        module: a [`DistillationModule`][], whose terms were not tried yet.
+        batch: as its loader gives it.
+        precision: Lightning's plugin.
+        accumulated: batches of a step.
+        mode: that of [`on_paper`][], in which the module was made; `None` takes real steps.
+    """
+    if mode is not None:
+        batch = map_entries(batch, lambda v: mode.from_tensor(v) if isinstance(v, Tensor) else v)
+    parts = [module.student, *([] if module.taught_by is None else [module.taught_by])]
+    module.student.train()
+    weights = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    live, whole, optimizer = LiveMemory(weights), True, None
+    of_weights = live.live
+    with live:
+        for _ in range(2):
+            for _ in range(accumulated):
+                with precision.forward_context():
+                    loss, whole = _loss(module, batch, whole)
+                loss.backward()
+                del loss
+            if optimizer is None:
+                optimizer = module.optimizer(parameter_groups(module.student, module.objective))
+            optimizer.step()
+            optimizer.zero_grad()
+    trained = [p for p in module.student.parameters() if p.requires_grad]
+    kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
+    # Apart, for it takes some operations to pieces.
+    with FlopCounterMode(display=False) as counter, precision.forward_context():
+        _loss(module, batch, whole)[0].backward()
+    return StepMemory(of_weights, kept, live.peak, counter.get_total_flops() * accumulated, whole)
+
+
+def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:
+    """The loss; where criteria look at values, something that keeps as much for the gradient."""
+    values, _, _ = module.read_sources(batch, heads="skipped" if whole else "whole")
+    if whole:
+        try:
+            if not module.objective.prepared:
+                taught_by = module.taught_by
+                teacher = [] if taught_by is None else taught_by.module_names
+                layers = {"student": list(submodules(module.student)), "teacher": teacher}
+                module.objective.prepare(values, {**layers, "batch": []})
+            return module.objective(values)["loss"], True
+        except Exception:
+            # Whatever it is that has no values: there are as many kinds as there are criteria.
+            pass
+    tensors = [v for s, v in values.items() if s.role == "student" and isinstance(v, Tensor)]
+    return torch.stack([v.float().log_softmax(-1).mean() for v in tensors]).sum(), False
+
+
+def check_memory(found: StepMemory, there: int, rows: int) -> Iterator[Finding]:
+    """Compare what a step takes with what there is.
+
+    Args:
+        found: what a step takes.
+        there: bytes of memory of this machine.
+        rows: of the largest batch.
+    """
+    more = found.peak - found.weights - found.kept
+    said = (
+        f"{decimal(found.peak)} predicted for the largest batch ({rows} rows): weights "
+        f"{decimal(found.weights)}, gradients and optimizer {decimal(found.kept)}, activations "
+        f"{decimal(max(more, 0))}"
+    )
+    said += "" if found.whole else "; without the criteria, which look at values"
+    said += f"; {found.flops / 1e9:.3g} GFLOP a step"
+    if found.peak <= there:
+        yield Finding("cost.memory", "memory", said)
+        return
+    said += f"; this machine has {decimal(there)}"
+    do = "Lower data.batch_size or data.max_length, or set gradient_checkpointing=true."
+    yield Finding("cost.memory", "memory", said, Level.WRONG, do)

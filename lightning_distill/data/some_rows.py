@@ -1,0 +1,63 @@
+"""Some rows of a split, for who looks at a few and does not train on them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..models.batch import batch_size
+from .data import CACHING, DataFacts, defines
+
+LOADER_OF = {"train": "train_dataloader", "validation": "val_dataloader", "test": "test_dataloader"}
+
+
+def some_batches(data: Any, split: str, rows: int, size: int = 32) -> Iterator[Any]:
+    """Batches of so many rows of a split, or of all if there are fewer.
+
+    Data that can be cached gives rows that are drawn at random, the same ones each time, and does
+    not change them (no augmentation). Of other data the first batches of the loader are taken.
+
+    Args:
+        data: a data module that is set up.
+        split: `train`, `validation` or `test`.
+        rows: how many.
+        size: rows of a batch, where rows can be asked for by number.
+    """
+    facts = DataFacts(data)
+    numbered = all(defines(data, name) for name in CACHING)
+    if not numbered or (facts.is_streaming and split == "train"):
+        yield from _first_batches(getattr(data, LOADER_OF[split])(), rows)
+        return
+    lengths = np.asarray(data.row_lengths()[split])
+    chosen = np.random.default_rng(0).permutation(len(lengths))[:rows]
+    # Rows of similar length share a batch.
+    chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
+    plan = [(split, chosen[i : i + size].tolist(), None) for i in range(0, len(chosen), size)]
+    yield from data.rows_dataloader(plan, 0)
+
+
+def _first_batches(loader: Any, rows: int) -> Iterator[Any]:
+    seen = 0
+    for batch in loader:
+        if seen >= rows:
+            return
+        seen += batch_size(batch)
+        yield batch
+
+
+def largest_batch(data: Any) -> Any:
+    """The batch of the first epoch that is largest, in rows times the longest of them.
+
+    Of data whose rows cannot be asked for by number, or are all alike, it is the first one.
+
+    Args:
+        data: a data module that is set up.
+    """
+    loader = data.train_dataloader()
+    numbered = all(defines(data, name) for name in CACHING)
+    if not numbered or DataFacts(data).is_streaming or loader.batch_size is not None:
+        return next(iter(loader))
+    lengths = np.asarray(data.row_lengths()["train"])
+    plans = [list(rows) for rows in loader.sampler]
+    rows = max(plans, key=lambda rows: len(rows) * lengths[rows].max())
+    return next(iter(data.rows_dataloader([("train", rows, None)], 0)))

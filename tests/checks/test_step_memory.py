@@ -1,0 +1,132 @@
+"""Memory that is predicted on paper is what real steps take."""
+
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import bert, text_batches
+from torch import nn
+from torch.profiler import profile, ProfilerActivity
+
+from lightning_distill import DistillationModule, Objective, Term
+from lightning_distill.checks import Level
+from lightning_distill.checks.memory import (
+    check_memory,
+    LiveMemory,
+    on_paper,
+    step_memory,
+    StepMemory,
+)
+from lightning_distill.criteria import HardLabel, SoftTarget
+
+PRECISION = SimpleNamespace(forward_context=nullcontext)
+LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}
+
+
+def module() -> DistillationModule:
+    terms = {
+        "hard_label": Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"}),
+        "soft_target": Term(SoftTarget(), LOGITS),
+    }
+    make = partial(torch.optim.AdamW, fused=True)
+    models = bert(2, 32, vocab_size=500), bert(3, 64, vocab_size=500)
+    return DistillationModule(*models, Objective(terms), optimizer=make, task="classification")
+
+
+def batch() -> dict:
+    return text_batches(1, rows=16, tokens=30)[0]
+
+
+def allocated(made: DistillationModule, given: dict) -> int:
+    """The most bytes that torch's own allocator gave at any moment, with the weights."""
+    parts = [made.student, made.teacher]
+    held = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    optimizer = torch.optim.AdamW(made.student.parameters(), fused=True)
+    made.student.train()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        for _ in range(2):
+            values, *_ = made.read_sources(given, heads="skipped")
+            loss = made.objective(values)["loss"]
+            del values, _
+            loss.backward()
+            del loss
+            optimizer.step()
+            optimizer.zero_grad()
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return weights + most
+
+
+def test_what_is_predicted_is_what_the_allocator_gives():
+    with on_paper() as mode:
+        predicted = step_memory(module(), batch(), PRECISION, mode=mode)
+    assert predicted.whole
+    # Attention takes some for itself, which only the allocator sees.
+    assert predicted.peak == pytest.approx(allocated(module(), batch()), rel=0.03)
+
+
+def test_paper_and_real_tensors_take_the_same():
+    with on_paper() as mode:
+        predicted = step_memory(module(), batch(), PRECISION, mode=mode)
+    assert step_memory(module(), batch(), PRECISION) == predicted
+
+
+def test_its_parts_are_weights_and_what_adam_keeps():
+    made = module()
+    found = step_memory(made, batch(), PRECISION)
+    student, teacher = (
+        sum(p.numel() for p in model.parameters()) for model in (made.student, made.teacher)
+    )
+    buffers = sum(
+        b.numel() * b.element_size() for m in (made.student, made.teacher) for b in m.buffers()
+    )
+    assert found.weights == 4 * (student + teacher) + buffers
+    # A gradient, two moments, and a count of steps for each parameter.
+    steps = 4 * len(list(made.student.parameters()))
+    assert found.kept == pytest.approx(4 * 3 * student + steps, rel=1e-3)
+
+
+def test_live_memory_follows_what_comes_and_goes():
+    weight = torch.zeros(10)
+    with LiveMemory([weight]) as live:
+        assert live.live == 40
+        view = weight.view(2, 5)
+        assert live.live == 40
+        first = view + 1
+        second = first * 2
+        assert live.live == 120
+        del first
+        assert (live.live, live.peak) == (80, 120)
+        del second, view
+    assert live.live == 40
+
+
+def test_a_criterion_that_looks_at_values_is_left_out_and_said():
+    class Looks(nn.Module):
+        def forward(self, student, teacher):
+            return (student - teacher).abs().mean() * (1.0 if student.sum() > 0 else 2.0)
+
+    make = partial(torch.optim.SGD, lr=0.1)
+    with on_paper() as mode:
+        models = bert(1, 8), bert(1, 8)
+        objective = Objective({"looks": Term(Looks(), LOGITS)})
+        made = DistillationModule(*models, objective, optimizer=make, task="classification")
+        found = step_memory(made, batch(), PRECISION, mode=mode)
+    assert not found.whole and found.peak > found.weights
+    (finding,) = check_memory(found, 2**40, 16)
+    assert "without the criteria, which look at values" in finding.found
+
+
+def test_more_than_there_is_is_wrong():
+    found = StepMemory(10, 20, 2_000_000, 3_000_000_000, True)
+    (right,), (wrong,) = (check_memory(found, there, 4) for there in (2_000_000, 1_999_999))
+    assert right.level is Level.RIGHT and wrong.level is Level.WRONG
+    assert "2.0 MB predicted for the largest batch (4 rows)" in right.found
+    assert "3 GFLOP a step" in right.found
+    assert "data.batch_size" in wrong.do
