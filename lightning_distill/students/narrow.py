@@ -9,6 +9,7 @@ import torch
 from torch import nn, Tensor
 
 from ..models.pooling import Dense, dense_of, give_dense
+from ..models.row_head import give_row_head, row_head_of, RowHead
 from .importance import Scores
 from .shape import Shape
 from .units import Anatomy, CHANNELS, GROUPS, HEADS, Units
@@ -96,6 +97,9 @@ def narrow(anatomy: Anatomy, shape: Shape, kept: Kept) -> nn.Module:
     }
     with torch.random.fork_rng(devices=[]):
         made = type(model)(config)
+    head = row_head_of(model)
+    if head is not None:
+        give_row_head(made, RowHead(shape.width, head.names, head.pooling, head.dropout.p))
     made.load_state_dict(state)
     if hasattr(model, "generation_config"):
         made.generation_config = copy.deepcopy(model.generation_config)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..models.plain_tensors import is_quantized
+from ..models.row_head import ROW_HEAD
 from .layer_stacks import built_on_paper, layer_stacks
 from .plain_families import Attention, Family, family_of, FeedForward
 from .shape import Shape, shape_of
@@ -163,6 +164,10 @@ class Anatomy:
         after = built_on_paper(type(self.model), self.config(wider)).state_dict()
         found = {}
         for name, weight in self.model.state_dict().items():
+            if name.startswith(f"{ROW_HEAD}."):
+                # It is given to a model, which knows nothing of it, and reads the hidden states.
+                found[name] = (None, Units(CHANNELS))[: weight.dim()]
+                continue
             tags = known.get(name, (None,) * weight.dim())
             grown = [a != b for a, b in zip(weight.shape, after[name].shape, strict=True)]
             if name not in known and sum(grown) > 1 and self.place(name) is not None:

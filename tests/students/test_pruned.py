@@ -9,6 +9,7 @@ from students.families import batch_for, FAMILIES
 from torch import nn
 
 from lightning_distill.models.inputs import call_model, model_inputs
+from lightning_distill.models.row_head import fresh_row_head, give_row_head, row_head_of
 from lightning_distill.students.importance import at_random, no_scores
 from lightning_distill.students.narrow import most_important, narrow
 from lightning_distill.students.plain_families import BY_KIND
@@ -101,6 +102,23 @@ def test_heads_that_give_nothing_can_be_cut(family, groups):
     found = answer(family, prune(anatomy, half, scores))
     torch.testing.assert_close(found, answer(family, teacher), atol=5e-6, rtol=1e-5)
     assert not torch.allclose(found, before, atol=1e-3)
+
+
+def test_a_head_for_labels_of_rows_is_cut_with_the_hidden_states():
+    family = next(family for family in PLAIN if family.name == "BERT")
+    teacher = built(family)
+    give_row_head(teacher, fresh_row_head(teacher, ["a", "b", "c"], seed=1))
+    anatomy = Anatomy(teacher)
+    assert anatomy.count(anatomy.shape) == sum(p.numel() for p in teacher.parameters())
+    scores, whole = at_random(anatomy, 0), anatomy.shape
+    shape = replace(whole.with_heads(whole.heads // 2), width=whole.width // 2)
+    kept = most_important(anatomy, shape, scores).channels
+    student = prune(anatomy, shape, scores)
+    mine, its = row_head_of(student), row_head_of(teacher)
+    assert mine.names == its.names and mine.dropout.p == its.dropout.p
+    assert torch.equal(mine.linear.weight, its.linear.weight[:, kept])
+    assert torch.equal(mine.linear.bias, its.linear.bias)
+    assert anatomy.count(shape) == sum(p.numel() for p in student.parameters())
 
 
 @each_family
