@@ -287,6 +287,18 @@ def same_run(found: Path, expected: Path) -> None:
     assert ours == pytest.approx(theirs, abs=1e-6, rel=1e-4)
 
 
+EXPORT = ["job=export", "job.formats=[safetensors,onnx,torch_export]", "job.quantization=int8"]
+EXPORTED = [
+    (name, numbers)
+    for names in (
+        ("model.safetensors", "int8/model.safetensors"),
+        ("model.onnx", "model.int8.onnx"),
+        ("model.pt2", "model.int8.pt2"),
+    )
+    for name, numbers in zip(names, ("float32", "int8"), strict=True)
+]
+
+
 @pytest.mark.parametrize("runs", KINDS, indirect=True)
 def test_every_job(runs):
     kind, folder = runs.kind, runs.folder
@@ -296,7 +308,7 @@ def test_every_job(runs):
         runs.on_files("tuned", "job=finetune", *kind.student, *kind.deeper),
         runs.on_files("distilled", *kind.student, *kind.teacher),
         ["job=evaluate", "job.path=distilled", of("evaluated")],
-        ["job=export", "job.run=distilled", "job.to=out", of("exported")],
+        [*EXPORT, "job.run=distilled", "job.to=out", of("exported")],
         ["job=inspect", "job.run=distilled", of("inspected")],
         runs.on_files("live", *live),
         runs.on_files("answers", "job=cache", "job.folder=kept", *live),
@@ -314,6 +326,12 @@ def test_every_job(runs):
     assert of_job[metric] == pytest.approx(found["student"]["metrics"][metric], rel=1e-4)
     ours, theirs = map(weights, (folder / "distilled" / "student", folder / "out"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    exported = json.loads((folder / "out" / "export.json").read_text())["files"]
+    assert [(file["file"], file["numbers"]) for file in exported] == EXPORTED
+    for file in exported:
+        # In integers no bound holds for random weights; all else is what the limits of docs say.
+        assert file["difference"] < 1e-4 or file["numbers"] == "int8", file
+        assert file["latency_ms"] > 0 and file["size_mb"] > 0
     assert json.loads((folder / "inspected" / "layers.json").read_text())["student"]
 
     # One loss, wherever the answers come from and however many processes there are.
