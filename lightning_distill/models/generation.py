@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from .batch import entry, teacher_entries
 from .compilation import uncompiled
 from .configuration import configured
+from .modes import in_eval_mode
 from .submodules import innermost
 
 
@@ -198,15 +199,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """While it lasts, a model is in eval mode and not compiled."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        # A compiled model would be compiled anew for caches of every length.
-        with uncompiled():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    # A compiled model would be compiled anew for caches of every length.
+    with in_eval_mode(model), uncompiled():
+        yield
 
 
 @contextmanager

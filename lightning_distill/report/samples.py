@@ -14,6 +14,7 @@ from torch import nn, Tensor
 from ..data.data import DataFacts
 from ..models.configuration import is_encoder_decoder, longest_input
 from ..models.embeddings import generates
+from ..models.modes import in_eval_mode
 from ..models.written_texts import write_texts, Writing
 from ..teachers.teacher import Teacher
 
@@ -169,12 +170,10 @@ def _continued(model: nn.Module, prompt: Tensor, tokenizer: Any, max_new_tokens:
         max_new_tokens = min(max_new_tokens, longest - len(prompt))
     if max_new_tokens < 1:
         raise ValueError(f"it reads at most {longest} tokens, and the prompt has {len(prompt)}.")
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
     device = next(model.parameters()).device
     ids = prompt.unsqueeze(0).to(device)
     end = tokenizer.eos_token_id
-    try:
+    with in_eval_mode(model):
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -186,9 +185,6 @@ def _continued(model: nn.Module, prompt: Tensor, tokenizer: Any, max_new_tokens:
             pad_token_id=next(i for i in (tokenizer.pad_token_id, end, 0) if i is not None),
             **({} if end is None else {"eos_token_id": end}),
         )
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return str(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True))
 
 

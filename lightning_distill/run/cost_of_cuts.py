@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from ..metrics import Samples
 from ..models.batch import labels_of, move, teacher_entries, with_entries
 from ..models.embeddings import vocabulary_size
+from ..models.modes import in_eval_mode
 from ..models.size import parameter_count
 from ..objective.objective import Objective
 from ..students.shape import Shape
@@ -147,14 +148,11 @@ def report_cuts(
 @contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
     """A model in eval mode, that is as it was afterwards."""
-    modes = {part: part.training for part in model.modules()}
     trained = {weight: weight.requires_grad for weight in model.parameters()}
-    model.eval()
     try:
-        yield
+        with in_eval_mode(model):
+            yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
         for weight, learns in trained.items():
             weight.requires_grad_(learns)
 

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from ..metrics import Samples
 from ..metrics.traits import needs_teacher, reads_texts, sources_of
 from ..models.batch import labels_of
+from ..models.modes import in_eval_mode
 from ..models.written_texts import check_writes
 from ..objective.objective import Objective
 from ..training.metric_sources import feed_sources, sources_of_metrics
@@ -59,15 +60,10 @@ def _try_metrics(module: DistillationModule, batch: Any, metrics: Mapping[str, M
     labels = None if batch is None else labels_of(batch)
     if labels is None:
         return
-    modes = {m: m.training for m in module.student.modules()}
-    module.student.eval()
-    try:
+    with in_eval_mode(module.student):
         named = sources_of_metrics(metrics.values(), with_teacher=False)
         outputs, values = student_outputs(module, batch, named)
         predicted = module.predictions(outputs)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
     if labels.shape[:1] != predicted.shape[:1]:
         return
     for name, metric in metrics.items():

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
 
+from ..models.modes import in_eval_mode
 from ..overrides import as_override, key_of
 from ..report import latency_ms, parameter_count, size_mb
 from ..search import EndEarly, StudyOnDisk
@@ -107,19 +107,10 @@ def train_trial(
 
 def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
     """What is known of a student before it is trained."""
-    modes = {part: part.training for part in made.student.modules()}
     module = build_module(cfg, made.student, made.teacher, build_objective(cfg), made.metrics)
-    module.eval()
-    try:
+    with in_eval_mode(made.student):
         speed = latency_ms(module.student_forward, one_row(made.data))
-    finally:
-        _restore(modes)
     return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
-
-
-def _restore(modes: Mapping[nn.Module, bool]) -> None:
-    for part, mode in modes.items():
-        part.training = mode
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import nn, Tensor
 
 from ..models.batch import entry, labels_of
 from ..models.configuration import is_encoder_decoder
+from ..models.modes import in_eval_mode
 from .units import Anatomy, CHANNELS, GROUPS, HEADS, Place
 
 KINDS = ("activations", "gradient", "magnitude", "random")
@@ -90,7 +91,7 @@ def by_gradient(anatomy: Anatomy, batches: Iterable[Any], loss: Callable[[Any], 
     """
     scores, count = no_scores(anatomy), 0
     names, weights = zip(*anatomy.model.named_parameters(), strict=True)
-    with _trainable(weights), torch.enable_grad(), _in_eval(anatomy.model):
+    with _trainable(weights), torch.enable_grad(), in_eval_mode(anatomy.model):
         for batch in batches:
             found = torch.autograd.grad(loss(batch), weights, allow_unused=True)
             for name, weight, gradient in zip(names, weights, found, strict=True):
@@ -118,7 +119,7 @@ def by_activations(anatomy: Anatomy, batches: Iterable[Any], run: Callable[[Any]
         2024, https://arxiv.org/abs/2403.03853, equation 1, for layers.
     """
     seen = _Seen(anatomy)
-    with torch.no_grad(), _in_eval(anatomy.model), seen.looking():
+    with torch.no_grad(), in_eval_mode(anatomy.model), seen.looking():
         for batch in batches:
             seen.batch = batch
             run(batch)
@@ -238,17 +239,6 @@ def _trainable(weights: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for weight, was in before:
             weight.requires_grad_(was)
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def check_kind(kind: Any) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..models.batch import batch_size, first_rows
+from ..models.modes import modes_kept
 
 
 def last_rows(loader: Any) -> int | None:
@@ -33,12 +34,11 @@ def check_last_batch(module: Any, batch: Any, loader: Any) -> None:
     if last_rows(loader) != 1 or batch_size(batch) < 2:
         return
     student = module.student
-    modes = {part: part.training for part in student.modules()}
     buffers = {buffer: buffer.clone() for buffer in student.buffers()}
-    if not any(modes.values()):
-        student.train()
     try:
-        with torch.random.fork_rng(), module.autocast():
+        with modes_kept(student), torch.random.fork_rng(), module.autocast():
+            if not any(part.training for part in student.modules()):
+                student.train()
             module.student_forward(first_rows(batch))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
@@ -48,7 +48,5 @@ def check_last_batch(module: Any, batch: Any, loader: Any) -> None:
             "DataLoader(..., drop_last=True)."
         ) from error
     finally:
-        for part, mode in modes.items():
-            part.training = mode
         for buffer, state in buffers.items():
             buffer.copy_(state)

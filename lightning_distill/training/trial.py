@@ -15,6 +15,7 @@ from ..metrics import check_pairs, check_vectors
 from ..metrics.traits import needs_teacher
 from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
+from ..models.modes import in_eval_mode
 from ..models.source import Source
 from ..models.submodules import submodules
 from .last_batch import check_last_batch
@@ -162,18 +163,14 @@ def _without_a_trace(module: Any) -> Iterator[None]:
     # Criteria in training may keep what they saw; this batch is no part of the training.
     module.is_trying = True
     trained = (module.student, module.objective)
-    modes = {m: m.training for model in trained for m in model.modules()}
+    parts = {part for model in trained for part in model.modules()}
     states = {b: b.clone() for b in module.objective.buffers()}
-    for model in trained:
-        model.eval()
     try:
-        with torch.random.fork_rng():
+        with in_eval_mode(*trained), torch.random.fork_rng():
             yield
     finally:
         module.is_trying = False
-        for part, mode in modes.items():
-            part.training = mode
-        for part in set(module.objective.modules()) - set(modes):
+        for part in set(module.objective.modules()) - parts:
             part.train(module.objective.training)
         for buffer, state in states.items():
             buffer.copy_(state)

@@ -1,32 +1,16 @@
 """job=compare that trains its runs: seeds, learning rates and a control, also after a kill."""
 
 import json
-import os
 import statistics
 from pathlib import Path
 
 import pytest
-from processes import run_program
+from killed_runs import kill_at, WITH_STOP, write_stop
 from texts_on_disk import call_in, write_tsv
 
 pytest.importorskip("scipy", reason="pip install 'lightning-distill[compare]'")
 pytestmark = pytest.mark.slow
 
-PROGRAM = "from lightning_distill.main import main\n\nmain()\n"
-# Kills its own process at the n-th training batch that the process sees.
-STOP = """
-import os
-import lightning as L
-
-SEEN = []
-
-
-class Stop(L.Callback):
-    def on_train_batch_end(self, *_):
-        SEEN.append(1)
-        if len(SEEN) == int(os.environ.get("STOP", "0")):
-            os.kill(os.getpid(), 9)
-"""
 OPTIONS = ["data=text_files", "data.train=rows.tsv", "data.validation=rows.tsv"]
 OPTIONS += ["data.test=rows.tsv", "data.batch_size=12", "student=from_teacher", "student.layers=1"]
 OPTIONS += ["teacher=pretrained", "teacher.path=teacher", "trainer.accelerator=cpu"]
@@ -38,9 +22,8 @@ COMPARE = ["job=compare", "job.seeds=[0,3]", "job.learning_rates=[1e-6,1e-2]", *
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     write_tsv(folder, 2)
-    (folder / "program.py").write_text(PROGRAM)
-    (folder / "stop.py").write_text(STOP)
-    call_in(folder, *COMPARE, "+callbacks.stop._target_=stop.Stop", "hydra.run.dir=whole")
+    write_stop(folder)
+    call_in(folder, *COMPARE, WITH_STOP, "hydra.run.dir=whole")
     return folder
 
 
@@ -80,11 +63,7 @@ def test_a_run_says_what_it_was_and_holds_three_trainings(work):
 
 def test_killed_and_resumed_it_ends_with_the_same_table(work):
     # A run has 12 batches in its three trainings: this is in the control of the second run.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": "18", "COLUMNS": "150"}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    options = [*COMPARE, "+callbacks.stop._target_=stop.Stop", "hydra.run.dir=killed"]
-    killed = run_program(work / "program.py", options, work, env)
-    assert killed.returncode == -9
+    kill_at(work, 18, *COMPARE, WITH_STOP, "hydra.run.dir=killed")
     done = work / "killed" / "runs" / "seed0_lr1e-06"
     assert (done / "report.json").is_file()
     assert not (work / "killed" / "runs" / "seed0_lr0.01" / "report.json").exists()

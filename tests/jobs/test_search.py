@@ -2,12 +2,11 @@
 
 import csv
 import json
-import os
 import shlex
 from pathlib import Path
 
 import pytest
-from processes import run_program
+from killed_runs import kill_at, WITH_STOP, write_stop
 from texts_on_disk import call_in, write_tsv
 from tiny import bert
 from transformers import AutoConfig
@@ -15,21 +14,6 @@ from transformers import AutoConfig
 pytest.importorskip("optuna", reason="pip install 'lightning-distill[search]'")
 pytestmark = pytest.mark.slow
 
-PROGRAM = "from lightning_distill.main import main\n\nmain()\n"
-# Kills its own process at the n-th training batch that the process sees.
-STOP = """
-import os
-import lightning as L
-
-SEEN = []
-
-
-class Stop(L.Callback):
-    def on_train_batch_end(self, *_):
-        SEEN.append(1)
-        if len(SEEN) == int(os.environ.get("STOP", "0")):
-            os.kill(os.getpid(), 9)
-"""
 DATA = ["data=text_files", "data.train=rows.tsv", "data.validation=rows.tsv", "data.test=rows.tsv"]
 OPTIONS = [*DATA, "data.batch_size=12", "teacher=pretrained", "teacher.path=teacher"]
 OPTIONS += ["trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "baseline=false"]
@@ -38,8 +22,7 @@ SEARCH = ["job=search", "job.epochs=2", "student=from_teacher", *OPTIONS]
 
 def write(folder: Path) -> None:
     write_tsv(folder, 3)
-    (folder / "program.py").write_text(PROGRAM)
-    (folder / "stop.py").write_text(STOP)
+    write_stop(folder)
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +186,10 @@ def without_times(run: Path) -> list[dict]:
 
 def test_killed_and_resumed_it_tries_what_it_would_have_tried(work):
     options = [*SEARCH, "job.space.optimizer.lr={low: 1e-3, high: 1e-1, log: true}", "job.trials=3"]
-    options += ["job.space.student.layers=[1,2,3]", "+callbacks.stop._target_=stop.Stop"]
+    options += ["job.space.student.layers=[1,2,3]", WITH_STOP]
     call_in(work, *options, "hydra.run.dir=left_alone")
     # A trial has four batches: this is the second one of the second trial.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": "6", "COLUMNS": "150"}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    killed = run_program(work / "program.py", [*options, "hydra.run.dir=killed"], work, env)
-    assert killed.returncode == -9
+    kill_at(work, 6, *options, "hydra.run.dir=killed")
     assert len(result(work / "killed")["trials"]) == 1
     files = {p: p.stat().st_mtime_ns for p in (work / "killed" / "trials" / "000").glob("*.*")}
     call_in(work, "resume=killed")

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from processes import run_program
+from killed_runs import kill_at, run_whole, WITH_STOP, write_stop
 from texts_on_disk import call_in, write_csv
 from transformers import (
     AutoModelForCausalLM,
@@ -214,44 +213,22 @@ def test_what_cannot_be_is_one_error_before_the_first_step(call, capsys, argumen
 
 # Processes.
 
-PROGRAM = "from lightning_distill.main import main\n\nmain()\n"
-STOP = """
-import os
-import lightning as L
-
-
-class Stop(L.Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == int(os.environ.get("STOP", "0")):
-            os.kill(os.getpid(), 9)
-"""
-
 
 def test_killed_and_resumed_and_two_processes_see_the_same_tokens(folder):
-    (folder / "program.py").write_text(PROGRAM)
-    (folder / "stop.py").write_text(STOP)
+    write_stop(folder)
     options = [*DATA, *OPTIONS[:1], "trainer.max_epochs=2", "data.batch_size=8", *TEACHER, *FEWER]
-    options += ["callbacks=[best_checkpoint,last_checkpoint]", "+callbacks.stop._target_=stop.Stop"]
-
-    def command(*arguments: str, stop: str = "0"):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": stop, "COLUMNS": "150"}
-        env["PYTHONPATH"] = str(Path(__file__).parents[2])
-        return run_program(folder / "program.py", arguments, folder, env)
+    options += ["callbacks=[best_checkpoint,last_checkpoint]", WITH_STOP]
 
     def left(name: str) -> dict[str, torch.Tensor]:
         model = AutoModelForSequenceClassification.from_pretrained(folder / name / "student")
         return model.state_dict()
 
-    whole = command(*options, "hydra.run.dir=alone")
-    assert whole.returncode == 0, whole.stderr
-    cut = command(*options, "hydra.run.dir=cut", stop="8")
-    assert cut.returncode == -9
-    on = command("resume=cut")
-    assert on.returncode == 0, on.stderr
+    call_in(folder, *options, "hydra.run.dir=alone")
+    kill_at(folder, 8, *options, "hydra.run.dir=cut")
+    call_in(folder, "resume=cut")
     found, expected = left("cut"), left("alone")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    two = command(*options, "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two")
-    assert two.returncode == 0, two.stderr
+    run_whole(folder, *options, "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two")
     texts = [
         (folder / name / "student" / "tokenizer.json").read_text() for name in ("alone", "two")
     ]
