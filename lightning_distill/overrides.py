@@ -80,17 +80,17 @@ def readable_by_hydra(arguments: Sequence[str]) -> list[str]:
         else:
             overrides.append(word)
     readable = [_as_text(_at_home(word)) for word in overrides]
-    return [*flags, *_of_a_run(_of_a_search(readable))]
+    return [*flags, *_of_a_run(_of_many_runs(readable))]
 
 
-def _of_a_search(overrides: list[str]) -> list[str]:
-    """Settings of a search that Hydra cannot know yet.
+def _of_many_runs(overrides: list[str]) -> list[str]:
+    """Settings of jobs of many runs that Hydra cannot know yet.
 
-    Those are the options that are searched, which are added to an empty space, and more trials of
-    a search that goes on.
+    Those are the options that are searched, which are added to an empty space, and more trials or
+    seeds of a job that goes on.
     """
     resumed = any(key_of(word) == "resume" for word in overrides)
-    added = ("job.space.", *(["job.trials="] if resumed else []))
+    added = ("job.space.", *(["job.trials=", "job.seeds="] if resumed else []))
     return [f"++{word}" if word.startswith(added) else word for word in overrides]
 
 

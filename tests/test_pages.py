@@ -167,6 +167,9 @@ def test_a_class_of_ones_own_is_trained_as_the_page_says(folder, monkeypatch):
     small = "data.train=train.tsv data.validation=dev.tsv baseline=false trainer.max_epochs=1 "
     small += "teacher.max_epochs=1 teacher.model.num_hidden_layers=1 teacher.model.hidden_size=16 "
     small += "trainer.accelerator=cpu hydra.run.dir=run"
+    # Another test of this process may have had files in a folder of this name.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(folder / "cache"))
     monkeypatch.setattr(sys, "argv", ["lightning-distill", *words_of(line), *small.split()])
     main()

@@ -59,4 +59,10 @@ def call_in(folder: Path, *arguments: str) -> None:
         patch.setenv("COLUMNS", "150")
         patch.setenv("LIGHTNING_DISTILL_CACHE", str(folder / "cache"))
         patch.setattr(sys, "argv", ["x", *arguments])
-        main()
+        try:
+            main()
+        finally:
+            # Another test may have other files of the same names.
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+                    del sys.modules[name]
