@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..newest_run import CONFIG
 from .directory import begin_trial
+from .inner_run import free_memory, logged_in
 from .objective import build_objective
 from .resuming import go_on
-from .search_trial import free_memory, logged_in
 from .stage import say
 from .trainer import module_learns_of_teacher, process_count
 

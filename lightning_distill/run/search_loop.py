@@ -13,10 +13,10 @@ from ..report import SearchResult, Tried
 from ..search import open_study, StudyOnDisk
 from ..search.study import measured
 from ..search_plan import LATENCY, Plan, SIZE
+from .inner_run import free_memory
 from .search_trial import (
     command_of,
     drop_weights,
-    free_memory,
     train_trial,
     trial_config,
     typed_words,

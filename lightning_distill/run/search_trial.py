@@ -4,12 +4,10 @@ import logging
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -21,6 +19,7 @@ from ..search_plan import LATENCY, METRIC, Plan, SIZE
 from .budget import EvenlySpaced
 from .directory import begin_trial
 from .distillation import Distillation, prepare
+from .inner_run import logged_in
 from .objective import build_objective
 from .report import one_row
 from .save import save_student
@@ -113,26 +112,6 @@ def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
     return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
 
 
-@contextmanager
-def logged_in(directory: Path) -> Iterator[None]:
-    """While it lasts, what is said of a run goes into its own `log.txt`, and not to the terminal.
-
-    Args:
-        directory: of the run; made if missing.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(directory / "log.txt", encoding="utf-8")
-    before = log.propagate
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.propagate = before
-        log.removeHandler(handler)
-        handler.close()
-
-
 def drop_weights(directory: Path) -> None:
     """Remove the weights of a trial; its configuration, curves and result stay."""
     for name in WEIGHTS:
@@ -159,9 +138,3 @@ def command_of(words: Sequence[str], values: Mapping[str, Any]) -> str:
     """
     kept = [shlex.quote(word) for word in words if key_of(word) not in values]
     return " ".join(["lightning-distill", *kept, *(as_override(k, v) for k, v in values.items())])
-
-
-def free_memory() -> None:
-    """Let a GPU have the memory of a trial that is over."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
