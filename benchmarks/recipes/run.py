@@ -30,7 +30,7 @@ ARMS = {
     "labels": (*FRESH, "criteria=[hard_label]"),
     "logits": (*FRESH, BOTH),
     "hidden and logits": (*FRESH, "criteria=[hard_label,soft_target,hint]"),
-    "minilmv2": ("experiment=minilmv2", *FRESH),
+    "minilmv2": ("experiment=minilmv2", *FRESH, "relation_heads=12"),
     "tinybert": ("experiment=tinybert", *FRESH, "criteria.attention_scores.criterion.heads=12"),
     "pruned, labels": (*PRUNED, "criteria=[hard_label]"),
     "pruned, logits": (*PRUNED, BOTH),
