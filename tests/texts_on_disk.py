@@ -1,5 +1,6 @@
 """Small files of texts with labels, a model that fits them, and the command in their folder."""
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ def write_tsv(folder: Path, layers: int) -> None:
     (folder / "rows.tsv").write_text("\n".join(lines) + "\n")
     texts = [text for text, _ in rows]
     _write_model(folder / "teacher", texts, (100, 16), ("bad", "good"), layers, 16)
+
+
+def losses(run: Path) -> list[float]:
+    """What was logged of the loss of a training, step by step."""
+    with (run / "metrics.csv").open() as file:
+        return [float(r["train/loss"]) for r in csv.DictReader(file) if r.get("train/loss")]
 
 
 def _write_model(

@@ -153,17 +153,6 @@ class Later(L.Callback):
         trainer.should_stop = len(self.seconds) >= self.steps
 
 
-class Given(torch.utils.data.Dataset):
-    def __init__(self, batches: list[Any]):
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Any:
-        return self.batches[number]
-
-
 def peak(made: Any, batches: list[Any]) -> int:
     """The most bytes at any moment of some training steps, with the weights of both models."""
     module = module_of(made)
@@ -172,7 +161,7 @@ def peak(made: Any, batches: list[Any]) -> int:
     if made.stages[0].cfg.gradient_checkpointing:
         checkpoint_gradients(made.student)
     trainer = trainer_of(made)
-    loader = DataLoader(Given(batches), batch_size=None, collate_fn=lambda batch: batch)
+    loader = DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         trainer.fit(module, train_dataloaders=loader)
     events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..check_values import check_boolean, check_number
 from ..checks import Finding, Findings, Level
@@ -191,9 +191,10 @@ def _measure(
     if first is None:
         return
     # As many at once as in any evaluation.
-    batches = list(some_batches(made.data, "validation", rows, row_count(first)))
+    # Typed for a loader, to which a list is a data set.
+    batches: Any = list(some_batches(made.data, "validation", rows, row_count(first)))
     view = copy.copy(made.data)
-    loader = DataLoader(_Given(batches), batch_size=None, collate_fn=_as_it_is)
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
     view.test_dataloader = lambda: loader
     looks = _Looks(view, batches, findings)
     trainer = build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[looks], **QUIET)
@@ -208,19 +209,6 @@ def _measure(
     compared = [name for name, metric in made.metrics.items() if needs_teacher(metric)]
     sparse = bool(group(cfg, "sparsity"))
     findings.add(check_start(measured, module.objective, compared, sparse))
-
-
-class _Given(Dataset):
-    """Batches that are there already."""
-
-    def __init__(self, batches: list[Any]):
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Any:
-        return self.batches[number]
 
 
 def _as_it_is(batch: Any) -> Any:

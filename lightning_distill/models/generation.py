@@ -1,5 +1,6 @@
 """Texts from a causal language model: prompts of a batch, what follows them, a batch of both."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,6 +203,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     # A compiled model would be compiled anew for caches of every length.
     with in_eval_mode(model), uncompiled():
         yield
+
+
+def copy_generation_config(source: nn.Module, model: nn.Module) -> None:
+    """Let a model write as another one does, if that has anything to say of it.
+
+    Args:
+        source: a model of transformers; a body without a head says nothing.
+        model: changed in place.
+    """
+    said = getattr(source, "generation_config", None)
+    if said is not None:
+        model.generation_config = copy.deepcopy(said)
 
 
 @contextmanager

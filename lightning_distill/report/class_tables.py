@@ -10,14 +10,15 @@ from .predictions import Predictions
 Table = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
 # Lines of a table; more nobody reads.
 MOST = 20
-# In the order in which the models are shown, with their folders and names within a run.
-MODELS = (
-    ("teacher", "", "teacher"),
-    ("student alone", "baseline", "student"),
-    ("taught other rows", "control", "student"),
-    ("student distilled", "", "student"),
-)
-DISTILLED, ALONE, TEACHER = MODELS[3][0], MODELS[1][0], MODELS[0][0]
+# The models of a run, in the order in which they are shown, by what `report.json` calls them; with
+# their folders, and what the files there call them.
+MODELS = {
+    "teacher": ("", "teacher"),
+    "baseline": ("baseline", "student"),
+    "control": ("control", "student"),
+    "student": ("", "student"),
+}
+TEACHER, ALONE, _, STUDENT = MODELS
 
 
 def predictions_of(directory: Path) -> dict[str, Predictions]:
@@ -25,20 +26,24 @@ def predictions_of(directory: Path) -> dict[str, Predictions]:
 
     Args:
         directory: of the run.
+
+    Returns:
+        By `teacher`, `baseline`, `control` and `student`, those that there are.
     """
     found = {}
-    for title, folder, of in MODELS:
+    for model, (folder, of) in MODELS.items():
         one = Predictions.load(directory / folder, of)
         if one is not None and len(one.row):
-            found[title] = one
+            found[model] = one
     return found
 
 
-def class_tables(models: Mapping[str, Predictions]) -> Iterator[Table]:
+def class_tables(models: Mapping[str, Predictions], titles: Mapping[str, str]) -> Iterator[Table]:
     """Title, note, heads and lines of each table that there is something to show in.
 
     Args:
         models: as [`predictions_of`][] finds them.
+        titles: what each is called in tables.
     """
     if not models:
         return
@@ -50,36 +55,38 @@ def class_tables(models: Mapping[str, Predictions]) -> Iterator[Table]:
         ["", "right", "from", "to", "calibration error"],
         [
             [
-                title,
+                titles[model],
                 f"{one.right.mean():.4f}",
                 *(f"{end:.4f}" for end in one.interval()),
                 f"{one.calibration_error:.4f}",
             ]
-            for title, one in models.items()
+            for model, one in models.items()
         ],
     )
-    last = models.get(DISTILLED) or list(models.values())[-1]
-    same = {title: one for title, one in models.items() if one.is_of_same_rows(last)}
-    yield from _by_class(same, last)
-    for title in (TEACHER, DISTILLED):
-        if title in same:
-            yield from _confusions(title, same[title])
+    last = models.get(STUDENT) or list(models.values())[-1]
+    same = {model: one for model, one in models.items() if one.is_of_same_rows(last)}
+    yield from _by_class(same, titles, last)
+    for model in (TEACHER, STUDENT):
+        if model in same:
+            yield from _confusions(titles[model], same[model])
     yield from _rows(same)
 
 
-def _by_class(models: Mapping[str, Predictions], last: Predictions) -> Iterator[Table]:
+def _by_class(
+    models: Mapping[str, Predictions], titles: Mapping[str, str], last: Predictions
+) -> Iterator[Table]:
     classes = sorted(set(last.label.tolist()))
     if len(classes) < 2:
         return
     shares = {
-        title: {c: float(one.right[one.label == c].mean()) for c in classes}
-        for title, one in models.items()
+        model: {c: float(one.right[one.label == c].mean()) for c in classes}
+        for model, one in models.items()
     }
     change = {c: 0.0 for c in classes}
-    if {ALONE, DISTILLED} <= shares.keys():
-        change = {c: shares[DISTILLED][c] - shares[ALONE][c] for c in classes}
+    if {ALONE, STUDENT} <= shares.keys():
+        change = {c: shares[STUDENT][c] - shares[ALONE][c] for c in classes}
     classes.sort(key=lambda c: -abs(change[c]))
-    heads = ["class", "rows", *models]
+    heads = ["class", "rows", *(titles[model] for model in models)]
     heads += ["change"] if any(change.values()) else []
     lines = []
     for c in classes[:MOST]:
@@ -105,11 +112,11 @@ def _confusions(title: str, one: Predictions) -> Iterator[Table]:
     ]
     if lines:
         note = f"Of {len(one.row):,} test rows {int(wrong.sum()):,} are wrong; most often:"
-        yield f"What the {title} takes for what", note, ["is", "is taken for", "rows"], lines
+        yield f"What is taken for what: {title}", note, ["is", "is taken for", "rows"], lines
 
 
 def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
-    teacher, student = models.get(TEACHER), models.get(DISTILLED)
+    teacher, student = models.get(TEACHER), models.get(STUDENT)
     if teacher is None or student is None:
         return
     differs = np.flatnonzero(teacher.predicted != student.predicted)

@@ -58,7 +58,10 @@ def write_page(directory: Path) -> Path:
         *_section("On the test rows", path.name, _table(*comparison.cells())),
         *_section("The run", path.name, _facts(comparison)),
     ]
-    for title, note, heads, lines in class_tables(predictions_of(directory)):
+    models = predictions_of(directory)
+    titles = {model: row.name for model in models if (row := getattr(comparison, model))}
+    models = {model: found for model, found in models.items() if model in titles}
+    for title, note, heads, lines in class_tables(models, titles):
         content = [f"<p>{escape(note)}</p>", *_table(heads, lines)]
         parts += _section(title, PREDICTIONS, content)
     for name, title in PICTURES.items():

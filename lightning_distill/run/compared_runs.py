@@ -7,8 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..newest_run import CONFIG
+from .data import build_data
 from .directory import begin_trial
 from .inner_run import free_memory, logged_in
+from .labels import labelled_rows
 from .objective import build_objective
 from .resuming import go_on
 from .stage import say
@@ -41,13 +43,18 @@ def check_runs(cfg: DictConfig) -> None:
             "job=compare asks whether a teacher helps, and there is none: choose one, as in "
             "teacher=pretrained teacher.path=DIR."
         )
-    if OmegaConf.select(cfg, "stages") or module_learns_of_teacher(cfg):
-        # Each stage has terms of its own.
-        return
-    if not build_objective(cfg).sources("teacher"):
+    # Each stage has terms of its own.
+    has_stages = bool(OmegaConf.select(cfg, "stages"))
+    learns = has_stages or module_learns_of_teacher(cfg)
+    if not learns and not build_objective(cfg).sources("teacher"):
         raise ValueError(
             "job=compare asks whether a teacher helps, and no term reads one: choose one that "
             "does, as in criteria=[hard_label,soft_target]."
+        )
+    if labelled_rows(build_data(cfg.copy())) == 0:
+        raise ValueError(
+            "job=compare trains a student without a teacher too, and no training row has a label: "
+            "give some rows one."
         )
 
 
@@ -69,7 +76,11 @@ def train_runs(
 
     Returns:
         The directories of the runs in the order of the seeds, by learning rate.
+
+    Raises:
+        ValueError: if there are runs of another comparison already.
     """
+    _refuse_runs_of_another(cfg)
     each: list[float | None] = [None] if rates is None else [*rates]
     wanted = [(seed, rate) for seed in seeds for rate in each]
     found: dict[float | None, list[Path]] = {rate: [] for rate in each}
@@ -90,6 +101,16 @@ def train_runs(
             distill(one)
         free_memory()
     return found
+
+
+def _refuse_runs_of_another(cfg: DictConfig) -> None:
+    directory = Path(str(cfg.output_dir))
+    if not cfg.resume and any((directory / RUNS).glob("*")):
+        raise ValueError(
+            f"{directory} holds runs of an earlier comparison, which may be other ones than are "
+            f"asked for now. Go on with them by resume={directory}, or take another folder, as in "
+            "hydra.run.dir=DIR."
+        )
 
 
 def run_config(cfg: DictConfig, seed: int, rate: float | None, control: bool) -> DictConfig:

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..models.configuration import configuration
 from ..models.embeddings import vocabulary_size
+from ..models.generation import copy_generation_config
 from ..models.plain_tensors import is_quantized
 from ..models.pooling import dense_of, give_dense
 from ..models.row_head import copy_row_head
@@ -83,9 +84,8 @@ def fewer_tokens(model: nn.Module, cut: VocabularyCut) -> nn.Module:
         give_dense(made, copy.deepcopy(dense))
     copy_row_head(model, made)
     made.load_state_dict(state)
-    if hasattr(model, "generation_config"):
-        made.generation_config = copy.deepcopy(model.generation_config)
-        _renumber(made.generation_config, cut.places)
+    copy_generation_config(model, made)
+    _renumber(getattr(made, "generation_config", None), cut.places)
     return made.float().train(model.training)
 
 

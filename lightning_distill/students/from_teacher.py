@@ -11,6 +11,7 @@ from torch import nn
 
 from ..models.configuration import configuration, label_names as names_of_labels
 from ..models.freeze import freeze_parts
+from ..models.generation import copy_generation_config
 from ..models.label_order import label_order
 from ..models.plain_tensors import plain_tensors
 from ..models.pooling import dense_of, give_dense
@@ -104,8 +105,7 @@ def from_teacher(
             "student=from_config."
         )
     student.load_state_dict(state)
-    if hasattr(teacher, "generation_config"):
-        student.generation_config = copy.deepcopy(teacher.generation_config)
+    copy_generation_config(teacher, student)
     # What the class itself does not train, such as the sines of Marian's positions, stays frozen:
     # it is not saved either.
     student.float().train()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from ..models.generation import copy_generation_config
 from ..models.pooling import Dense, dense_of, give_dense
 from ..models.row_head import give_row_head, row_head_of, RowHead
 from .importance import Scores
@@ -101,8 +102,7 @@ def narrow(anatomy: Anatomy, shape: Shape, kept: Kept) -> nn.Module:
     if head is not None:
         give_row_head(made, RowHead(shape.width, head.names, head.pooling, head.dropout.p))
     made.load_state_dict(state)
-    if hasattr(model, "generation_config"):
-        made.generation_config = copy.deepcopy(model.generation_config)
+    copy_generation_config(model, made)
     dense = dense_of(model)
     if dense is not None:
         give_dense(made, _of_channels(dense, kept.channels))

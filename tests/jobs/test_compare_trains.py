@@ -121,3 +121,19 @@ def test_more_seeds_are_trained_and_those_there_are_stay(work, capsys):
         call_in(work, "resume=more", "trainer.max_epochs=9")
     said = " ".join(capsys.readouterr().err.split())
     assert "Only more seeds may be given: the run has job.seeds=2" in said
+
+
+def test_runs_of_an_earlier_comparison_are_not_taken_for_those_that_are_asked_for(work, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (work / "whole").rglob("*.json")}
+    with pytest.raises(SystemExit):
+        call_in(work, *COMPARE, "job.alpha=0.1", "hydra.run.dir=whole")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds runs of an earlier comparison" in said and "Go on with them by resume=" in said
+    kept = {p: p.stat().st_mtime_ns for p in before if p.parts[-2] != "whole"}
+    assert all(before[path] == time for path, time in kept.items())
+
+
+def test_without_a_label_there_is_no_student_alone(work, capsys):
+    (work / "bare.tsv").write_text("text\tlabel\n" + "a good film\t\na bad film\t\n" * 12)
+    said = refused(work, capsys, "data.train=bare.tsv")
+    assert "no training row has a label: give some rows one" in " ".join(said.split())

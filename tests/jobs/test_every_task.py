@@ -16,6 +16,8 @@ from processes import run_program
 from safetensors.torch import load_file
 from speech import whisper, write_table
 
+from lightning_distill.report import Predictions
+
 pytestmark = pytest.mark.slow
 
 # Neither fills its last batch, and two processes get unlike shares of it.
@@ -284,6 +286,12 @@ def same_run(found: Path, expected: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-6, msg=name)
+    ours, theirs = (Predictions.load(run) for run in (found, expected))
+    assert (ours is None) is (theirs is None)
+    if ours is not None and theirs is not None:
+        # Whichever process had a row.
+        assert ours.is_of_same_rows(theirs) and ours.classes == theirs.classes
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
     ours, theirs = (report(run)["student"]["metrics"] for run in (found, expected))
     assert ours == pytest.approx(theirs, abs=1e-6, rel=1e-4)
 

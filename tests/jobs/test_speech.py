@@ -1,6 +1,5 @@
 """Every job on speech: Whisper from wav files, its encoder shared with its teacher's."""
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from speech import whisper, write_table
+from texts_on_disk import losses
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
 from lightning_distill.data import KeepByLogProbability, SpeechFiles
@@ -63,11 +63,6 @@ def teacher(run, folder) -> list[str]:
         run("taught", "job=finetune", *FILES, "student=pretrained", "student.path=whisper",
             "trainer.max_epochs=5", "metrics=[perplexity]")  # fmt: skip
     return ["teacher=pretrained", f"teacher.path={folder / 'taught' / 'student'}"]
-
-
-def losses(path: Path) -> list[float]:
-    with (path / "metrics.csv").open() as file:
-        return [float(r["train/loss"]) for r in csv.DictReader(file) if r["train/loss"]]
 
 
 def error_rate(path: Path, folder: Path) -> float:

@@ -118,18 +118,19 @@ def test_tables_say_which_classes_changed_and_where_the_models_differ(tmp_path):
     write(tmp_path, label, [0, 0, 1, 0, 2, 2], names=names, confidence=sure, first=0)
     write(tmp_path / "baseline", label, [0, 0, 0, 0, 2, 2], names=names)
     models = predictions_of(tmp_path)
-    assert list(models) == ["teacher", "student alone", "student distilled"]
-    tables = {title: (heads, lines) for title, _, heads, lines in class_tables(models)}
+    assert list(models) == ["teacher", "baseline", "student"]
+    titles = {"teacher": "the teacher", "baseline": "alone", "student": "distilled"}
+    tables = {title: (heads, lines) for title, _, heads, lines in class_tables(models, titles)}
     assert [line[:2] for line in tables["Right on the test rows"][1]] == [
-        ["teacher", "0.8333"],
-        ["student alone", "0.6667"],
-        ["student distilled", "0.8333"],
+        ["the teacher", "0.8333"],
+        ["alone", "0.6667"],
+        ["distilled", "0.8333"],
     ]
     heads, lines = tables["By class"]
-    assert heads == ["class", "rows", *models, "change"]
+    assert heads == ["class", "rows", *titles.values(), "change"]
     assert lines[0] == ["good", "2", "1.000", "0.000", "0.500", "+0.500"]
-    assert tables["What the student distilled takes for what"][1] == [["good", "bad", "1"]]
-    assert tables["What the teacher takes for what"][1] == [["odd", "bad", "1"]]
+    assert tables["What is taken for what: distilled"][1] == [["good", "bad", "1"]]
+    assert tables["What is taken for what: the teacher"][1] == [["odd", "bad", "1"]]
     # Both are sure of row 5, and the student is not sure of row 3.
     assert [line[0] for line in tables["Where teacher and student differ most"][1]] == ["5", "3"]
-    assert list(class_tables({})) == []
+    assert list(class_tables({}, {})) == []

@@ -1,13 +1,12 @@
 """A smaller student by the command: what it says, what it leaves, and every job with it."""
 
-import csv
 import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from texts_on_disk import call_in, write_csv
+from texts_on_disk import call_in, losses, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 pytestmark = pytest.mark.slow
@@ -34,11 +33,6 @@ def call(folder, capsys):
         return folder / name, capsys.readouterr().out
 
     return run
-
-
-def losses(folder: Path) -> list[float]:
-    with (folder / "metrics.csv").open() as file:
-        return [float(r["train/loss"]) for r in csv.DictReader(file) if r.get("train/loss")]
 
 
 def rows_of_table(said: str) -> dict[str, list[str]]:

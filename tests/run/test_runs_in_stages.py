@@ -1,11 +1,11 @@
 """Runs in stages: killed in each of them and gone on with, beside one that was left alone."""
 
-import csv
 import json
 
 import pytest
 import torch
 from test_resumed_runs import ARGUMENTS, command, equal, work  # noqa: F401  a fixture
+from texts_on_disk import losses
 from transformers import AutoModelForSequenceClassification
 
 pytestmark = pytest.mark.slow
@@ -85,11 +85,6 @@ def _the_same_from_a_cache(work, words):  # noqa: F811
     for folder in ("stages/block_0", "stages/block_1", "stages/still", "."):
         found, expected = (losses(work / run / folder) for run in ("cached", "whole"))
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-6) and len(expected) >= 4, folder
-
-
-def losses(folder):
-    with (folder / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def _what_was_trained(run, teacher):

@@ -1,6 +1,5 @@
 """A student that knows fewer tokens than its teacher, by the command."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from killed_runs import kill_at, run_whole, WITH_STOP, write_stop
-from texts_on_disk import call_in, write_csv
+from texts_on_disk import call_in, losses, write_csv
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -77,11 +76,6 @@ def call(folder, capsys):
         return folder / name, capsys.readouterr().out
 
     return run
-
-
-def losses(folder: Path) -> list[float]:
-    with (folder / "metrics.csv").open() as file:
-        return [float(r["train/loss"]) for r in csv.DictReader(file) if r.get("train/loss")]
 
 
 def row_of_table(said: str, name: str) -> list[str]:
