@@ -42,6 +42,7 @@ from .text.question_files import QuestionFiles
 from .text.questions import Questions
 from .text.sentences import Sentences
 from .text.signature_questions import SignatureQuestions
+from .text.standard_library_names import StandardLibraryNames
 from .text.tagged_words import TaggedWords
 from .text.text import TextDataModule
 from .text.text_files import TextFiles
@@ -88,6 +89,7 @@ __all__ = [
     "SignatureQuestions",
     "SpeechFiles",
     "StandardLibrary",
+    "StandardLibraryNames",
     "StreamLoader",
     "StreamedRows",
     "TaggedWords",

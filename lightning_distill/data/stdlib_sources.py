@@ -1,7 +1,9 @@
 """The sources of Python's standard library, beside the running interpreter."""
 
+import ast
 import os
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,3 +25,14 @@ def stdlib_sources(root: Path) -> Iterator[Path]:
             # Debian and others keep build folders here, such as config-3.11-x86_64-linux-gnu.
             if path.relative_to(root).parts[0].removesuffix(".py").isidentifier():
                 yield path
+
+
+def parsed(path: Path) -> ast.Module | None:
+    """The syntax tree of a file; `None` if it cannot be read or does not parse."""
+    try:
+        with warnings.catch_warnings():
+            # Old sources hold escapes that newer Pythons warn about; not the user's concern.
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_bytes())
+    except (OSError, RecursionError, SyntaxError, ValueError):
+        return None

@@ -2,14 +2,13 @@
 
 import ast
 import hashlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from ..stdlib_sources import stdlib_folder, stdlib_sources
+from ..stdlib_sources import parsed, stdlib_folder, stdlib_sources
 from .pairs import PairDataModule
 
 # Docstrings that say nothing, and functions that are no summary of one line.
@@ -69,11 +68,8 @@ class FunctionDocs(PairDataModule):
 
 def functions_of(path: Path) -> Iterator[tuple[str, str]]:
     """Source and first line of the docstring of every function in a file; none if it has errors."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
-    except (OSError, RecursionError, SyntaxError, ValueError):
+    tree = parsed(path)
+    if tree is None:
         return
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

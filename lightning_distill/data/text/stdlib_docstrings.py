@@ -3,12 +3,11 @@
 import ast
 import functools
 import inspect
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..stdlib_sources import stdlib_folder, stdlib_sources
+from ..stdlib_sources import parsed, stdlib_folder, stdlib_sources
 
 _SHORTEST = 20
 
@@ -75,12 +74,8 @@ def _docstrings_under(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _docstrings(path: Path) -> Iterator[str]:
     """Docstrings of one file's module, classes and functions; none if it does not parse."""
-    try:
-        with warnings.catch_warnings():
-            # Old sources hold escapes that newer Pythons warn about; not the user's concern.
-            warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
-    except (OSError, RecursionError, SyntaxError, ValueError):
+    tree = parsed(path)
+    if tree is None:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

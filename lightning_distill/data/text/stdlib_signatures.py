@@ -3,11 +3,10 @@
 import ast
 import functools
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..stdlib_sources import stdlib_folder, stdlib_sources
+from ..stdlib_sources import parsed, stdlib_folder, stdlib_sources
 
 # An argument's name, and where its default begins.
 Default = tuple[str, int, str]
@@ -40,12 +39,8 @@ def stdlib_signatures() -> tuple[tuple[str, tuple[Default, ...]], ...]:
 
 
 def _signatures(path: Path) -> Iterator[tuple[str, tuple[Default, ...]]]:
-    try:
-        with warnings.catch_warnings():
-            # Old sources hold escapes that newer Pythons warn about; not the user's concern.
-            warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
-    except (OSError, RecursionError, SyntaxError, ValueError):
+    tree = parsed(path)
+    if tree is None:
         return
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
