@@ -132,7 +132,7 @@ def report(
     draw_curves(runs, directory / "curves.png", monitored, line)
     comparison.save(directory)
     task = task_in(cfg)
-    if task is not None and task.predicts_ids:
+    if task is not None and task.writes_texts:
         too = {TITLES[one]: own.student for one, (own, _) in (beside or {}).items()}
         students = {**too, title: module.student}
         write_samples(directory, data, students, module.teacher, from_source=task.reads_source)

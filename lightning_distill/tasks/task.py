@@ -64,8 +64,8 @@ class Task:
         needs_head: whether a model has a head for the task, and is not a body alone.
         one_width: whether student and teacher must predict equally many numbers.
         entries: entries of a batch that `measured` reads.
-        predicts_ids: whether the classes are the ids of the vocabulary, so that a model may
-            write texts and heads need not know how many labels there are.
+        predicts_ids: whether the classes are the ids of the vocabulary, so that heads need not know
+            how many labels there are.
         predicts_next: whether the label of a position is the token that follows it.
         fixed_classes: whether a class is the same for every row, and not a place in it.
         reads_pairs: whether a model reads the first text of a row and another one as one text.
@@ -102,6 +102,11 @@ class Task:
     fixed_classes: ClassVar[bool] = True
     reads_pairs: ClassVar[bool] = False
     reads_source: ClassVar[bool] = False
+
+    @property
+    def writes_texts(self) -> bool:
+        """Whether a model may write texts, a token after the other."""
+        return self.predicts_ids and (self.predicts_next or self.reads_source)
 
     # Models.
 

@@ -214,6 +214,14 @@ def test_each_task_is_found_by_its_name_and_by_its_heads(task):
     assert Agreement(task=task.name).task == task
 
 
+def test_texts_are_written_by_language_models_and_encoder_decoders_alone():
+    # A masked language model predicts ids too, and a run of it says nothing of samples.
+    assert {task.name for task in TASKS if task.writes_texts} == {
+        "language_modelling",
+        "sequence_to_sequence",
+    }
+
+
 def test_an_unknown_name_says_which_there_are():
     with pytest.raises(
         ValueError, match="`task` must be one of classification, .*_target_.*'rated"
