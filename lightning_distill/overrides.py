@@ -21,6 +21,8 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 # By the name of a job that may be given a run: the groups of which it takes any settings.
 MODELS = ("data", "teacher", "student", "criteria", "metrics")
 TAKEN = {"evaluate": ("data", "metrics"), "cache": MODELS, "inspect": MODELS}
+# What follows a name, as in `student.hidden_states[-1]`; a list has nothing before its bracket.
+INDEX = re.compile(r"(?<=[\w\]])\[[^\[\]{}(),\"']*\]")
 # `~` where a value begins, and what may follow it in a path.
 HOME = re.compile(r"(?<=[=\[,])~(?=/|,|\]|$)(/[^,\[\]{}()'\"]*)?")
 
@@ -134,6 +136,6 @@ def unreadable(override: str) -> str | None:
 def _as_text(override: str) -> str:
     """With its value quoted, where Hydra cannot read it and it can only be text."""
     key, equals, value = override.partition("=")
-    if not (key and equals and value) or set(value) & set("[]{}(),\"'"):
+    if not (key and equals and value) or set(INDEX.sub("", value)) & set("[]{}(),\"'"):
         return override
     return f"{key}={_quoted(value)}" if unreadable(override) else override

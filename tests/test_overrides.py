@@ -47,6 +47,28 @@ def test_a_plain_value_is_typed_back_as_it_is(value):
     assert type(OmegaConf.to_container(read)["x"]) is type(value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "student.hidden_states[-1]",
+        "student.layer:encoder.layer[0].output",
+        "teacher.hidden_states[*]",
+        "rows[0-9].csv",
+        "a[1][2]",
+    ],
+)
+def test_an_index_needs_no_quotes(value):
+    (word,) = readable_by_hydra([f"criteria.hint.inputs.student={value}"])
+    assert OverridesParser.create().parse_override(word).value() == value
+
+
+@pytest.mark.parametrize(
+    "value", ["[a,b", "a]", "a[b", "[a][0]", "a[1],b[2]", "{a:[b]}", "f(a)[0]"]
+)
+def test_broken_brackets_and_lists_are_left_as_they_are(value):
+    assert readable_by_hydra([f"key={value}"]) == [f"key={value}"]
+
+
 def test_options_of_a_search_are_added_to_its_space():
     typed = ["job=search", "job.space.student.layers=[1,2]", "job.trials=3"]
     assert readable_by_hydra(typed) == [typed[0], f"++{typed[1]}", typed[2]]
