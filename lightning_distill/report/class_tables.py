@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from .predictions import Predictions
 
 Table = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
+Rows = Int64[np.ndarray, " rows"]
 # Lines of a table; more nobody reads.
 MOST = 20
 # The models of a run, in the order in which they are shown, by what `report.json` calls them; with
@@ -38,38 +40,27 @@ def predictions_of(directory: Path) -> dict[str, Predictions]:
     return found
 
 
-def class_tables(models: Mapping[str, Predictions], titles: Mapping[str, str]) -> Iterator[Table]:
+def class_tables(
+    models: Mapping[str, Predictions],
+    titles: Mapping[str, str],
+    texts: Mapping[str, str] | None = None,
+) -> Iterator[Table]:
     """Title, note, heads and lines of each table that there is something to show in.
 
     Args:
         models: as [`predictions_of`][] finds them.
         titles: what each is called in tables.
+        texts: of rows, by their numbers in letters.
     """
     if not models:
         return
-    yield (
-        "Right on the test rows",
-        "The interval holds 95 times of 100 (Wilson, 1927): so much is chance in few test rows. "
-        "The calibration error says how far confidence is from the share that is right, in 15 bins "
-        "(Guo et al., 2017); 0 is best.",
-        ["", "right", "from", "to", "calibration error"],
-        [
-            [
-                titles[model],
-                f"{one.right.mean():.4f}",
-                *(f"{end:.4f}" for end in one.interval()),
-                f"{one.calibration_error:.4f}",
-            ]
-            for model, one in models.items()
-        ],
-    )
     last = models.get(STUDENT) or list(models.values())[-1]
     same = {model: one for model, one in models.items() if one.is_of_same_rows(last)}
     yield from _by_class(same, titles, last)
     for model in (TEACHER, STUDENT):
         if model in same:
             yield from _confusions(titles[model], same[model])
-    yield from _rows(same)
+    yield from _rows(same, texts or {})
 
 
 def _by_class(
@@ -115,13 +106,32 @@ def _confusions(title: str, one: Predictions) -> Iterator[Table]:
         yield f"What is taken for what: {title}", note, ["is", "is taken for", "rows"], lines
 
 
-def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
+def differing(models: Mapping[str, Predictions]) -> tuple[Rows, Rows]:
+    """On which rows teacher and student predict different classes.
+
+    Args:
+        models: as [`predictions_of`][] finds them.
+
+    Returns:
+        The places of all such rows; and of those that are shown, on which they differ most, their
+        numbers in the data.
+    """
     teacher, student = models.get(TEACHER), models.get(STUDENT)
-    if teacher is None or student is None:
-        return
+    none = np.zeros(0, dtype=np.int64)
+    if teacher is None or student is None or not teacher.is_of_same_rows(student):
+        return none, none
     differs = np.flatnonzero(teacher.predicted != student.predicted)
     # Where both are sure of what they say they differ most.
     sure = teacher.confidence[differs] * student.confidence[differs]
+    places = differs[np.argsort(-sure, kind="stable")]
+    return places, student.row[places[:MOST]]
+
+
+def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterator[Table]:
+    differs, _ = differing(models)
+    if not len(differs):
+        return
+    teacher, student = models[TEACHER], models[STUDENT]
     lines = [
         [
             str(int(student.row[i])),
@@ -130,10 +140,14 @@ def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
             f"{teacher.confidence[i]:.3f}",
             student.name(int(student.predicted[i])),
             f"{student.confidence[i]:.3f}",
+            *([texts.get(str(student.row[i]), "")] if texts else []),
         ]
-        for i in differs[np.argsort(-sure, kind="stable")][:MOST]
+        for i in differs[:MOST]
     ]
-    if lines:
-        note = f"They differ on {len(differs):,} of {len(student.row):,} rows; where both are sure:"
-        heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
-        yield "Where teacher and student differ most", note, heads, lines
+    note = (
+        f"They differ on {len(differs):,} of {len(student.row):,} rows. First come those where both "
+        "are sure: the probability that each gives its own answer stands beside it."
+    )
+    heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
+    heads += ["text, as the student reads it"] if texts else []
+    yield "Where teacher and student differ most", note, heads, lines

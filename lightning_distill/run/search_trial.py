@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..models.modes import in_eval_mode
@@ -118,22 +117,11 @@ def drop_weights(directory: Path) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def typed_words() -> list[str]:
-    """What was typed beside the options of the job: a trial is trained to the end with it."""
-    if not HydraConfig.initialized():
-        return []
-    hydra = HydraConfig.get()
-    sources = [s for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    folders = [f"--config-dir={source.path}" for source in sources]
-    given = [o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in NOT_OF_A_TRIAL]
-    return [*folders, *given]
-
-
 def command_of(words: Sequence[str], values: Mapping[str, Any]) -> str:
     """The command that trains a trial to the end.
 
     Args:
-        words: as [`typed_words`][] has found them.
+        words: as `run.typed.typed_words` has found them.
         values: what the trial has tried, by the keys of the options.
     """
     kept = [shlex.quote(word) for word in words if key_of(word) not in values]

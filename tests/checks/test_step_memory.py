@@ -12,14 +12,9 @@ from torch.profiler import profile, ProfilerActivity
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.checks import Level
-from lightning_distill.checks.memory import (
-    check_memory,
-    LiveMemory,
-    on_paper,
-    step_memory,
-    StepMemory,
-)
+from lightning_distill.checks.memory import check_memory, on_paper, step_memory, StepMemory
 from lightning_distill.criteria import HardLabel, SoftTarget
+from lightning_distill.models.live_memory import LiveMemory
 
 PRECISION = SimpleNamespace(forward_context=nullcontext)
 LOGITS = {"student": "student.logits", "teacher": "teacher.logits"}

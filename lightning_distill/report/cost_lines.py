@@ -1,0 +1,52 @@
+"""What each model costs where it is used, in words and figures."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .measure import FIGURES, ROWS
+
+# By the names of the figures: what each is called, and how it is shown.
+SHOWN = {
+    "flops": ("MFLOPs of one row", 1e-6, ",.2f"),
+    "latency_ms": ("one row, median ms", 1, ".2f"),
+    "latency_p95_ms": ("one row, 95th percentile ms", 1, ".2f"),
+    "latency_32_ms": (f"{ROWS} rows, median ms", 1, ",.2f"),
+    "latency_32_p95_ms": (f"{ROWS} rows, 95th percentile ms", 1, ",.2f"),
+    "memory_32_mb": (f"{ROWS} rows, most memory MB", 1, ",.1f"),
+}
+UNKNOWN = "not measured"
+
+
+class _Costly(Protocol):
+    @property
+    def costs(self) -> dict[str, float | None]: ...
+
+    @property
+    def missing(self) -> "dict[str, str]": ...
+
+
+def cost_lines(models: Sequence[_Costly]) -> list[list[str]]:
+    """A line for each figure that any of the models has: its name, and a cell for each model.
+
+    The cell of a figure that was not measured says why. The last line says how many rows a second
+    each model answers in batches.
+
+    Args:
+        models: with `costs` and `missing`, such as the rows of a comparison.
+    """
+    lines = []
+    for name in FIGURES:
+        title, unit, how = SHOWN[name]
+        values = [model.costs[name] for model in models]
+        reasons = [model.missing.get(name, UNKNOWN) for model in models]
+        if any(value is not None for value in values):
+            cells = [
+                why if value is None else format(value * unit, how)
+                for value, why in zip(values, reasons, strict=True)
+            ]
+            lines.append([title, *cells])
+    times = [model.costs["latency_32_ms"] for model in models]
+    if any(times):
+        cells = ["" if not time else f"{1000 * ROWS / time:,.0f}" for time in times]
+        lines.append([f"rows a second, {ROWS} at once", *cells])
+    return lines
