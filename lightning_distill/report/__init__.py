@@ -2,7 +2,7 @@
 
 from ..models.size import parameter_count, size_mb
 from .class_tables import differing, predictions_of
-from .comparison import Comparison, Row
+from .comparison import Comparison
 from .curves import draw_curves
 from .layer_similarity import save_layer_similarity
 from .measure import Costs, latency_ms, measure_costs
@@ -10,6 +10,7 @@ from .page import write_page
 from .paired import Paired
 from .predictions import interval_over_rows, PREDICTIONS, Predictions
 from .profile import draw_profile, Profile
+from .row import Row
 from .row_texts import write_row_texts
 from .samples import Sample, write_samples
 from .search_result import SearchResult, Tried

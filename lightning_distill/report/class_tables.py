@@ -145,8 +145,8 @@ def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterat
         for i in differs[:MOST]
     ]
     note = (
-        f"They differ on {len(differs):,} of {len(student.row):,} rows. First come those where both "
-        "are sure: the probability that each gives its own answer stands beside it."
+        f"They differ on {len(differs):,} of {len(student.row):,} rows. First come those where "
+        "both are sure: the probability that each gives its own answer stands beside it."
     )
     heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
     heads += ["text, as the student reads it"] if texts else []

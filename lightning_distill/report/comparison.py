@@ -9,60 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from .cost_lines import cost_lines
-from .measure import FIGURES
+from .row import Row
 from .table import table_of
 
 # Columns in which any table can be measured.
 WIDEST = 1000
 ROLES = ("student", "teacher", "baseline", "control")
-
-
-@dataclass
-class Row:
-    """One model of the comparison.
-
-    Attributes:
-        name: what it is called in the table.
-        parameters: how many.
-        size_mb: on disk, in megabytes.
-        latency_ms: median of one forward with one row, in milliseconds; like the figures that end
-            in `_ms` or `_mb` and `flops` as [`Costs`][] has it, `None` if it was not measured.
-        metrics: on the test rows, by name.
-        agreement: share of test rows on which it predicts what the teacher predicts.
-        parts: what the metric that decides is made of, by name, such as the kinds of entities.
-        validation: on the validation rows, what the best weights were chosen by; `None` if nothing
-            was monitored.
-        validation_mode: `max` or `min`, what is better of it.
-        flops: floating-point operations of one row.
-        latency_p95_ms: 95th percentile of one row.
-        latency_32_ms: median of a batch of 32 rows.
-        latency_32_p95_ms: 95th percentile of such a batch.
-        memory_32_mb: the most that weights and activations of such a batch take.
-        missing: why a figure was not measured, by its name.
-        fingerprint: of its weights, SHA-256 in hex; empty if nobody knows.
-    """
-
-    name: str
-    parameters: int
-    size_mb: float
-    latency_ms: float | None
-    metrics: Mapping[str, float]
-    agreement: float | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
-    validation: float | None = None
-    validation_mode: str = ""
-    flops: int | None = None
-    latency_p95_ms: float | None = None
-    latency_32_ms: float | None = None
-    latency_32_p95_ms: float | None = None
-    memory_32_mb: float | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
-
-    @property
-    def costs(self) -> dict[str, float | None]:
-        """What [`Costs`][] has, by the names of the figures."""
-        return {name: getattr(self, name) for name in FIGURES}
 
 
 @dataclass

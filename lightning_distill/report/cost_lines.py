@@ -1,38 +1,30 @@
 """What each model costs where it is used, in words and figures."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from .measure import FIGURES, ROWS
+from .row import Row
 
 # By the names of the figures: what each is called, and how it is shown.
 SHOWN = {
     "flops": ("MFLOPs of one row", 1e-6, ",.2f"),
-    "latency_ms": ("one row, median ms", 1, ".2f"),
-    "latency_p95_ms": ("one row, 95th percentile ms", 1, ".2f"),
-    "latency_32_ms": (f"{ROWS} rows, median ms", 1, ",.2f"),
-    "latency_32_p95_ms": (f"{ROWS} rows, 95th percentile ms", 1, ",.2f"),
-    "memory_32_mb": (f"{ROWS} rows, most memory MB", 1, ",.1f"),
+    "latency_ms": ("latency of one row, median, ms", 1, ".2f"),
+    "latency_p95_ms": ("95th percentile, ms", 1, ".2f"),
+    "latency_32_ms": (f"latency of {ROWS} rows, median, ms", 1, ",.2f"),
+    "latency_32_p95_ms": ("95th percentile, ms", 1, ",.2f"),
+    "memory_32_mb": (f"peak memory of {ROWS} rows, MB", 1, ",.1f"),
 }
 UNKNOWN = "not measured"
 
 
-class _Costly(Protocol):
-    @property
-    def costs(self) -> dict[str, float | None]: ...
-
-    @property
-    def missing(self) -> "dict[str, str]": ...
-
-
-def cost_lines(models: Sequence[_Costly]) -> list[list[str]]:
+def cost_lines(models: Sequence[Row]) -> list[list[str]]:
     """A line for each figure that any of the models has: its name, and a cell for each model.
 
     The cell of a figure that was not measured says why. The last line says how many rows a second
     each model answers in batches.
 
     Args:
-        models: with `costs` and `missing`, such as the rows of a comparison.
+        models: the rows of a comparison.
     """
     lines = []
     for name in FIGURES:

@@ -15,9 +15,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24
 # Points of a line; more no screen shows.
 MOST_POINTS = 300
 STYLE = """
-.panels { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
+.panels { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
 .panels figure { margin: 0; } .panels figcaption, .legend { font-size: .9rem; }
-@media (min-width: 50rem) { .panels .first { grid-column: span 2; } }
 .panels svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
 .panels text { fill: currentColor; }
 .grid { stroke: color-mix(in srgb, CanvasText 18%, Canvas); stroke-width: 1; }
@@ -69,8 +69,7 @@ def curve_panels(
         one.teacher = shown if is_first else None
         one.best = monitored[1] if is_first and monitored is not None else ""
         title = f"{name}, {runs[0]}" if name.partition("/")[2] == LOSS and len(data) > 1 else name
-        kind = ' class="first"' if is_first else ""
-        yield f"<figure{kind}><figcaption>{escape(title)}</figcaption>"
+        yield f"<figure><figcaption>{escape(title)}</figcaption>"
         yield from one.svg(title, begins)
         yield "</figure>"
     yield "</div>"

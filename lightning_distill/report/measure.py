@@ -215,7 +215,7 @@ def _bytes(weights: Sequence[torch.Tensor]) -> int:
 def _slow(times: Sequence[float], name: str, found: Costs) -> float | None:
     if len(times) >= ENOUGH:
         return float(np.percentile(times, 95))
-    found.missing[name] = f"only {len(times)} runs in the time that there is"
+    found.missing[name] = f"only {len(times)} runs were made"
     return None
 
 

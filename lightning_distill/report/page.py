@@ -27,7 +27,7 @@ TEXTS = {"config.yaml": "Configuration", "log.txt": "Log"}
 LONGEST_TEXT = 200_000
 # A cell of more letters is broken into lines.
 LONGEST_CELL = 40
-NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%)?( to [-+]?\d[\d,.]*)?")
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%)?(–[-+]?\d[\d,.]*)?")
 
 
 def write_page(directory: Path) -> Path:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from .class_tables import TEACHER
-from .comparison import Comparison, Row
+from .comparison import Comparison
 from .cost_lines import cost_lines
 from .predictions import Predictions
+from .row import Row
 
 INTERVAL = "its 95 % interval"
 NOTE = (
@@ -41,8 +42,11 @@ def side_by_side(
         for row in rows:
             one = known.get(id(row))
             found = None if one is None else of(row, one)
-            cells.append("" if found is None else f"{found[0]:.4f} to {found[1]:.4f}")
+            cells.append("" if found is None else f"{found[0]:.4f}–{found[1]:.4f}")
         return [INTERVAL, *cells]
+
+    def gap(row: Row) -> float | None:
+        return comparison.gap_closed if row is comparison.student else None
 
     lines, without = [], []
     others = [m for m in comparison.student.metrics if m != comparison.metric]
@@ -57,11 +61,8 @@ def side_by_side(
         if not any(found[1:]):
             without.append(metric)
         if metric == comparison.metric:
-            lines.append(line("share of the teacher's", comparison.retained, ".1%"))
-            gap = comparison.gap_closed
-            lines.append(
-                line("gap closed", lambda row: gap if row is comparison.student else None, ".0%")
-            )
+            lines.append(line(f"share of the teacher's {metric}", comparison.retained, ".1%"))
+            lines.append(line("gap closed", gap, ".0%"))
     lines.append(line("agreement with the teacher", lambda row: row.agreement))
     if teacher is not None:
         lines.append(
@@ -86,5 +87,5 @@ def side_by_side(
     lines = [cells for cells in lines if any(cells[1:])] + cost_lines(rows)
     note = NOTE if predictions else ""
     if without:
-        note += f" No interval is known of {', '.join(without)}, of which no value is kept for each row."
+        note += f" No interval is known of {', '.join(without)}: no value is kept for each row."
     return ["", *(row.name for row in rows)], lines, note.strip()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from ..models.batch import entries, first_rows, repeated_rows
+from ..data.some_rows import typical_batches
+from ..models.batch import entries
 from ..report import Costs, measure_costs
 from ..report.measure import ROWS
 from ..training.module import DistillationModule
@@ -22,12 +23,12 @@ class Measuring:
     """Measures the models of a run, all on the same rows and on the device of the training.
 
     Args:
-        data: whose first test rows are taken, as their loader gives them.
-        batch: its first batch.
+        data: whose test rows are taken, of about the median length.
     """
 
-    def __init__(self, data: Any, batch: Any):
-        self.data, self.batch = data, batch
+    def __init__(self, data: Any):
+        data.setup("test")
+        self.data, self.batches = data, typical_batches(data, "test", (1, ROWS))
         self.about: dict[str, str] = {}
 
     def costs(
@@ -46,15 +47,15 @@ class Measuring:
         if model is None or forward is None:
             return Costs.unknown(NOT_THERE)
         with _where_it_trained(module, model) as device:
-            batch = transferred(module, self.batch, self.data, device)
-            one, many = first_rows(batch), repeated_rows(batch, ROWS)
-            self.about = {"times and memory of": f"{_named(device)}; {_shape(one)}, {_shape(many)}"}
+            one, many = (transferred(module, b, self.data, device) for b in self.batches)
+            shapes = f"{_shape(one)} and {_shape(many)}"
+            self.about = {"times and memory": f"on {_named(device)}, of {shapes}"}
             return measure_costs(model, forward, one, many)
 
 
 @contextmanager
 def _where_it_trained(module: DistillationModule, model: nn.Module) -> Iterator[torch.device]:
-    """While it lasts, a model is on the device of the training; Lightning takes it away at the end."""
+    """While it lasts, a model is on the device of the training, where Lightning took it from."""
     before = module.device
     device = working_device(module) if module.is_attached else before
     model.to(device)
@@ -74,7 +75,7 @@ def _named(device: torch.device) -> str:
 
 
 def _shape(batch: Any) -> str:
-    """How large a batch is, by the first of its entries that has more than a number for each row."""
+    """How large a batch is, by its first entry that has more than a number for each row."""
     held: Mapping[str, Any] = entries(batch)
     for name, value in held.items():
         if isinstance(value, Tensor) and value.dim() > 1:

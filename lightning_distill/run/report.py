@@ -11,13 +11,12 @@ from torch import nn
 
 from ..data.data import DataFacts, defines
 from ..metrics.traits import best_mode, needs_teacher
-from ..models.batch import first_rows
 from ..models.fake_quantization import in_integers, quantization_in_training
 from ..models.fingerprint import fingerprint
 from ..report import (
     Comparison,
-    draw_curves,
     differing,
+    draw_curves,
     parameter_count,
     predictions_of,
     Profile,
@@ -65,7 +64,7 @@ def report(
         show: whether it is also printed.
     """
     name, higher_is_better = _compared(cfg, module)
-    measuring = Measuring(data, first_batch(data))
+    measuring = Measuring(data)
     module.eval()
     terms = {*module.objective.terms, *module.objective.sums, "loss"}
 
@@ -216,17 +215,6 @@ def _origin(data: Any) -> dict[str, str]:
     if defines(data, "fingerprint"):
         found["data"] = data.fingerprint()
     return found
-
-
-def first_batch(data: Any) -> Any:
-    """The first batch of test rows, with which costs are measured."""
-    data.setup("test")
-    return next(iter(data.test_dataloader()))
-
-
-def one_row(data: Any) -> Any:
-    """The first test row, as a batch."""
-    return first_rows(first_batch(data))
 
 
 def _short(path: Path) -> str:

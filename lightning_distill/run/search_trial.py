@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..data.some_rows import typical_batches
 from ..models.modes import in_eval_mode
 from ..overrides import as_override, key_of
 from ..report import latency_ms, parameter_count, size_mb
@@ -20,7 +21,6 @@ from .directory import begin_trial
 from .distillation import Distillation, prepare
 from .inner_run import logged_in
 from .objective import build_objective
-from .report import one_row
 from .save import save_student
 from .train_stages import train_stages
 from .trainer import build_module
@@ -106,8 +106,10 @@ def train_trial(
 def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
     """What is known of a student before it is trained."""
     module = build_module(cfg, made.student, made.teacher, build_objective(cfg), made.metrics)
+    made.data.setup("test")
     with in_eval_mode(made.student):
-        speed = latency_ms(module.student_forward, one_row(made.data))
+        (row,) = typical_batches(made.data, "test", (1,))
+        speed = latency_ms(module.student_forward, row)
     return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
 
 
