@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from .predictions import Predictions
 
-Table = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
+Table = tuple[str, Sequence[str], str, Sequence[str], Sequence[Sequence[str]]]
 Rows = Int64[np.ndarray, " rows"]
 # Lines of a table; more nobody reads.
 MOST = 20
@@ -45,7 +45,7 @@ def class_tables(
     titles: Mapping[str, str],
     texts: Mapping[str, str] | None = None,
 ) -> Iterator[Table]:
-    """Title, note, heads and lines of each table that there is something to show in.
+    """Title, models, note, heads and lines of each table that there is something to show in.
 
     Args:
         models: as [`predictions_of`][] finds them.
@@ -59,7 +59,7 @@ def class_tables(
     yield from _by_class(same, titles, last)
     for model in (TEACHER, STUDENT):
         if model in same:
-            yield from _confusions(titles[model], same[model])
+            yield from _confusions(model, titles[model], same[model])
     yield from _rows(same, texts or {})
 
 
@@ -89,10 +89,10 @@ def _by_class(
         note += " The change is that from alone to distilled, the largest first."
     if len(classes) > MOST:
         note += f" {MOST} of {len(classes)} classes are shown."
-    yield "By class", note, heads, lines
+    yield "By class", list(models), note, heads, lines
 
 
-def _confusions(title: str, one: Predictions) -> Iterator[Table]:
+def _confusions(model: str, title: str, one: Predictions) -> Iterator[Table]:
     wrong = one.label != one.predicted
     pairs, counts = np.unique(
         np.stack([one.label[wrong], one.predicted[wrong]]), axis=1, return_counts=True
@@ -103,7 +103,13 @@ def _confusions(title: str, one: Predictions) -> Iterator[Table]:
     ]
     if lines:
         note = f"Of {len(one.row):,} test rows {int(wrong.sum()):,} are wrong; most often:"
-        yield f"What is taken for what: {title}", note, ["is", "is taken for", "rows"], lines
+        yield (
+            f"What is taken for what: {title}",
+            [model],
+            note,
+            ["is", "is taken for", "rows"],
+            lines,
+        )
 
 
 def differing(models: Mapping[str, Predictions]) -> tuple[Rows, Rows]:
@@ -150,4 +156,4 @@ def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterat
     )
     heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
     heads += ["text, as the student reads it"] if texts else []
-    yield "Where teacher and student differ most", note, heads, lines
+    yield "Where teacher and student differ most", [TEACHER, STUDENT], note, heads, lines

@@ -126,7 +126,9 @@ class Comparison:
                 )
             else:
                 lines.append(f"Distillation made no difference to {name} in this run.")
-            if self.gap_closed is not None:
+            if self.gap_closed is not None and self.gap_closed < 0:
+                lines.append(f"That is {-self.gap_closed:.0%} of the gap to the teacher.")
+            elif self.gap_closed is not None:
                 lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
             elif self._measures_teacher:
                 lines.append("The teacher is no better than the student alone: no gap to close.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -14,6 +13,8 @@ WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24
 # Points of a line; more no screen shows.
 MOST_POINTS = 300
+# Points of a line that are dots too: of more these would hide it.
+MOST_DOTS = 30
 STYLE = """
 .panels { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
@@ -130,18 +131,23 @@ class _Panel:
             yield "<p>no finite value</p>"
             return
         self.log = falls_far(values)
-        self.across = min(steps), max(max(steps), min(steps) + 1)
+        self.across = min(steps), max(steps)
+        if len(set(steps)) == 1:
+            self.across = min(steps) - 1, min(steps) + 1
         low, high = min(values), max(values)
         ticks = (LogLocator(numticks=5) if self.log else MaxNLocator(4)).tick_values(low, high)
-        inside = [float(t) for t in ticks if low <= t <= high]
         room = 0.06 * (high - low) or abs(high) or 1.0
         self.up = (low / 1.2, high * 1.2) if self.log else (low - room, high + room)
+        inside = [float(t) for t in ticks if self.up[0] <= t <= self.up[1]]
+        if low == high:
+            inside = [low]
         yield f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         for tick in inside:
             y = self._y(tick)
             yield f'<line class="grid" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>'
-            yield f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        for step in MaxNLocator(4, integer=True).tick_values(*self.across):
+            yield f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
+        along = MaxNLocator(4, integer=True).tick_values(*self.across)
+        for step in along if len(set(steps)) > 1 else steps[:1]:
             if self.across[0] <= step <= self.across[1]:
                 where = f'x="{self._x(step)}" y="{HEIGHT - 8}"'
                 yield f'<text {where} text-anchor="middle">{step:g}</text>'
@@ -166,22 +172,22 @@ class _Panel:
         yield self._line(f"c{color}", shown)
         if weight is not None:
             yield self._line(f"c{color} weighted", [(s, v * weight) for s, v in shown])
+        if len(shown) <= MOST_DOTS:
+            for step, value in shown:
+                where = f'cx="{self._x(step)}" cy="{self._y(value)}"'
+                yield f'<circle class="dot{color}" {where} r="2"/>'
         finite = [(step, value) for step, value in points if np.isfinite(value)]
         if self.best and finite:
             step, value = best_of(finite, self.best)
             x, y = self._x(step), self._y(value)
             # To the left where there is no room to the right.
             side = "end" if x > WIDTH - 70 else "start"
-            yield f'<circle class="dot{color}" cx="{x}" cy="{y}" r="4"/>'
+            yield f'<circle class="dot{color}" cx="{x}" cy="{y}" r="4.5"/>'
             yield f'<text x="{x}" y="{y + 16:.1f}" text-anchor="{side}">{value:.4f}</text>'
 
     def _line(self, kind: str, points: Sequence[tuple[float, float]]) -> str:
-        if len(points) == 1:
-            points = [points[0], points[0]]
         joined = " ".join(f"{self._x(s)},{self._y(v)}" for s, v in points)
-        # A single point is seen by its round ends.
-        cap = ' stroke-linecap="round"' if all(a == b for a, b in pairwise(points)) else ""
-        return f'<polyline class="line {kind}"{cap} points="{joined}"/>'
+        return f'<polyline class="line {kind}" points="{joined}"/>'
 
     def _x(self, step: float) -> float:
         low, high = self.across

@@ -150,7 +150,7 @@ def _measured(
     with torch.no_grad():
         took = _seconds(forward, one)
         if took > longest:
-            return Costs.unknown(f"one row takes {took:.0f} s")
+            return Costs.unknown(f"one row takes {took:.1f} s")
         if any(is_quantized(tensor) for tensor in weights):
             for name in ("flops", "memory_32_mb"):
                 found.missing[name] = "not counted for weights of fewer bits"
@@ -225,7 +225,7 @@ def _too_much(
     """Why the larger batch is not tried; `None` if it is."""
     took = ROWS * latency / 1000
     if took > longest:
-        return f"{ROWS} rows may take {took:.0f} s"
+        return f"{ROWS} rows may take {took:.1f} s"
     device = weights[0].device if weights else torch.device("cpu")
     there = memory_of_machine() // 2
     if device.type == "cuda":

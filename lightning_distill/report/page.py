@@ -116,7 +116,7 @@ def _cards(comparison: Comparison) -> Iterator[str]:
     retained = comparison.retained(student)
     if retained is not None:
         cards.append((f"{retained:.1%}", f"of the teacher's {comparison.metric}"))
-    if comparison.gap_closed is not None:
+    if comparison.gap_closed is not None and comparison.gap_closed >= 0:
         cards.append((f"{comparison.gap_closed:.0%}", "of the gap to the teacher closed"))
     if teacher is not None and teacher.parameters:
         share = student.parameters / teacher.parameters
@@ -184,8 +184,8 @@ def _classes(
     path = directory / ROW_TEXTS
     texts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     yield '<div class="beside">'
-    for title, note, heads, lines in class_tables(models, titles, texts):
-        files = [*_files_of(models), *([ROW_TEXTS] if texts and "row" in heads else [])]
+    for title, of, note, heads, lines in class_tables(models, titles, texts):
+        files = [*_files_of(of), *([ROW_TEXTS] if texts and "row" in heads else [])]
         content = [f"<p>{escape(note)}</p>", *_table(heads, lines, words=True)]
         yield from _section(title, files, content)
     yield "</div>"

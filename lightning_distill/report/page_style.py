@@ -37,6 +37,7 @@ pre { overflow-x: auto; padding: .6rem; font-size: .85rem; border-radius: 4px;
 pre.wrapped { white-space: pre-wrap; }
 @media (max-width: 40rem) {
   th, td { padding: .3rem .35rem; font-size: .88rem; }
+  th { white-space: normal; }
   .models th, .models td { white-space: normal; overflow-wrap: break-word; }
 }
 """

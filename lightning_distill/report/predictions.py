@@ -92,16 +92,18 @@ class Predictions:
     def _counts(self, weights: Float[np.ndarray, " rows"] | None = None) -> Any:
         """Of each class how many rows are right, are predicted as it, and are of it."""
         most = int(max(self.label.max(), self.predicted.max())) + 1
-        right = self.right if weights is None else self.right * weights
-        found = [np.bincount(self.label, right, most)]
-        return *found, *(np.bincount(x, weights, most) for x in (self.predicted, self.label))
+        weights = np.ones(len(self.row)) if weights is None else weights
+        right = np.bincount(self.label, self.right * weights, most)
+        return right, *(np.bincount(x, weights, most) for x in (self.predicted, self.label))
 
     def _bootstrap(
         self, statistic: Callable[..., float], draws: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
         draw, n = np.random.default_rng(seed), len(self.row)
         found = [
-            statistic(*self._counts(np.bincount(draw.integers(n, size=n), minlength=n)))
+            statistic(
+                *self._counts(np.bincount(draw.integers(n, size=n), minlength=n).astype(np.float64))
+            )
             for _ in range(draws)
         ]
         low, high = np.quantile(found, [0.025, 0.975])

@@ -71,7 +71,9 @@ def _named(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{device.type}, {threads} of {os.cpu_count()} cores"
+    # What else the machine does makes times longer.
+    load = f", where {os.getloadavg()[0]:.1f} were at work" if hasattr(os, "getloadavg") else ""
+    return f"{device.type}, {threads} of {os.cpu_count()} cores{load}"
 
 
 def _shape(batch: Any) -> str:

@@ -88,8 +88,11 @@ def test_what_is_written_is_what_is_shown(tmp_path, capsys):
         assert sentence in " ".join(shown.split())
     assert "On 892 test rows" in shown
     assert "- seed: 3" in written
-    table = [line for line in written.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1, "a broken table"
+    tables = [block.splitlines() for block in written.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1, "a broken table"
+    assert "| latency of one row, median, ms | 1.50 | 1.50 | 1.50 |" in tables[1]
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["gap_closed"] == pytest.approx(0.75)
     assert found["teacher"]["metrics"]["accuracy"] == 0.9

@@ -133,7 +133,7 @@ def test_memory_of_bert_is_what_the_profiler_of_torch_sees():
 def test_a_long_forward_is_made_once_and_the_cells_say_so(clock):
     forward, asked = clock(3.0)
     found = measure_costs(Layers(), forward, "one", "many", longest=2.0)
-    assert asked == ["one"] and found == Costs.unknown("one row takes 3 s")
+    assert asked == ["one"] and found == Costs.unknown("one row takes 3.0 s")
     assert set(found.missing) == set(FIGURES)
 
 
@@ -142,7 +142,9 @@ def test_a_batch_that_may_take_long_is_not_tried(clock):
     found = measure_costs(Layers(), forward, "one", "many", seconds=0.5, longest=2.0)
     assert "many" not in asked and len(asked) < 12
     assert found.latency_ms == pytest.approx(100) and found.latency_32_ms is None
-    assert found.missing["memory_32_mb"] == found.missing["latency_32_ms"] == "32 rows may take 3 s"
+    assert (
+        found.missing["memory_32_mb"] == found.missing["latency_32_ms"] == "32 rows may take 3.2 s"
+    )
     assert found.missing["latency_p95_ms"] == "only 4 runs were made"
 
 
