@@ -63,6 +63,8 @@ class Comparison:
         for name in ROLES:
             row = known.get(name)
             known[name] = None if row is None else Row(**row)
+        curves = known.get("curves", {}).items()
+        known["curves"] = {name: [tuple(stage) for stage in own] for name, own in curves}
         return cls(**known)
 
     def value(self, row: Row) -> float:
