@@ -28,6 +28,7 @@ from ..report import (
 )
 from ..training.module import DistillationModule
 from .inference_costs import Measuring
+from .resuming import record_of
 from .stage import Result, say
 from .task import task_in
 from .typed import typed_command
@@ -137,7 +138,7 @@ def report(
         max_drop=cfg.max_metric_drop,
         relative=cfg.metric_drop == "relative",
         facts={**_facts(cfg, data, result), **(facts or {})},
-        origin={**_origin(data), **measuring.about},
+        origin={**_origin(data, directory), **measuring.about},
         curves={
             n: [(before, str(path.relative_to(directory))) for before, path in own]
             for n, own in runs.items()
@@ -207,10 +208,13 @@ def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
     return facts
 
 
-def _origin(data: Any) -> dict[str, str]:
+def _origin(data: Any, directory: Path) -> dict[str, str]:
     """How the run was made."""
-    command = typed_command()
-    found = {"command": command} if command else {}
+    last = typed_command()
+    # A run that goes on was begun with another command.
+    first = str(record_of(directory).get("command") or last)
+    found = {"command": first} if first else {}
+    found |= {"gone on with": last} if last != first else {}
     found["versions"] = ", ".join(f"{name} {of}" for name, of in versions_here().items())
     if defines(data, "fingerprint"):
         found["data"] = data.fingerprint()
