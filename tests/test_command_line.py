@@ -476,7 +476,7 @@ def test_the_default_runs_and_finds_its_teacher_again(command, tmp_path):
         report_.pop("facts")
         command, about = report_["origin"].pop("command"), report_["origin"].pop("times and memory")
         assert command.startswith("lightning-distill data.packages=3 data.labelled_rows=30")
-        assert about.startswith("on cpu, ") and "of input_ids 1 × " in about
+        assert about.startswith("on cpu, ") and "; input_ids 1 × " in about
     assert reports[0] == reports[1]
     student, alone = (
         json.loads((tmp_path / "run" / name / "result.json").read_text())

@@ -21,6 +21,8 @@ MODELS = {
     "student": ("", "student"),
 }
 TEACHER, ALONE, _, STUDENT = MODELS
+# The head of a column with the numbers of rows.
+ROW = "row"
 
 
 def predictions_of(directory: Path) -> dict[str, Predictions]:
@@ -40,17 +42,12 @@ def predictions_of(directory: Path) -> dict[str, Predictions]:
     return found
 
 
-def class_tables(
-    models: Mapping[str, Predictions],
-    titles: Mapping[str, str],
-    texts: Mapping[str, str] | None = None,
-) -> Iterator[Table]:
+def class_tables(models: Mapping[str, Predictions], titles: Mapping[str, str]) -> Iterator[Table]:
     """Title, models, note, heads and lines of each table that there is something to show in.
 
     Args:
         models: as [`predictions_of`][] finds them.
         titles: what each is called in tables.
-        texts: of rows, by their numbers in letters.
     """
     if not models:
         return
@@ -60,7 +57,7 @@ def class_tables(
     for model in (TEACHER, STUDENT):
         if model in same:
             yield from _confusions(model, titles[model], same[model])
-    yield from _rows(same, texts or {})
+    yield from _rows(same)
 
 
 def _by_class(
@@ -77,13 +74,13 @@ def _by_class(
     if {ALONE, STUDENT} <= shares.keys():
         change = {c: shares[STUDENT][c] - shares[ALONE][c] for c in classes}
     classes.sort(key=lambda c: -abs(change[c]))
-    heads = ["class", "rows", *(titles[model] for model in models)]
-    heads += ["change"] if any(change.values()) else []
+    heads = ["class", *(titles[model] for model in models)]
+    heads += [*(["change"] if any(change.values()) else []), "rows"]
     lines = []
     for c in classes[:MOST]:
-        line = [last.name(c), str(int((last.label == c).sum()))]
-        line += [f"{own[c]:.3f}" for own in shares.values()]
-        lines.append([*line, f"{change[c]:+.3f}"] if any(change.values()) else line)
+        line = [last.name(c), *(f"{own[c]:.3f}" for own in shares.values())]
+        line += [f"{change[c]:+.3f}"] if any(change.values()) else []
+        lines.append([*line, f"{int((last.label == c).sum()):,}"])
     note = "The share of each class's rows that is right."
     if any(change.values()):
         note += " The change is that from alone to distilled, the largest first."
@@ -133,7 +130,7 @@ def differing(models: Mapping[str, Predictions]) -> tuple[Rows, Rows]:
     return places, student.row[places[:MOST]]
 
 
-def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterator[Table]:
+def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
     differs, _ = differing(models)
     if not len(differs):
         return
@@ -146,7 +143,6 @@ def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterat
             f"{teacher.confidence[i]:.3f}",
             student.name(int(student.predicted[i])),
             f"{student.confidence[i]:.3f}",
-            *([texts.get(str(student.row[i]), "")] if texts else []),
         ]
         for i in differs[:MOST]
     ]
@@ -154,6 +150,5 @@ def _rows(models: Mapping[str, Predictions], texts: Mapping[str, str]) -> Iterat
         f"They differ on {len(differs):,} of {len(student.row):,} rows. First come those where "
         "both are sure: the probability that each gives its own answer stands beside it."
     )
-    heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
-    heads += ["text, as the student reads it"] if texts else []
+    heads = [ROW, "is", "teacher says", "sure", "student says", "sure"]
     yield "Where teacher and student differ most", [TEACHER, STUDENT], note, heads, lines

@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from .class_tables import class_tables, MODELS, predictions_of
+from .class_tables import class_tables, MODELS, predictions_of, ROW
 from .comparison import Comparison
 from .curve_panels import curve_panels
 from .curves import read_stages
@@ -25,8 +26,6 @@ PAGE, REPORT, RESULT = "report.html", "report.json", "result.json"
 TEXTS = {"config.yaml": "Configuration", "log.txt": "Log"}
 # A log may be longer than anybody reads.
 LONGEST_TEXT = 200_000
-# A cell of more letters is broken into lines.
-LONGEST_CELL = 40
 NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%)?(–[-+]?\d[\d,.]*)?")
 
 
@@ -78,9 +77,21 @@ def _section(title: str, files: Iterable[str], content: Iterable[str]) -> list[s
 
 
 def _table(
-    heads: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "", words: bool = False
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    kind: str = "",
+    words: bool = False,
+    below: Sequence[str] = (),
 ) -> list[str]:
-    """A table; figures stand to the right, and text to the left where it is a column of `words`."""
+    """A table.
+
+    Args:
+        heads: of the columns; none where all are empty.
+        lines: their cells. Figures stand to the right.
+        kind: the class of the style.
+        words: whether columns without a figure are text, and stand to the left.
+        below: a text below each line, over its whole width; by default none.
+    """
     texts = [
         i
         for i in range(len(heads))
@@ -89,11 +100,9 @@ def _table(
 
     def cell(i: int, text: str, tag: str, first: str) -> str:
         named = []
-        if i in texts or i == 0:
+        if i in texts:
             named.append("text")
-        if tag == "td" and i and len(text) > LONGEST_CELL:
-            named.append("long")
-        elif tag == "td" and i and not words and text and not NUMBER.fullmatch(text):
+        if tag == "td" and i and not words and text and not NUMBER.fullmatch(text):
             named.append("why")
         elif tag == "td" and first == INTERVAL:
             named.append("bare")
@@ -104,8 +113,12 @@ def _table(
         return "<tr>" + "".join(cell(i, c, tag, cells[0]) for i, c in enumerate(cells)) + "</tr>"
 
     named = f' class="{kind}"' if kind else ""
-    head = [row(heads, "th")] if any(heads) else []
-    rows = [*head, *(row(line, "td") for line in lines)]
+    rows = [row(heads, "th")] if any(heads) else []
+    for line, text in zip_longest(lines, below):
+        rows.append(row(line, "td"))
+        if text:
+            across = f'<td class="below" colspan="{len(heads)}">'
+            rows.append(f"<tr>{across}{escape(text)}</td></tr>")
     return [f'<div class="wide"><table{named}>', *rows, "</table></div>"]
 
 
@@ -121,7 +134,8 @@ def _cards(comparison: Comparison) -> Iterator[str]:
     if teacher is not None and teacher.parameters:
         share = student.parameters / teacher.parameters
         cards.append((f"{share:.0%}", "of the teacher's parameters"))
-    if teacher is not None and teacher.latency_ms and student.latency_ms:
+    quiet = not any(row.was_disturbed for row in comparison.rows)
+    if quiet and teacher is not None and teacher.latency_ms and student.latency_ms:
         share = student.latency_ms / teacher.latency_ms
         cards.append((f"{share:.0%}", "of the teacher's time for one row"))
     yield '<div class="cards">'
@@ -184,9 +198,12 @@ def _classes(
     path = directory / ROW_TEXTS
     texts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     yield '<div class="beside">'
-    for title, of, note, heads, lines in class_tables(models, titles, texts):
-        files = [*_files_of(of), *([ROW_TEXTS] if texts and "row" in heads else [])]
-        content = [f"<p>{escape(note)}</p>", *_table(heads, lines, words=True)]
+    for title, of, note, heads, lines in class_tables(models, titles):
+        single = heads[0] == ROW
+        below = [texts.get(line[0], "") for line in lines] if single else []
+        files = [*_files_of(of), *([ROW_TEXTS] if any(below) else [])]
+        said = f"{note} Below stands the text, as the student reads it." if any(below) else note
+        content = [f"<p>{escape(said)}</p>", *_table(heads, lines, words=True, below=below)]
         yield from _section(title, files, content)
     yield "</div>"
 
@@ -256,8 +273,10 @@ def _time(comparison: Comparison, directory: Path) -> Iterator[str]:
 def _origin(comparison: Comparison) -> Iterator[str]:
     facts = [[name, str(value)] for name, value in comparison.facts.items()]
     origin = [[name, str(value)] for name, value in comparison.origin.items() if name != COMMAND]
-    prints = [[f"weights of {r.name}", r.fingerprint] for r in comparison.rows if r.fingerprint]
-    content = _table(["", ""], [*facts, *origin, *prints])
+    prints = [
+        [f"weights of {r.name}, SHA-256", r.fingerprint] for r in comparison.rows if r.fingerprint
+    ]
+    content = _table(["", ""], [*facts, *origin, *prints], "made", words=True)
     if comparison.origin.get(COMMAND):
         command = f'<pre class="wrapped">{escape(comparison.origin[COMMAND])}</pre>'
         content = [command, *content]

@@ -24,9 +24,12 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; vertical-align: top;
   border-bottom: 1px solid color-mix(in srgb, CanvasText 20%, Canvas); }
-th:first-child, td:first-child { padding-left: 0; position: sticky; left: 0; background: Canvas; }
-.text { text-align: left; } td.why, td.long { white-space: normal; }
-td.long { min-width: 17rem; text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child { padding-left: 0; text-align: left; position: sticky; left: 0;
+  background: Canvas; }
+.text, .made td, td.below { text-align: left; } td.why, .made td { white-space: normal; }
+.made td:last-child { overflow-wrap: anywhere; }
+td.below { white-space: normal; padding: 0 0 .5rem; font-size: .9rem; position: static; }
+tr:has(+ tr > .below) td { border-bottom: none; }
 td.bare { color: color-mix(in srgb, CanvasText 75%, Canvas); font-size: .9rem; }
 td.pair { outline: 2px solid var(--c1); outline-offset: -2px; }
 .bar { height: .8rem; background: var(--c0); border-radius: 2px; }
@@ -36,8 +39,8 @@ pre { overflow-x: auto; padding: .6rem; font-size: .85rem; border-radius: 4px;
   background: color-mix(in srgb, CanvasText 7%, Canvas); }
 pre.wrapped { white-space: pre-wrap; }
 @media (max-width: 40rem) {
-  th, td { padding: .3rem .35rem; font-size: .88rem; }
-  th { white-space: normal; }
+  th, td { padding: .3rem .25rem; font-size: .82rem; }
+  th, td.text { white-space: normal; } td.text { overflow-wrap: anywhere; min-width: 3.8rem; }
   .models th, .models td { white-space: normal; overflow-wrap: break-word; }
 }
 """

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from .measure import FIGURES
 
+# Times of a machine that does nothing else differ by a few tenths.
+DISTURBED = 3
+
 
 @dataclass
 class Row:
@@ -47,6 +50,13 @@ class Row:
     memory_32_mb: float | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether times of one row differ so much that the machine must have been busy."""
+        if self.latency_ms is None or self.latency_p95_ms is None:
+            return False
+        return self.latency_p95_ms > DISTURBED * self.latency_ms
 
     @property
     def costs(self) -> dict[str, float | None]:

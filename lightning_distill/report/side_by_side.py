@@ -9,6 +9,10 @@ from .predictions import Predictions
 from .row import Row
 
 INTERVAL = "its 95 % interval"
+BUSY = (
+    "The machine was busy while times were measured: some runs took several times as long as "
+    "others. Do not compare models by these times; resume=RUN measures again when it is quiet."
+)
 NOTE = (
     "An interval says how far another set of test rows of the same kind may bring the figure "
     "(Wilson, 1927; of F1 and Matthews' correlation a bootstrap over rows). The calibration error "
@@ -88,4 +92,6 @@ def side_by_side(
     note = NOTE if predictions else ""
     if without:
         note += f" No interval is known of {', '.join(without)}: no value is kept for each row."
+    if any(row.was_disturbed for row in rows):
+        note += f" {BUSY}"
     return ["", *(row.name for row in rows)], lines, note.strip()

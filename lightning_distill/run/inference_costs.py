@@ -48,8 +48,8 @@ class Measuring:
             return Costs.unknown(NOT_THERE)
         with _where_it_trained(module, model) as device:
             one, many = (transferred(module, b, self.data, device) for b in self.batches)
-            shapes = f"{_shape(one)} and {_shape(many)}"
-            self.about = {"times and memory": f"on {_named(device)}, of {shapes}"}
+            shapes = f"{_shape(one)}, {_shape(many)}"
+            self.about = {"times and memory": f"on {_named(device)}; {shapes}"}
             return measure_costs(model, forward, one, many)
 
 
@@ -72,7 +72,7 @@ def _named(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     # What else the machine does makes times longer.
-    load = f", where {os.getloadavg()[0]:.1f} were at work" if hasattr(os, "getloadavg") else ""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{device.type}, {threads} of {os.cpu_count()} cores{load}"
 
 

@@ -217,7 +217,7 @@ def _origin(data: Any, directory: Path) -> dict[str, str]:
     found |= {"gone on with": last} if last != first else {}
     found["versions"] = ", ".join(f"{name} {of}" for name, of in versions_here().items())
     if defines(data, "fingerprint"):
-        found["data"] = data.fingerprint()
+        found["data, SHA-256"] = data.fingerprint()
     return found
 
 

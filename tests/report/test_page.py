@@ -166,6 +166,17 @@ def test_its_figures_are_those_of_the_runs_files(run):
         assert sentence in page.text
 
 
+def test_times_of_a_busy_machine_are_not_compared(run):
+    quiet = write_page(run).read_text()
+    assert "<b>35%</b>of the teacher&#x27;s time for one row" in quiet
+    assert "The machine was busy" not in quiet
+    content = json.loads((run / "report.json").read_text())
+    content["student"]["latency_p95_ms"] = 3.5
+    (run / "report.json").write_text(json.dumps(content))
+    busy = write_page(run).read_text()
+    assert "time for one row" not in busy and "The machine was busy while times were" in busy
+
+
 def test_it_says_how_the_run_was_made_and_how_long_it_took(run):
     page = Page(write_page(run).read_text())
     content = json.loads((run / "report.json").read_text())
@@ -173,7 +184,7 @@ def test_it_says_how_the_run_was_made_and_how_long_it_took(run):
     for name, value in content["facts"].items():
         assert made[name] == [[value]]
     assert made["versions"] == [["torch 2.0"]]
-    assert made["weights of student distilled"] == [["of student distilled"]]
+    assert made["weights of student distilled, SHA-256"] == [["of student distilled"]]
     assert "lightning-distill seed=3 'a=b c'" in page.text
     assert page.lines("Time of the trainings") == {
         "": [["steps", "seconds", "steps a second"]],
@@ -275,8 +286,10 @@ def test_rows_that_differ_are_shown_with_their_texts(run):
     assert page.files[title] == [PREDICTIONS, "row_texts.json"]
     lines = page.lines(title)
     # Row 5 is "odd"; the teacher has it right, and the student says the next class.
-    assert lines["5"] == [["odd", "odd", "0.800", "bad", "0.900", "a <i>film</i>"]]
-    assert set(lines) == {"row", "4", "5", "6", "7", "8", "9"}
+    assert lines["5"] == [["odd", "odd", "0.800", "bad", "0.900"]]
+    assert set(lines) == {"row", "4", "5", "6", "7", "8", "9", "a <i>film</i>"}
+    firsts = [line[0] for line in page.tables[title]]
+    assert firsts[firsts.index("5") + 1] == "a <i>film</i>"
 
 
 def test_the_similarity_of_layers_is_a_table_with_frames(run):

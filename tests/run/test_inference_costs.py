@@ -44,7 +44,7 @@ def test_models_are_given_one_row_and_thirty_two_through_the_hooks_of_the_data()
         made.student(**inputs)
     assert found.flops == counter.get_total_flops()
     assert measuring.about["times and memory"].startswith("on cpu, ")
-    assert measuring.about["times and memory"].endswith("of input_ids 1 × 7 and input_ids 32 × 7")
+    assert measuring.about["times and memory"].endswith("; input_ids 1 × 7, input_ids 32 × 7")
 
 
 def test_a_teacher_is_measured_as_it_is_asked():
