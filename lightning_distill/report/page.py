@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +228,11 @@ def _similarity(directory: Path) -> Iterator[str]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for name, one in content.items():
             pairs = {tuple(pair) for pair in one["pairs"]}
-            rows = ["<tr><th></th>", *(f"<th>{escape(t)}</th>" for t in one["teachers"]), "</tr>"]
-            for s, (layer, own) in enumerate(zip(one["students"], one["cka"], strict=True)):
-                rows.append(f'<tr><td class="text">{escape(layer)}</td>')
+            of_student, of_teacher = one["students"], one["teachers"]
+            heads = (f"<th>{escape(t)}</th>" for t in _ends(of_teacher))
+            rows = ["<tr><th></th>", *heads, "</tr>"]
+            for s, (layer, own) in enumerate(zip(_ends(of_student), one["cka"], strict=True)):
+                rows.append(f"<tr><td>{escape(layer)}</td>")
                 for t, value in enumerate(own):
                     share = 70 * min(max(value, 0), 1)
                     kind = ' class="pair"' if (s, t) in pairs else ""
@@ -238,13 +240,22 @@ def _similarity(directory: Path) -> Iterator[str]:
                     rows.append(f'<td{kind} style="background:{color}">{value:.2f}</td>')
                 rows.append("</tr>")
             note = (
-                f"Of the term {name}: lines are layers of the student, columns those of the "
-                "teacher. 1 is alike (CKA; Kornblith et al., 2019). Layers that it compares are "
-                "framed."
+                f"Of the term {name}: a line for each of {of_student[0]} to {of_student[-1]}, a "
+                f"column for each of {of_teacher[0]} to {of_teacher[-1]}. 1 is alike (CKA; "
+                "Kornblith et al., 2019). Layers that the term compares are framed."
             )
             content_ = [f"<p>{escape(note)}</p>", '<div class="wide"><table>', *rows]
             where = [str(path.relative_to(directory))]
             yield from _section("Similarity of layers", where, [*content_, "</table></div>"])
+
+
+def _ends(layers: Sequence[str]) -> list[str]:
+    """Names of layers without what all of them begin with."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*layers, strict=False))
+    begin = "".join(letters[0] for letters in alike) if len(layers) > 1 else ""
+    # Not within a number.
+    cut = max(begin.rfind("["), begin.rfind(".")) + 1
+    return [layer[cut:].rstrip("]") if cut else layer for layer in layers]
 
 
 def _time(comparison: Comparison, directory: Path) -> Iterator[str]:

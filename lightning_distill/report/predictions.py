@@ -98,7 +98,7 @@ class Predictions:
 
     def _bootstrap(
         self, statistic: Callable[..., float], draws: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float] | None:
         draw, n = np.random.default_rng(seed), len(self.row)
         found = [
             statistic(
@@ -106,8 +106,9 @@ class Predictions:
             )
             for _ in range(draws)
         ]
-        low, high = np.quantile(found, [0.025, 0.975])
-        return float(low), float(high)
+        low, high = map(float, np.quantile(found, [0.025, 0.975]))
+        # Of a model that always says the same, drawing rows anew shows nothing.
+        return (low, high) if low < high else None
 
     def agreement_interval(
         self, teacher: "Predictions", value: float

@@ -293,13 +293,18 @@ def test_rows_that_differ_are_shown_with_their_texts(run):
 
 
 def test_the_similarity_of_layers_is_a_table_with_frames(run):
-    found = {"hint": {"students": ["s0"], "teachers": ["t0", "t1"], "cka": [[0.25, 0.875]],
+    found = {"hint": {"students": ["student.hidden_states[2]"], "cka": [[0.25, 0.875]],
+                      "teachers": ["teacher.hidden_states[1]", "teacher.hidden_states[12]"],
                       "pairs": [[0, 1]]}}  # fmt: skip
     (run / "stages").mkdir()
     (run / "stages" / "layer_similarity.json").write_text(json.dumps(found))
     text = write_page(run).read_text()
     page = Page(text)
-    assert page.tables["Similarity of layers"] == [["", "t0", "t1"], ["s0", "0.25", "0.88"]]
+    heads, line = page.tables["Similarity of layers"]
+    # What all of them begin with is left out.
+    assert heads == ["", "1", "12"]
+    assert line == ["student.hidden_states[2]", "0.25", "0.88"]
+    assert "teacher.hidden_states[1] to teacher.hidden_states[12]" in page.text
     assert page.files["Similarity of layers"] == ["stages/layer_similarity.json"]
     assert re.findall(r'<td class="pair"[^>]*>([\d.]+)<', text) == ["0.88"]
 

@@ -142,6 +142,11 @@ def test_f1_and_matthews_have_the_interval_of_a_bootstrap_by_scipy(tmp_path, met
     assert found.interval_of(float(found.right.mean())) == found.interval()
 
 
+def test_a_model_that_always_says_the_same_has_no_interval_of_matthews(tmp_path):
+    write(tmp_path, [0, 1, 2, 1] * 5, [1] * 20)
+    assert Predictions.load(tmp_path).interval_of(0.0) is None
+
+
 def test_agreement_has_the_interval_of_a_share(tmp_path):
     write(tmp_path, [0] * 20, [0] * 15 + [1] * 5)
     write(tmp_path, [0] * 20, [0] * 18 + [1] * 2, "teacher")
