@@ -21,6 +21,7 @@ from lightning_distill import __version__
 from lightning_distill.data.text.word_pieces import train_word_pieces
 from lightning_distill.main import main
 from lightning_distill.report.curves import read_metrics
+from lightning_distill.report.measure import FIGURES
 from lightning_distill.training.module import DistillationModule
 
 pytestmark = pytest.mark.slow
@@ -469,8 +470,13 @@ def test_the_default_runs_and_finds_its_teacher_again(command, tmp_path):
     reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("run", "again")]
     for report_ in reports:
         for row in ("teacher", "student", "baseline"):
-            report_[row].pop("latency_ms")
+            for name in (*FIGURES, "missing"):
+                if name != "flops":
+                    report_[row].pop(name)
         report_.pop("facts")
+        command, about = report_["origin"].pop("command"), report_["origin"].pop("times and memory")
+        assert command.startswith("lightning-distill data.packages=3 data.labelled_rows=30")
+        assert about.startswith("on cpu, ") and "; input_ids 1 × " in about
     assert reports[0] == reports[1]
     student, alone = (
         json.loads((tmp_path / "run" / name / "result.json").read_text())

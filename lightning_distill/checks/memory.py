@@ -1,68 +1,22 @@
 """How much memory a training step takes, found out without any: models have shapes and no data."""
 
 import warnings
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from rich.filesize import decimal
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..models.batch import map_entries
+from ..models.live_memory import LiveMemory
+from ..models.operations import counting_operations
 from ..models.submodules import submodules
 from ..training.optimization import parameter_groups
 from .finding import Finding, Level
-
-
-class LiveMemory(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations make, while these are there.
-
-    What an operation takes for itself and gives back before it ends is not seen.
-
-    Args:
-        there: what is there already, such as weights.
-
-    Attributes:
-        live: bytes that are there now.
-        peak: the most that there ever were.
-    """
-
-    def __init__(self, there: Iterable[Tensor] = ()):
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: dict[int, Any] = {}
-        for tensor in there:
-            # Operations return views of them, which take nothing.
-            self._add(tensor.untyped_storage())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and look at what it returns."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
-        return made
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._known:
-            return
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        self._known[key] = weakref.ref(storage, partial(self._freed, key, size))
-
-    def _freed(self, key: int, size: int, _: Any) -> None:
-        self.live -= size
-        del self._known[key]
 
 
 @contextmanager
@@ -126,7 +80,7 @@ def step_memory(
     trained = [p for p in module.student.parameters() if p.requires_grad]
     kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
     # Apart, for it takes some operations to pieces.
-    with FlopCounterMode(display=False) as counter, precision.forward_context():
+    with counting_operations() as counter, precision.forward_context():
         _loss(module, batch, whole)[0].backward()
     return StepMemory(of_weights, kept, live.peak, counter.get_total_flops() * accumulated, whole)
 

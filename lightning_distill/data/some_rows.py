@@ -1,11 +1,11 @@
 """Some rows of a split, for who looks at a few and does not train on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..models.batch import batch_size
+from ..models.batch import batch_size, repeated_rows
 from .data import CACHING, DataFacts, defines
 
 LOADER_OF = {"train": "train_dataloader", "validation": "val_dataloader", "test": "test_dataloader"}
@@ -43,6 +43,26 @@ def _first_batches(loader: Any, rows: int) -> Iterator[Any]:
             return
         seen += batch_size(batch)
         yield batch
+
+
+def typical_batches(data: Any, split: str, sizes: Sequence[int]) -> list[Any]:
+    """Batches of so many rows each, of about the median length, as training would give them.
+
+    Of data whose rows cannot be asked for by number they are the first of its loader. Where there
+    are too few rows, some come again.
+
+    Args:
+        data: a data module that is set up.
+        split: `train`, `validation` or `test`.
+        sizes: rows of each batch.
+    """
+    if not all(defines(data, name) for name in CACHING):
+        first = next(iter(getattr(data, LOADER_OF[split])()))
+        return [repeated_rows(first, size) for size in sizes]
+    lengths = np.asarray(data.row_lengths()[split])
+    rows = np.argsort(np.abs(lengths - np.median(lengths)), kind="stable")
+    plan = [(split, np.resize(rows, size).tolist(), None) for size in sizes]
+    return list(data.rows_dataloader(plan, 0))
 
 
 def largest_batch(data: Any) -> Any:

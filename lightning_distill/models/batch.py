@@ -168,6 +168,25 @@ def first_rows(batch: Any, count: int = 1) -> Any:
     return map_entries(batch, cut)
 
 
+def repeated_rows(batch: Any, count: int) -> Any:
+    """A batch of `count` rows: the first ones, again and again if there are fewer.
+
+    What has no rows, such as a number, stays.
+    """
+    rows = batch_size(batch)
+    numbers = [i % rows for i in range(count)]
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[numbers] if value.dim() and value.shape[0] == rows else value
+        per_row = isinstance(value, list | tuple) and len(value) == rows
+        if per_row and all(isinstance(v, str) for v in value):
+            return type(value)(value[i] for i in numbers)
+        return value
+
+    return map_entries(batch, taken)
+
+
 def next_rows(batch: Any) -> Any:
     """A batch in which each row is the one after it, and the last is the first.
 

@@ -150,6 +150,13 @@ class Objective(nn.Module):
             for name, term in self.terms.items()
         }
 
+    def fixed_weights(self) -> dict[str, float]:
+        """The weights of terms that they have from the first step to the last."""
+        if self.balance is not None:
+            return {}
+        terms = self.terms.items()
+        return {n: float(t.weight) for n, t in terms if not isinstance(t.weight, Schedule)}  # type: ignore[arg-type]
+
     def count(
         self, values: Mapping[Source, Any], rows: int | None = None
     ) -> Float[Tensor, "means terms"]:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from .predictions import Predictions
 
-Table = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
+Table = tuple[str, Sequence[str], str, Sequence[str], Sequence[Sequence[str]]]
+Rows = Int64[np.ndarray, " rows"]
 # Lines of a table; more nobody reads.
 MOST = 20
 # The models of a run, in the order in which they are shown, by what `report.json` calls them; with
@@ -19,6 +21,8 @@ MODELS = {
     "student": ("", "student"),
 }
 TEACHER, ALONE, _, STUDENT = MODELS
+# The head of a column with the numbers of rows.
+ROW = "row"
 
 
 def predictions_of(directory: Path) -> dict[str, Predictions]:
@@ -39,7 +43,7 @@ def predictions_of(directory: Path) -> dict[str, Predictions]:
 
 
 def class_tables(models: Mapping[str, Predictions], titles: Mapping[str, str]) -> Iterator[Table]:
-    """Title, note, heads and lines of each table that there is something to show in.
+    """Title, models, note, heads and lines of each table that there is something to show in.
 
     Args:
         models: as [`predictions_of`][] finds them.
@@ -47,28 +51,12 @@ def class_tables(models: Mapping[str, Predictions], titles: Mapping[str, str]) -
     """
     if not models:
         return
-    yield (
-        "Right on the test rows",
-        "The interval holds 95 times of 100 (Wilson, 1927): so much is chance in few test rows. "
-        "The calibration error says how far confidence is from the share that is right, in 15 bins "
-        "(Guo et al., 2017); 0 is best.",
-        ["", "right", "from", "to", "calibration error"],
-        [
-            [
-                titles[model],
-                f"{one.right.mean():.4f}",
-                *(f"{end:.4f}" for end in one.interval()),
-                f"{one.calibration_error:.4f}",
-            ]
-            for model, one in models.items()
-        ],
-    )
     last = models.get(STUDENT) or list(models.values())[-1]
     same = {model: one for model, one in models.items() if one.is_of_same_rows(last)}
     yield from _by_class(same, titles, last)
     for model in (TEACHER, STUDENT):
         if model in same:
-            yield from _confusions(titles[model], same[model])
+            yield from _confusions(model, titles[model], same[model])
     yield from _rows(same)
 
 
@@ -86,22 +74,22 @@ def _by_class(
     if {ALONE, STUDENT} <= shares.keys():
         change = {c: shares[STUDENT][c] - shares[ALONE][c] for c in classes}
     classes.sort(key=lambda c: -abs(change[c]))
-    heads = ["class", "rows", *(titles[model] for model in models)]
-    heads += ["change"] if any(change.values()) else []
+    heads = ["class", *(titles[model] for model in models)]
+    heads += [*(["change"] if any(change.values()) else []), "rows"]
     lines = []
     for c in classes[:MOST]:
-        line = [last.name(c), str(int((last.label == c).sum()))]
-        line += [f"{own[c]:.3f}" for own in shares.values()]
-        lines.append([*line, f"{change[c]:+.3f}"] if any(change.values()) else line)
+        line = [last.name(c), *(f"{own[c]:.3f}" for own in shares.values())]
+        line += [f"{change[c]:+.3f}"] if any(change.values()) else []
+        lines.append([*line, f"{int((last.label == c).sum()):,}"])
     note = "The share of each class's rows that is right."
     if any(change.values()):
         note += " The change is that from alone to distilled, the largest first."
     if len(classes) > MOST:
         note += f" {MOST} of {len(classes)} classes are shown."
-    yield "By class", note, heads, lines
+    yield "By class", list(models), note, heads, lines
 
 
-def _confusions(title: str, one: Predictions) -> Iterator[Table]:
+def _confusions(model: str, title: str, one: Predictions) -> Iterator[Table]:
     wrong = one.label != one.predicted
     pairs, counts = np.unique(
         np.stack([one.label[wrong], one.predicted[wrong]]), axis=1, return_counts=True
@@ -112,16 +100,41 @@ def _confusions(title: str, one: Predictions) -> Iterator[Table]:
     ]
     if lines:
         note = f"Of {len(one.row):,} test rows {int(wrong.sum()):,} are wrong; most often:"
-        yield f"What is taken for what: {title}", note, ["is", "is taken for", "rows"], lines
+        yield (
+            f"What is taken for what: {title}",
+            [model],
+            note,
+            ["is", "is taken for", "rows"],
+            lines,
+        )
 
 
-def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
+def differing(models: Mapping[str, Predictions]) -> tuple[Rows, Rows]:
+    """On which rows teacher and student predict different classes.
+
+    Args:
+        models: as [`predictions_of`][] finds them.
+
+    Returns:
+        The places of all such rows; and of those that are shown, on which they differ most, their
+        numbers in the data.
+    """
     teacher, student = models.get(TEACHER), models.get(STUDENT)
-    if teacher is None or student is None:
-        return
+    none = np.zeros(0, dtype=np.int64)
+    if teacher is None or student is None or not teacher.is_of_same_rows(student):
+        return none, none
     differs = np.flatnonzero(teacher.predicted != student.predicted)
     # Where both are sure of what they say they differ most.
     sure = teacher.confidence[differs] * student.confidence[differs]
+    places = differs[np.argsort(-sure, kind="stable")]
+    return places, student.row[places[:MOST]]
+
+
+def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
+    differs, _ = differing(models)
+    if not len(differs):
+        return
+    teacher, student = models[TEACHER], models[STUDENT]
     lines = [
         [
             str(int(student.row[i])),
@@ -131,9 +144,11 @@ def _rows(models: Mapping[str, Predictions]) -> Iterator[Table]:
             student.name(int(student.predicted[i])),
             f"{student.confidence[i]:.3f}",
         ]
-        for i in differs[np.argsort(-sure, kind="stable")][:MOST]
+        for i in differs[:MOST]
     ]
-    if lines:
-        note = f"They differ on {len(differs):,} of {len(student.row):,} rows; where both are sure:"
-        heads = ["row", "is", "teacher says", "sure", "student says", "sure"]
-        yield "Where teacher and student differ most", note, heads, lines
+    note = (
+        f"They differ on {len(differs):,} of {len(student.row):,} rows. First come those where "
+        "both are sure: the probability that each gives its own answer stands beside it."
+    )
+    heads = [ROW, "is", "teacher says", "sure", "student says", "sure"]
+    yield "Where teacher and student differ most", [TEACHER, STUDENT], note, heads, lines

@@ -1,45 +1,20 @@
 """Teacher, student without a teacher, and distilled student, side by side."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from .cost_lines import cost_lines
+from .row import Row
 from .table import table_of
 
 # Columns in which any table can be measured.
 WIDEST = 1000
-
-
-@dataclass
-class Row:
-    """One model of the comparison.
-
-    Attributes:
-        name: what it is called in the table.
-        parameters: how many.
-        size_mb: on disk, in megabytes.
-        latency_ms: median of one forward with one row, in milliseconds; `None` if it is not there.
-        metrics: on the test rows, by name.
-        agreement: share of test rows on which it predicts what the teacher predicts.
-        parts: what the metric that decides is made of, by name, such as the kinds of entities.
-        validation: on the validation rows, what the best weights were chosen by; `None` if nothing
-            was monitored.
-        validation_mode: `max` or `min`, what is better of it.
-    """
-
-    name: str
-    parameters: int
-    size_mb: float
-    latency_ms: float | None
-    metrics: Mapping[str, float]
-    agreement: float | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
-    validation: float | None = None
-    validation_mode: str = ""
+ROLES = ("student", "teacher", "baseline", "control")
 
 
 @dataclass
@@ -56,6 +31,12 @@ class Comparison:
         relative: whether that is a share of the teacher's value, or in the metric's units.
         facts: further lines for the report, by heading.
         control: the same student taught with the teacher's answers to other rows.
+        origin: how the run was made, by heading: the command, versions, the data's fingerprint.
+        curves: by the name of each training its stages: how many steps were made before it, and
+            where its `metrics.csv` lies within the run.
+        weights: by the same names the weights of terms, but for those that change.
+        monitor: the name of what the best weights are chosen by, as in `val/accuracy`.
+        mode: `max` or `min`, what is better of it.
     """
 
     metric: str
@@ -67,17 +48,23 @@ class Comparison:
     relative: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
     control: Row | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    monitor: str = ""
+    mode: str = "max"
 
     @classmethod
     def load(cls, path: Path) -> "Comparison":
         """What `report.json` holds."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        names = ("metric", "higher_is_better", "max_drop", "relative", "facts")
-        known: dict[str, Any] = {name: content[name] for name in names}
-        for name in ("student", "teacher", "baseline", "control"):
-            # A run that is older than the control has none.
-            row = content.get(name)
+        # A run that is older than some of them lacks these.
+        known: dict[str, Any] = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        for name in ROLES:
+            row = known.get(name)
             known[name] = None if row is None else Row(**row)
+        curves = known.get("curves", {}).items()
+        known["curves"] = {name: [tuple(stage) for stage in own] for name, own in curves}
         return cls(**known)
 
     def value(self, row: Row) -> float:
@@ -87,6 +74,11 @@ class Comparison:
     @property
     def _measures_teacher(self) -> bool:
         return self.teacher is not None and self.metric in self.teacher.metrics
+
+    @property
+    def monitor_title(self) -> str:
+        """What a row's `validation` is called in tables."""
+        return f"{self.monitor.removeprefix('val/') or 'the best'} on the validation rows"
 
     @property
     def gap_closed(self) -> float | None:
@@ -101,6 +93,13 @@ class Comparison:
         gap = sign * (self.value(self.teacher) - self.value(self.baseline))
         gain = sign * (self.value(self.student) - self.value(self.baseline))
         return gain / gap if gap > 0 else None
+
+    def retained(self, row: Row) -> float | None:
+        """What share of the teacher's metric a student has; `None` of one where less is better."""
+        if self.teacher is None or not self._measures_teacher or not self.higher_is_better:
+            return None
+        of_teacher = self.value(self.teacher)
+        return None if row is self.teacher or of_teacher <= 0 else self.value(row) / of_teacher
 
     @property
     def drop(self) -> float | None:
@@ -129,7 +128,9 @@ class Comparison:
                 )
             else:
                 lines.append(f"Distillation made no difference to {name} in this run.")
-            if self.gap_closed is not None:
+            if self.gap_closed is not None and self.gap_closed < 0:
+                lines.append(f"That is {-self.gap_closed:.0%} of the gap to the teacher.")
+            elif self.gap_closed is not None:
                 lines.append(f"It closes {self.gap_closed:.0%} of the gap to the teacher.")
             elif self._measures_teacher:
                 lines.append("The teacher is no better than the student alone: no gap to close.")
@@ -164,6 +165,15 @@ class Comparison:
         """The models that there are, the distilled student last."""
         rows = (self.teacher, self.baseline, self.control, self.student)
         return [row for row in rows if row is not None]
+
+    def _of_costs(self) -> list[str]:
+        """The table of what each model costs; no lines where nothing of it was measured."""
+        costs = cost_lines(self.rows)
+        if not costs:
+            return []
+        heads = ["where it is used", *(row.name for row in self.rows)]
+        lines = ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        return [*lines, *("| " + " | ".join(line) + " |" for line in costs)]
 
     def _of_parts(self) -> list[str]:
         """The table of what the metric is made of; no lines where it is one."""
@@ -224,7 +234,8 @@ class Comparison:
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
         lines += ["", *self.verdict(), "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
-        lines += self._of_parts()
+        lines += [*self._of_costs(), *self._of_parts()]
+        lines += ["", *(f"- {name}: `{text}`" for name, text in self.origin.items())]
         (directory / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (directory / "report.json").write_text(
             json.dumps(

@@ -63,7 +63,7 @@ def draw_curves(
     data = {name: series for name, own in runs.items() if (series := read_stages(own))}
     begins = sorted({before for own in runs.values() for before, _ in own if before})
     first = monitored[0] if monitored is not None else None
-    panels = [panel for panel in _panels(data) if panel[0] != first]
+    panels = [panel for panel in panels_of(data) if panel[0] != first]
     wide = any(first in series for series in data.values())
     if not panels and not wide:
         return
@@ -90,8 +90,17 @@ def draw_curves(
     figure.savefig(to, dpi=120)
 
 
-def _panels(data: Mapping[str, Series]) -> Iterator[tuple[str, list[str]]]:
-    """What is drawn, and of which runs: training before validation."""
+def falls_far(values: Sequence[float]) -> bool:
+    """Whether values can be seen on a logarithmic scale only."""
+    return bool(values) and min(values) > 0 and max(values) > LONG_WAY * min(values)
+
+
+def panels_of(data: Mapping[str, Series]) -> Iterator[tuple[str, list[str]]]:
+    """What is drawn, and of which runs: training before validation.
+
+    Args:
+        data: by the name of each run its curves, as [`read_stages`][] has them.
+    """
     names: list[str] = []
     for series in data.values():
         names += [n for n in series if n.startswith(("train/", "val/")) and n not in names]
@@ -122,7 +131,7 @@ def _draw(
             every += values
     for step in begins:
         axes.axvline(step, color="0.6", lw=0.8, ls=":")
-    if every and min(every) > 0 and max(every) > LONG_WAY * min(every):
+    if falls_far(every):
         axes.set_yscale("log")
     axes.set_title(name, fontsize=10)
     axes.set_xlabel("step", fontsize=8)
@@ -130,12 +139,16 @@ def _draw(
     axes.grid(alpha=0.25)
 
 
+def best_of(points: Sequence[tuple[float, float]], mode: str) -> tuple[float, float]:
+    """The best of points by `max` or `min`: the first of equals, as checkpoints are kept."""
+    choose = max if mode == "max" else min
+    return choose(points, key=lambda point: point[1])
+
+
 def _mark_best(axes: Any, points: Sequence[tuple[float, float]], mode: str, color: str) -> None:
     if not points:
         return
-    choose = max if mode == "max" else min
-    # The first of equals, as checkpoints are kept.
-    step, value = choose(points, key=lambda point: point[1])
+    step, value = best_of(points, mode)
     axes.plot([step], [value], marker="*", ms=13, color=color, mec="white", label="_best")
     axes.annotate(f"{value:.3f}", (step, value), xytext=(6, 6), textcoords="offset points",
                   fontsize=8, color=color)  # fmt: skip

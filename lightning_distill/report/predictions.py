@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -70,10 +71,58 @@ class Predictions:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the share that is right (Wilson, 1927), for these few rows."""
-        n, share, z = len(self.row), float(self.right.mean()), 1.959964
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return middle - half, middle + half
+        return share_interval(self.right)
+
+    def interval_of(self, value: float) -> tuple[float, float] | None:
+        """The 95 % interval of a metric, for these few rows; `None` if it is none of those known.
+
+        Of the share that is right as in [`interval`][]; of macro F1 and of Matthews' correlation a
+        bootstrap over rows. Which of them a metric is, is told by its value.
+
+        Args:
+            value: of the metric on these rows.
+        """
+        if self.is_mean_of_right(value):
+            return self.interval()
+        for statistic in CLASS_STATISTICS:
+            if abs(statistic(*self._counts()) - value) < TOLERANCE:
+                return self._bootstrap(statistic)
+        return None
+
+    def _counts(self, weights: Float[np.ndarray, " rows"] | None = None) -> Any:
+        """Of each class how many rows are right, are predicted as it, and are of it."""
+        most = int(max(self.label.max(), self.predicted.max())) + 1
+        weights = np.ones(len(self.row)) if weights is None else weights
+        right = np.bincount(self.label, self.right * weights, most)
+        return right, *(np.bincount(x, weights, most) for x in (self.predicted, self.label))
+
+    def _bootstrap(
+        self, statistic: Callable[..., float], draws: int = 1000, seed: int = 0
+    ) -> tuple[float, float] | None:
+        draw, n = np.random.default_rng(seed), len(self.row)
+        found = [
+            statistic(
+                *self._counts(np.bincount(draw.integers(n, size=n), minlength=n).astype(np.float64))
+            )
+            for _ in range(draws)
+        ]
+        low, high = map(float, np.quantile(found, [0.025, 0.975]))
+        # Of a model that always says the same, drawing rows anew shows nothing.
+        return (low, high) if low < high else None
+
+    def agreement_interval(
+        self, teacher: "Predictions", value: float
+    ) -> tuple[float, float] | None:
+        """The 95 % interval of the share of rows on which a teacher predicts the same.
+
+        Args:
+            teacher: of the same rows.
+            value: of the metric; `None` is returned if that is another share.
+        """
+        if not self.is_of_same_rows(teacher):
+            return None
+        same = (self.predicted == teacher.predicted).astype(np.float64)
+        return share_interval(same) if abs(float(same.mean()) - value) < TOLERANCE else None
 
     @property
     def calibration_error(self) -> float:
@@ -85,6 +134,43 @@ class Predictions:
     def name(self, number: int) -> str:
         """What a class is called."""
         return self.classes[number] if number < len(self.classes) else str(number)
+
+
+def share_interval(right: Float[np.ndarray, " rows"]) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927).
+
+    Args:
+        right: 1 for each row that counts, 0 for each other one.
+    """
+    n, share, z = len(right), float(right.mean()), 1.959964
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
+def _macro_f1(
+    right: Float[np.ndarray, " classes"],
+    predicted: Float[np.ndarray, " classes"],
+    label: Float[np.ndarray, " classes"],
+) -> float:
+    """The mean over the classes that there are; 0 to 1."""
+    both = predicted + label
+    return float((2 * right[both > 0] / both[both > 0]).mean())
+
+
+def _matthews(
+    right: Float[np.ndarray, " classes"],
+    predicted: Float[np.ndarray, " classes"],
+    label: Float[np.ndarray, " classes"],
+) -> float:
+    """Matthews' correlation for several classes (Gorodkin, 2004); 0 where it is not defined."""
+    rows = label.sum()
+    above = right.sum() * rows - predicted @ label
+    below = (rows**2 - predicted @ predicted) * (rows**2 - label @ label)
+    return float(above / math.sqrt(below)) if below > 0 else 0.0
+
+
+CLASS_STATISTICS = (_macro_f1, _matthews)
 
 
 def interval_over_rows(

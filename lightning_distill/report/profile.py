@@ -142,7 +142,8 @@ class Profile:
         real = times.tokens["student"] - times.padding["student"]
         return f", {real / times.total:,.0f} tokens/s of text"
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """A line for each part of a step: its name, what it is, milliseconds and share."""
         times = self.times
         return [
             [phase, what, f"{times.milliseconds(phase):.2f}", f"{times.share(phase):.1%}"]
@@ -156,7 +157,7 @@ class Profile:
             table = Table(title="Where the time went", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for head in ("", "", "ms a step", "share"):
                 table.add_column(head, justify="right" if head else "left", no_wrap=True)
-            for cells in self._cells():
+            for cells in self.cells():
                 table.add_row(*cells)
             console.print(table)
         for sentence in self.sentences():
@@ -186,7 +187,7 @@ class Profile:
         lines = ["", "## Where the time went", ""]
         if self.times.steps:
             lines += ["| part | what | ms a step | share |", "|---|---|---:|---:|"]
-            lines += ["| " + " | ".join(cells) + " |" for cells in self._cells()]
+            lines += ["| " + " | ".join(cells) + " |" for cells in self.cells()]
             lines += ["", "![where the time went](profile.png)", ""]
         lines += [f"- {sentence}" for sentence in self.sentences()]
         with path.open("a", encoding="utf-8") as file:

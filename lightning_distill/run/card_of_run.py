@@ -1,11 +1,9 @@
 """The model card of an export, from the files of its run."""
 
 import json
-import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from ..quantization_schemes import SCHEMES
 from ..read_config import check_expansion, read_config
 from ..tasks import Task, task_named, task_of_architecture, TASKS
 from .resuming import record_of
+from .versions import versions_here
 
 REPORT, FOUND = "report.json", "export.json"
-LIBRARIES = ("lightning-distill", "torch", "transformers", "safetensors")
 # Only where files were written by them.
 OF_FORMATS = ("onnx", "onnxruntime", "onnxscript", "torchao")
 
@@ -58,13 +56,7 @@ def task_of_run(config: dict[str, Any], model: Any) -> Task:
 def versions(files: Sequence[Written]) -> dict[str, str]:
     """The versions of Python and of the libraries that wrote these files."""
     others = any((file.format, file.numbers) != ("safetensors", "float32") for file in files)
-    found = {"python": platform.python_version()}
-    for name in (*LIBRARIES, *(OF_FORMATS if others else ())):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions_here(OF_FORMATS if others else ())
 
 
 def forget_files(folder: Path) -> None:

@@ -1,30 +1,38 @@
 """The report of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from torch import nn
 
-from ..data.data import DataFacts
+from ..data.data import DataFacts, defines
 from ..metrics.traits import best_mode, needs_teacher
-from ..models.batch import first_rows
 from ..models.fake_quantization import in_integers, quantization_in_training
+from ..models.fingerprint import fingerprint
 from ..report import (
     Comparison,
+    differing,
     draw_curves,
-    latency_ms,
     parameter_count,
+    predictions_of,
     Profile,
     Row,
     size_mb,
     write_page,
+    write_row_texts,
     write_samples,
 )
 from ..training.module import DistillationModule
+from .inference_costs import Measuring
+from .resuming import record_of
 from .stage import Result, say
 from .task import task_in
+from .typed import typed_command
+from .versions import versions_here
 
 # Students beside the distilled one, by the folders of their trainings within a run.
 BASELINE, CONTROL = "baseline", "control"
@@ -57,7 +65,7 @@ def report(
         show: whether it is also printed.
     """
     name, higher_is_better = _compared(cfg, module)
-    batch = one_row(data)
+    measuring = Measuring(data)
     module.eval()
     terms = {*module.objective.terms, *module.objective.sums, "loss"}
 
@@ -65,7 +73,7 @@ def report(
         title: str,
         model: Mapping[str, Any],
         metrics: Mapping[str, float],
-        forward: Any,
+        of: tuple[DistillationModule, nn.Module | None, Any],
         parts: Mapping[str, float] | None = None,
         trained: Result | None = None,
     ) -> Row:
@@ -74,22 +82,25 @@ def report(
             for n, v in metrics.items()
             if n == name or (n not in terms and n != "agreement" and not n.startswith("teacher_"))
         }
+        costs = asdict(measuring.costs(*of))
         return Row(
             title,
             int(model["parameters"]),
             float(model["size_mb"]),
-            None if forward is None else latency_ms(forward, batch),
+            costs.pop("latency_ms"),
             kept,
             # Where it decides, it is the metric.
             None if name == "agreement" else metrics.get("agreement"),
             parts or {},
             None if trained is None else trained.best,
             "" if trained is None else trained.best_mode,
+            fingerprint=str(model["fingerprint"]),
+            **costs,
         )
 
     def of_student(title: str, own: DistillationModule, its: Result) -> Row:
-        size, used = _as_used(own.eval())
-        return row(title, size, its.metrics, used, its.parts.get(name), its)
+        size, used, forward = _as_used(own.eval())
+        return row(title, size, its.metrics, (own, used, forward), its.parts.get(name), its)
 
     teacher = None
     taught_by = module.taught_by
@@ -100,9 +111,9 @@ def report(
             if n.startswith("teacher_")
         }
         # One that is not there is as large as it was, and takes no time.
-        forward = None if taught_by.model is None else module.teacher_forward
+        of = module, taught_by.model, module.teacher_forward
         parts = result.parts.get(f"teacher_{name}")
-        teacher = row("teacher", taught_by.about(), of_teacher, forward, parts)
+        teacher = row("teacher", taught_by.about(), of_teacher, of, parts)
     others = {}
     for one, (own, its) in (beside or {}).items():
         terms |= {*own.objective.terms, *own.objective.sums}
@@ -110,23 +121,34 @@ def report(
     # Of several stages the last may look at labels alone.
     taught = bool(others) or bool(module.objective.sources("teacher"))
     title = "student distilled" if taught else "student"
+    student = of_student(title, module, result)
+    stages = curves or [(0, directory / "metrics.csv")]
+    runs = {"distilled" if teacher is not None else "student": stages}
+    weights = {} if len(stages) > 1 else {n: module.objective.fixed_weights() for n in runs}
+    # Of stages that the control had too, the last lies in its own folder.
+    runs |= {TITLES[one]: [(0, directory / one / "metrics.csv")] for one in others}
+    weights |= {TITLES[n]: own.objective.fixed_weights() for n, (own, _) in (beside or {}).items()}
+    monitored = (str(cfg.monitor), str(cfg.mode))
     comparison = Comparison(
         metric=name,
         higher_is_better=higher_is_better,
-        student=of_student(title, module, result),
+        student=student,
         teacher=teacher,
         **others,
         max_drop=cfg.max_metric_drop,
         relative=cfg.metric_drop == "relative",
         facts={**_facts(cfg, data, result), **(facts or {})},
+        origin={**_origin(data, directory), **measuring.about},
+        curves={
+            n: [(before, str(path.relative_to(directory))) for before, path in own]
+            for n, own in runs.items()
+        },
+        weights=weights,
+        monitor=monitored[0],
+        mode=monitored[1],
     )
     if show:
         comparison.show()
-    stages = curves or [(0, directory / "metrics.csv")]
-    runs = {"distilled" if teacher is not None else "student": stages}
-    # Of stages that the control had too, the last lies in its own folder.
-    runs |= {TITLES[one]: [(0, directory / one / "metrics.csv")] for one in others}
-    monitored = (str(cfg.monitor), str(cfg.mode))
     # A teacher is measured in the test alone.
     line = None if teacher is None else teacher.metrics.get(monitored[0].removeprefix("val/"))
     draw_curves(runs, directory / "curves.png", monitored, line)
@@ -141,6 +163,8 @@ def report(
         if show:
             profile.show()
         profile.append_to(directory / "report.md")
+    _, shown = differing(predictions_of(directory))
+    write_row_texts(directory, data, shown.tolist())
     write_page(directory)
     # Without a logger there are neither curves nor a table of them.
     names = ("report.html", "report.md", "curves.png", "metrics.csv", "profile.png")
@@ -148,8 +172,10 @@ def report(
     say("Written", f"{_short(directory)}: {', '.join(written)}")
 
 
-def _as_used(module: DistillationModule) -> tuple[dict[str, float], Callable[[Any], Any]]:
-    """How large the student is, and its forward; in integers, where it was trained for these."""
+def _as_used(
+    module: DistillationModule,
+) -> tuple[dict[str, Any], nn.Module, Callable[[Any], Any]]:
+    """What the student is, itself, and its forward; in integers, where it was trained for these."""
     student = module.student
     used = student if quantization_in_training(student) is None else in_integers(student)
 
@@ -160,7 +186,9 @@ def _as_used(module: DistillationModule) -> tuple[dict[str, float], Callable[[An
         finally:
             module.student = student
 
-    return {"parameters": parameter_count(used), "size_mb": size_mb(used)}, forward
+    about = {"parameters": parameter_count(used), "size_mb": size_mb(used)}
+    # The weights that were trained are those of its checkpoint.
+    return {**about, "fingerprint": fingerprint(student)}, used, forward
 
 
 def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:
@@ -180,10 +208,17 @@ def _facts(cfg: DictConfig, data: Any, result: Result) -> dict[str, str]:
     return facts
 
 
-def one_row(data: Any) -> Any:
-    """The first test row, as a batch, with which latency is measured."""
-    data.setup("test")
-    return first_rows(next(iter(data.test_dataloader())))
+def _origin(data: Any, directory: Path) -> dict[str, str]:
+    """How the run was made."""
+    last = typed_command()
+    # A run that goes on was begun with another command.
+    first = str(record_of(directory).get("command") or last)
+    found = {"command": first} if first else {}
+    found |= {"gone on with": last} if last != first else {}
+    found["versions"] = ", ".join(f"{name} {of}" for name, of in versions_here().items())
+    if defines(data, "fingerprint"):
+        found["data, SHA-256"] = data.fingerprint()
+    return found
 
 
 def _short(path: Path) -> str:

@@ -15,7 +15,7 @@ from ..overrides import key_of, quoted
 from ..read_config import read_config
 from ..sealed import write_whole
 from .stage import say
-from .typed import TRUSTS
+from .typed import TRUSTS, typed_command
 
 RECORD = "run.json"
 # In bytes; a run writes some ten thousand.
@@ -89,8 +89,9 @@ def find_auto(cfg: DictConfig) -> str | None:
 
 
 def write_record(directory: Path, typed: dict[str, Any], text: str) -> None:
-    """Keep what a resumed run must know: the configuration, and where it was typed."""
-    record = {"folder": os.getcwd(), "typed": typed, "config": text}
+    """Keep what a resumed run must know: the configuration, and how and where it was typed."""
+    command = typed_command()
+    record = {"folder": os.getcwd(), "command": command, "typed": typed, "config": text}
     _write(directory / RECORD, json.dumps(record, indent=2))
     _write(directory / CONFIG, text)
 

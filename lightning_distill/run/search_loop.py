@@ -17,11 +17,12 @@ from .inner_run import free_memory
 from .search_trial import (
     command_of,
     drop_weights,
+    NOT_OF_A_TRIAL,
     train_trial,
     trial_config,
-    typed_words,
 )
 from .stage import say
+from .typed import typed_words
 
 FILE, TRIALS = "search.db", "trials"
 # What has no influence on a trial, or is compared by itself.
@@ -55,7 +56,7 @@ def run_search(
     words = study.study.user_attrs.get("words")
     if words is None:
         # A search that goes on is told nothing but its folder.
-        words = typed_words()
+        words = typed_words(NOT_OF_A_TRIAL)
         study.study.set_user_attr("words", words)
     if study.trials:
         say("Search", f"{len(study.trials)} of {study.total} trials are done")

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..data.some_rows import typical_batches
 from ..models.modes import in_eval_mode
 from ..overrides import as_override, key_of
 from ..report import latency_ms, parameter_count, size_mb
@@ -21,7 +21,6 @@ from .directory import begin_trial
 from .distillation import Distillation, prepare
 from .inner_run import logged_in
 from .objective import build_objective
-from .report import one_row
 from .save import save_student
 from .train_stages import train_stages
 from .trainer import build_module
@@ -107,8 +106,10 @@ def train_trial(
 def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
     """What is known of a student before it is trained."""
     module = build_module(cfg, made.student, made.teacher, build_objective(cfg), made.metrics)
+    made.data.setup("test")
     with in_eval_mode(made.student):
-        speed = latency_ms(module.student_forward, one_row(made.data))
+        (row,) = typical_batches(made.data, "test", (1,))
+        speed = latency_ms(module.student_forward, row)
     return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
 
 
@@ -118,22 +119,11 @@ def drop_weights(directory: Path) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def typed_words() -> list[str]:
-    """What was typed beside the options of the job: a trial is trained to the end with it."""
-    if not HydraConfig.initialized():
-        return []
-    hydra = HydraConfig.get()
-    sources = [s for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    folders = [f"--config-dir={source.path}" for source in sources]
-    given = [o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in NOT_OF_A_TRIAL]
-    return [*folders, *given]
-
-
 def command_of(words: Sequence[str], values: Mapping[str, Any]) -> str:
     """The command that trains a trial to the end.
 
     Args:
-        words: as [`typed_words`][] has found them.
+        words: as `run.typed.typed_words` has found them.
         values: what the trial has tried, by the keys of the options.
     """
     kept = [shlex.quote(word) for word in words if key_of(word) not in values]

@@ -1,6 +1,7 @@
 """What the user has typed, which no file can say in his place."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -39,6 +40,28 @@ def check_remote_code(cfg: DictConfig, trusted: bool, of_file: bool = False) -> 
                 f"{name}=true in a file asks to run code that comes with a model. If you trust "
                 f"that code, type {REMOTE_CODE}=true; what a file says there does not count."
             )
+
+
+def typed_words(but: Sequence[str] = ()) -> list[str]:
+    """The words of the command; none where no command was.
+
+    Args:
+        but: keys and groups that are left out.
+    """
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    sources = [s for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    folders = [f"--config-dir={source.path}" for source in sources]
+    given = [o for o in hydra.overrides.task if key_of(o).partition(".")[0] not in but]
+    return [*folders, *given]
+
+
+def typed_command() -> str:
+    """The command as a shell reads it; empty where no command was."""
+    if not HydraConfig.initialized():
+        return ""
+    return " ".join(["lightning-distill", *map(shlex.quote, typed_words())])
 
 
 def _typed_keys() -> list[str] | None:

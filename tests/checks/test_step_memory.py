@@ -12,13 +12,7 @@ from torch.profiler import profile, ProfilerActivity
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.checks import Level
-from lightning_distill.checks.memory import (
-    check_memory,
-    LiveMemory,
-    on_paper,
-    step_memory,
-    StepMemory,
-)
+from lightning_distill.checks.memory import check_memory, on_paper, step_memory, StepMemory
 from lightning_distill.criteria import HardLabel, SoftTarget
 
 PRECISION = SimpleNamespace(forward_context=nullcontext)
@@ -90,21 +84,6 @@ def test_its_parts_are_weights_and_what_adam_keeps():
     # A gradient, two moments, and a count of steps for each parameter.
     steps = 4 * len(list(made.student.parameters()))
     assert found.kept == pytest.approx(4 * 3 * student + steps, rel=1e-3)
-
-
-def test_live_memory_follows_what_comes_and_goes():
-    weight = torch.zeros(10)
-    with LiveMemory([weight]) as live:
-        assert live.live == 40
-        view = weight.view(2, 5)
-        assert live.live == 40
-        first = view + 1
-        second = first * 2
-        assert live.live == 120
-        del first
-        assert (live.live, live.peak) == (80, 120)
-        del second, view
-    assert live.live == 40
 
 
 def test_a_criterion_that_looks_at_values_is_left_out_and_said():

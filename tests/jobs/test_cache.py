@@ -72,6 +72,8 @@ def test_a_student_learns_the_same_from_the_answers(run, teacher, tmp_path):  # 
     assert learnt["teacher"]["metrics"] == pytest.approx(live["teacher"]["metrics"], abs=1e-6)
     assert learnt["teacher"]["parameters"] == live["teacher"]["parameters"]
     assert learnt["teacher"]["latency_ms"] is None
+    assert learnt["teacher"]["missing"]["flops"] == "no model in memory"
+    assert learnt["student"]["flops"] == live["student"]["flops"]
 
 
 def test_the_newest_cache_is_taken_where_none_is_named(

@@ -27,6 +27,7 @@ from lightning_distill.models.batch import (
     move,
     NamedTuple,
     next_rows,
+    repeated_rows,
     row_numbers,
     take_rows,
     teacher_entries,
@@ -322,3 +323,15 @@ def test_each_row_is_the_one_after_it_in_whatever_holds_it():
     for x in (turned["x"], turned["teacher"]["ids"], next_rows((X, LABELS))[0]):
         assert_close(x, torch.stack([X[1], X[2], X[0]]))
     assert_close(next_rows({"x": X[:1]})["x"], X[:1])
+
+
+def test_rows_come_again_until_there_are_enough():
+    words = ["a", "b", "c"]
+    inner = {"ids": X, "length": torch.tensor(3), "names": words}
+    made = repeated_rows({"x": X, "labels": LABELS, "teacher": inner, "count": 7}, 5)
+    assert made["count"] == 7 and made["teacher"]["length"] == 3
+    assert made["teacher"]["names"] == ["a", "b", "c", "a", "b"]
+    assert made["labels"].tolist() == [*LABELS.tolist(), *LABELS.tolist()[:2]]
+    for x in (made["x"], made["teacher"]["ids"], repeated_rows((X, LABELS), 5)[0]):
+        assert_close(x, torch.stack([X[0], X[1], X[2], X[0], X[1]]))
+    assert_close(repeated_rows({"x": X}, 1)["x"], X[:1])

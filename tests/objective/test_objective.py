@@ -60,6 +60,15 @@ def test_weights_and_temperatures_follow_their_schedules(logits):
         assert_close(objective(logits)["loss"], progress * expected)
 
 
+def test_weights_that_stay_are_told_apart_from_those_that_change():
+    terms = {
+        "soft": Term(SoftTarget(), LOGITS, Linear(0.0, 1.0)),
+        "more": Term(SoftTarget(), LOGITS, 0.5),
+    }
+    assert Objective(terms).fixed_weights() == {"more": 0.5}
+    assert Objective(terms, Uncertainty()).fixed_weights() == {}
+
+
 def test_a_term_of_weight_zero_reads_nothing(logits):
     objective = Objective(
         {

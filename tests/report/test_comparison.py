@@ -67,12 +67,24 @@ def test_nothing_is_said_of_a_drop_that_nobody_limited():
     [
         (0.8, 0.9, "The teacher's help is worth 0.1000 accuracy in this run. It closes 50%"),
         (0.6, 0.9, "Distillation did not help in this run: accuracy is 0.1000 worse"),
+        (0.6, 0.9, "than that of the student alone. That is 50% of the gap to the teacher."),
         (0.7, 0.9, "Distillation made no difference to accuracy"),
         (0.8, 0.6, "no gap to close"),
     ],
 )
 def test_the_report_says_what_came_out(student, teacher, words):
     assert words in " ".join(compared(student, teacher).verdict())
+
+
+def test_the_share_of_the_teacher_that_a_student_has():
+    made = compared(0.81, teacher=0.9, baseline=0.45)
+    assert made.retained(made.student) == pytest.approx(0.9)
+    assert made.retained(made.baseline) == pytest.approx(0.5)
+    assert made.retained(made.teacher) is None
+    # Of what shall be small, or of a teacher below 0, a share says nothing.
+    assert compared(0.8, higher_is_better=False).retained(made.student) is None
+    assert compared(0.8, teacher=-0.1).retained(made.student) is None
+    assert compared(0.8, teacher=None).retained(made.student) is None
 
 
 def test_what_is_written_is_what_is_shown(tmp_path, capsys):
@@ -88,8 +100,11 @@ def test_what_is_written_is_what_is_shown(tmp_path, capsys):
         assert sentence in " ".join(shown.split())
     assert "On 892 test rows" in shown
     assert "- seed: 3" in written
-    table = [line for line in written.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1, "a broken table"
+    tables = [block.splitlines() for block in written.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1, "a broken table"
+    assert "| latency of one row, median, ms | 1.50 | 1.50 | 1.50 |" in tables[1]
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["gap_closed"] == pytest.approx(0.75)
     assert found["teacher"]["metrics"]["accuracy"] == 0.9

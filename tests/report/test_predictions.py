@@ -7,10 +7,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from scipy.stats import binomtest, bootstrap
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_matthews_corrcoef,
+)
 
 from lightning_distill.report import interval_over_rows, PREDICTIONS, Predictions, Run, settings_of
-from lightning_distill.report.class_tables import class_tables, predictions_of
+from lightning_distill.report.class_tables import class_tables, differing, predictions_of
 
 
 def write(folder, label, predicted, of="student", first=0, confidence=0.5, names=()):
@@ -111,6 +115,49 @@ def test_its_interval_and_calibration_are_those_of_scipy_and_torchmetrics(tmp_pa
     assert found.calibration_error == pytest.approx(float(error), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda p, y: multiclass_f1_score(p, y, 4, average="macro"),
+        lambda p, y: multiclass_matthews_corrcoef(p, y, 4),
+    ],
+)
+def test_f1_and_matthews_have_the_interval_of_a_bootstrap_by_scipy(tmp_path, metric):
+    draw = np.random.default_rng(0)
+    # Of four classes one is neither a label nor predicted.
+    labels = draw.integers(3, size=200)
+    predicted = np.where(draw.random(200) < 0.6, labels, draw.integers(3, size=200))
+    write(tmp_path, labels, predicted)
+    found = Predictions.load(tmp_path)
+
+    def of_rows(rows):
+        return float(metric(torch.tensor(predicted[rows]), torch.tensor(labels[rows])))
+
+    value = of_rows(np.arange(200))
+    peer = bootstrap(
+        (np.arange(200),), of_rows, n_resamples=1000, method="percentile", rng=2, vectorized=False
+    ).confidence_interval
+    assert found.interval_of(value) == pytest.approx((peer.low, peer.high), abs=0.02)
+    assert found.interval_of(value + 0.01) is None
+    assert found.interval_of(float(found.right.mean())) == found.interval()
+
+
+def test_a_model_that_always_says_the_same_has_no_interval_of_matthews(tmp_path):
+    write(tmp_path, [0, 1, 2, 1] * 5, [1] * 20)
+    assert Predictions.load(tmp_path).interval_of(0.0) is None
+
+
+def test_agreement_has_the_interval_of_a_share(tmp_path):
+    write(tmp_path, [0] * 20, [0] * 15 + [1] * 5)
+    write(tmp_path, [0] * 20, [0] * 18 + [1] * 2, "teacher")
+    student, teacher = Predictions.load(tmp_path), Predictions.load(tmp_path, "teacher")
+    peer = binomtest(17, 20).proportion_ci(method="wilson")
+    expected = pytest.approx((peer.low, peer.high), abs=1e-6)
+    assert student.agreement_interval(teacher, 17 / 20) == expected
+    # Another agreement, such as that of the most likely classes.
+    assert student.agreement_interval(teacher, 0.9) is None
+
+
 def test_tables_say_which_classes_changed_and_where_the_models_differ(tmp_path):
     label, names = [0, 0, 1, 1, 2, 2], ["bad", "good", "odd"]
     write(tmp_path, label, [0, 0, 1, 1, 2, 0], "teacher", confidence=0.9, names=names)
@@ -120,17 +167,20 @@ def test_tables_say_which_classes_changed_and_where_the_models_differ(tmp_path):
     models = predictions_of(tmp_path)
     assert list(models) == ["teacher", "baseline", "student"]
     titles = {"teacher": "the teacher", "baseline": "alone", "student": "distilled"}
-    tables = {title: (heads, lines) for title, _, heads, lines in class_tables(models, titles)}
-    assert [line[:2] for line in tables["Right on the test rows"][1]] == [
-        ["the teacher", "0.8333"],
-        ["alone", "0.6667"],
-        ["distilled", "0.8333"],
+    found = list(class_tables(models, titles))
+    assert [of for _, of, *_ in found] == [
+        ["teacher", "baseline", "student"],
+        ["teacher"],
+        ["student"],
+        ["teacher", "student"],
     ]
+    tables = {title: (heads, lines) for title, _, _, heads, lines in found}
     heads, lines = tables["By class"]
-    assert heads == ["class", "rows", *titles.values(), "change"]
-    assert lines[0] == ["good", "2", "1.000", "0.000", "0.500", "+0.500"]
+    assert heads == ["class", *titles.values(), "change", "rows"]
+    assert lines[0] == ["good", "1.000", "0.000", "0.500", "+0.500", "2"]
     assert tables["What is taken for what: distilled"][1] == [["good", "bad", "1"]]
     assert tables["What is taken for what: the teacher"][1] == [["odd", "bad", "1"]]
     # Both are sure of row 5, and the student is not sure of row 3.
     assert [line[0] for line in tables["Where teacher and student differ most"][1]] == ["5", "3"]
     assert list(class_tables({}, {})) == []
+    assert [n.tolist() for n in differing(models)] == [[5, 3], [5, 3]]

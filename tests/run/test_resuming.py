@@ -39,6 +39,7 @@ def given(monkeypatch):
 
     class Config:
         overrides = OmegaConf.create({"task": ["resume=x"]})
+        runtime = OmegaConf.create({"config_sources": []})
 
     monkeypatch.setattr(resuming.HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(resuming.HydraConfig, "get", lambda: Config)
@@ -59,6 +60,12 @@ def test_the_newest_run_of_the_same_configuration_that_has_not_ended(tmp_path):
     assert same_run(typed, tmp_path) == ended
     (ended / "run.json").write_text("{")
     assert same_run(typed, tmp_path) == cut
+
+
+def test_a_run_keeps_the_command_that_it_began_with(tmp_path, given):
+    given("'a=b c'")
+    record = json.loads((made(tmp_path / "run") / "run.json").read_text())
+    assert record["command"] == """lightning-distill resume=x ''"'"'a=b c'"'"''"""
 
 
 @pytest.mark.parametrize("typed", ["seed=1", "trainer.max_epochs=2", "trainer.max_epochs=x"])

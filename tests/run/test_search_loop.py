@@ -14,9 +14,10 @@ from lightning_distill.report import SearchResult, Tried
 from lightning_distill.run.search_loop import _check_some_worked
 from lightning_distill.run.search_trial import (
     command_of,
+    NOT_OF_A_TRIAL,
     trial_config,
-    typed_words,
 )
+from lightning_distill.run.typed import typed_command, typed_words
 from lightning_distill.search_plan import Choices, Plan
 
 VALUES = {"student.layers": 2, "student.keep": [0, 1]}
@@ -38,7 +39,7 @@ def typed():
 
 @pytest.mark.usefixtures("typed")
 def test_the_command_has_what_was_typed_but_for_the_search_and_with_what_was_tried():
-    found = shlex.split(command_of(typed_words(), VALUES))
+    found = shlex.split(command_of(typed_words(NOT_OF_A_TRIAL), VALUES))
     assert found == [
         "lightning-distill",
         "criteria=[soft_target]",
@@ -49,8 +50,15 @@ def test_the_command_has_what_was_typed_but_for_the_search_and_with_what_was_tri
     ]
 
 
+@pytest.mark.usefixtures("typed")
+def test_the_command_as_it_was_typed():
+    found = shlex.split(typed_command())
+    assert found[:3] == ["lightning-distill", "job=search", "++job.space.student.layers=[1,2]"]
+    assert len(found) == 9 and found[-1] == "~balance"
+
+
 def test_without_a_command_nothing_was_typed():
-    assert typed_words() == []
+    assert typed_words() == [] and typed_command() == ""
     assert command_of([], {"optimizer.lr": 0.5}) == "lightning-distill optimizer.lr=0.5"
 
 

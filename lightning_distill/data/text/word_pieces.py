@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-from tokenizers import models, normalizers, pre_tokenizers, processors, Tokenizer, trainers
+from tokenizers import (
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    Tokenizer,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = {
@@ -53,6 +61,7 @@ def train_word_pieces(
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(
         ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
     )
