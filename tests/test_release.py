@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from lightning_distill import __version__
 
@@ -23,6 +26,28 @@ def test_one_version():
     assert citation.version == __version__ and citation.license == "Apache-2.0"
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
     assert re.search(r"^## \[Unreleased\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def pinned(name: str) -> dict[str, Version]:
+    lines = (ROOT / name).read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name: Version(version) for name, version in pairs}
+
+
+def test_the_oldest_versions_tested_are_those_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    oldest, newest = pinned("constraints-oldest.txt"), pinned("constraints.txt")
+    for line in [*project["dependencies"], *extras["test"]]:
+        wanted = Requirement(line)
+        (least,) = [s.version for s in wanted.specifier if s.operator == ">="]
+        found = oldest[wanted.name]
+        # "8" is the first of 8.0, for a release may lack 8.0.0.
+        assert found.release[: least.count(".") + 1] == Version(least).release, line
+        assert wanted.specifier.contains(found), line
+        if wanted.name in newest:
+            assert wanted.specifier.contains(newest[wanted.name]), line
+            assert found <= newest[wanted.name], line
 
 
 @pytest.mark.parametrize("name", ["bug.yml", "wish.yml"])

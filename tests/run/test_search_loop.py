@@ -17,7 +17,8 @@ from lightning_distill.run.search_trial import (
     trial_config,
     typed_words,
 )
-from lightning_distill.search_plan import Choices, Plan
+from lightning_distill.search_parameters import Choices
+from lightning_distill.search_plan import Plan
 
 VALUES = {"student.layers": 2, "student.keep": [0, 1]}
 
