@@ -5,20 +5,15 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
-from transformers import AutoImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    CLIPImageProcessorPil,
+    ConvNextImageProcessorPil,
+    ViTImageProcessorPil,
+)
 
 from lightning_distill.data import ImageProcessor
 from lightning_distill.data.pictures.image_processor import load_image_processor
-
-try:
-    from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil, ViTImageProcessorPil
-except ImportError:
-    # In older releases of transformers 5 these, which need no torchvision, have the plain names.
-    from transformers import (
-        CLIPImageProcessor as CLIPImageProcessorPil,
-        ConvNextImageProcessor as ConvNextImageProcessorPil,
-        ViTImageProcessor as ViTImageProcessorPil,
-    )
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
