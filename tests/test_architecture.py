@@ -48,7 +48,8 @@ ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
 ROOMS["before_loading"] |= {"export_options", "quantization_schemes", "search_plan", "extras"}
-ROOMS["search_plan"] = {"check_values", "extras"}
+ROOMS["search_parameters"] = {"check_values"}
+ROOMS["search_plan"] = {"check_values", "extras", "search_parameters"}
 ROOMS["search"] = {"search_plan"}
 ROOMS["export_options"] = {"quantization_schemes", "extras"}
 ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
@@ -71,6 +72,7 @@ COMMAND = {
     "data_of_hub",
     "read_config",
     "teacher_of_student",
+    "search_parameters",
     "search_plan",
 }
 CORE = sorted({*ROOMS} - {"run", "jobs"} - COMMAND)

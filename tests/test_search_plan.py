@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_distill.search_plan import Choices, Range, read_plan
+from lightning_distill.search_parameters import Choices, Range
+from lightning_distill.search_plan import read_plan
 
 CFG = {
     "student": {

@@ -15,7 +15,8 @@ from ..criteria import HardLabel, hint, soft_cross_entropy
 from ..criteria._check import masked_mean
 from ..criteria.criterion import Criterion
 from ..models.source import Source
-from .term import check_weight, scaled, Term, Terms, Weight
+from .term import Term, Terms
+from .weight import check_weight, scaled, Weight
 
 LOSS_TYPES = ("MSE", "L1", "KL", "CE")
 

@@ -1,7 +1,6 @@
 """A criterion with its inputs and its weight."""
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,39 +11,14 @@ from torch import nn, Tensor
 from ..criteria._plain import as_criterion
 from ..criteria.criterion import Criterion
 from ..extras import check_extra
-from ..models.source import nearest, Source
-from ..schedules import Scaled, Schedule, Until
+from ..models.source import Source
+from ..schedules import Schedule
 from .adapter import build_adapters, Kind, student_and_teacher_arguments
+from .criterion_arguments import check_arguments
 from .layer_mapping import AUTO, check_mapping, EMD, pair_layers, TOGETHER
 from .layer_similarity import SimilarLayers
 from .layer_transport import LayerTransport
-
-Weight = float | Schedule
-
-
-def check_weight(weight: Any, until: Any = None) -> Weight:
-    """A weight: a finite number that is not negative, or a schedule of such.
-
-    Args:
-        weight: as it was given.
-        until: the fraction of the run from which on it is 0; `None` is never.
-    """
-    if until is not None:
-        return Until(_checked(weight), until)
-    return _checked(weight)
-
-
-def _checked(weight: Any) -> Weight:
-    if isinstance(weight, Schedule):
-        return weight
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise ValueError(f"`weight` must be a number or a schedule, got {weight!r}.")
-    if not math.isfinite(weight) or weight < 0:
-        raise ValueError(
-            f"`weight` must be finite and not negative, got {weight}. "
-            "A weight of 0 switches the term off."
-        )
-    return float(weight)
+from .weight import check_weight, scaled, Weight
 
 
 class Terms(nn.Module, ABC):
@@ -129,7 +103,7 @@ class Term(Terms):
         }
         # A mask that is named, and none: everything counts, padding too.
         self.counts_padding = "mask" in inputs and inputs["mask"] is None
-        _check_arguments(self.criterion, list(self.inputs))
+        check_arguments(self.criterion, list(self.inputs))
         self.adapter = adapter
         check_mapping(mapping)
         self.mapping = mapping
@@ -355,30 +329,3 @@ def _pair_as_loaded(term: Term, _: Any) -> None:
     """The layers are paired as they were when the checkpoint was written."""
     if term.similar is not None and term.similar.similarity is not None:
         term.pairs = term._chosen(term._of_pairs(term.similar.pairs))
-
-
-def scaled(weight: Weight, factor: float) -> Weight:
-    """A weight times a number."""
-    return Scaled(weight, factor) if isinstance(weight, Schedule) else weight * factor
-
-
-def _check_arguments(criterion: Criterion, names: list[str]) -> None:
-    signature, name = criterion.signature, criterion.class_name
-    if not names:
-        raise ValueError(f"`inputs` of {name}{signature} is empty; name a source per argument.")
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return
-    for argument in names:
-        if argument not in signature.parameters:
-            raise ValueError(
-                f"{name} takes no argument {argument!r}. {nearest(argument, signature.parameters)}"
-            )
-    missing = [
-        p.name
-        for p in signature.parameters.values()
-        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and p.name not in names
-    ]
-    if missing:
-        raise ValueError(
-            f"`inputs` of {name} lacks {', '.join(missing)}; it has {', '.join(names)}."
-        )

@@ -74,9 +74,10 @@ def from_config(
         if not hasattr(default, field) or callable(getattr(default, field)):
             fields = [*default.to_dict(), *default.attribute_map]
             near = get_close_matches(field, fields, n=3)
+            hint = f"Nearest: {', '.join(near)}. " if near else ""
             raise ValueError(
-                f"A {model_type} has no configuration field {field!r}. "
-                f"Nearest: {', '.join(near) or '-'}."
+                f"A {model_type} has no configuration field {field!r}. {hint}null leaves it out, "
+                f"as in student.{field}=null."
             )
     _check_sizes(default, config)
     check_sizes({**config, "num_labels": num_labels, "vocab_size": vocab_size})

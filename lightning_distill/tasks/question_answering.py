@@ -12,7 +12,8 @@ from ..criteria import HardLabel
 from ..criteria._positions import OverPositions
 from ..models.capture import read
 from ..models.source import Source
-from ..objective.term import scaled, Term, Terms
+from ..objective.term import Term, Terms
+from ..objective.weight import scaled
 from .task import Task
 
 ENDS = ("start", "end")

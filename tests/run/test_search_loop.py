@@ -18,7 +18,8 @@ from lightning_distill.run.search_trial import (
     trial_config,
 )
 from lightning_distill.run.typed import typed_command, typed_words
-from lightning_distill.search_plan import Choices, Plan
+from lightning_distill.search_parameters import Choices
+from lightning_distill.search_plan import Plan
 
 VALUES = {"student.layers": 2, "student.keep": [0, 1]}
 

@@ -11,7 +11,8 @@ from optuna.trial import TrialState  # noqa: E402
 
 from lightning_distill.search import EndEarly, open_study, StudyOnDisk  # noqa: E402
 from lightning_distill.search.end_early import is_rung  # noqa: E402
-from lightning_distill.search_plan import Plan, Range  # noqa: E402
+from lightning_distill.search_parameters import Range  # noqa: E402
+from lightning_distill.search_plan import Plan  # noqa: E402
 
 # Of a trainer it reads two attributes.
 pytestmark = pytest.mark.usefixtures("unchecked_types")

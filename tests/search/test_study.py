@@ -10,7 +10,8 @@ optuna = pytest.importorskip("optuna", reason="pip install 'lightning-distill[se
 from optuna.trial import TrialState  # noqa: E402
 
 from lightning_distill.search import open_study, StudyOnDisk  # noqa: E402
-from lightning_distill.search_plan import Choices, Plan, Range  # noqa: E402
+from lightning_distill.search_parameters import Choices, Range  # noqa: E402
+from lightning_distill.search_plan import Plan  # noqa: E402
 
 LAYERS = Choices("student.layers", (1, 2, 3))
 KEEP = Choices("student.keep", ("first", [0, 2], None))

@@ -104,7 +104,8 @@ def test_attention_maps_come_with_eager_attention():
         (
             {"model_type": "gpt2", "hidden_size": 32, "num_attention_heads": 5}
             | {"intermediate_size": 64},
-            "A gpt2 has no configuration field 'intermediate_size'",
+            "A gpt2 has no configuration field 'intermediate_size'. "
+            "null leaves it out, as in student.intermediate_size=null",
         ),
         ({"model_type": "llama", "num_attention_heads": 5}, "got 32 and 5"),
         ({"hidden_size": "wide"}, "no configuration of a bert: .*'hidden_size' expected int"),
