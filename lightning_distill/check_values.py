@@ -35,6 +35,7 @@ BOOLEANS = (
     "compile",
     "control",
     "gradient_checkpointing",
+    "preview",
     "profile",
     "trainer.enable_model_summary",
     "teacher.trust_remote_code",

@@ -25,7 +25,8 @@ from torch.profiler import profile, ProfilerActivity
 from torch.utils.data import DataLoader
 
 import lightning_distill.main  # noqa: F401 - what a configuration refers to
-from lightning_distill.checks.steps import FirstSteps, seconds_at, size_of
+from lightning_distill.checks.pace import seconds_at, size_of
+from lightning_distill.checks.steps import FirstSteps
 from lightning_distill.data.some_rows import largest_batch
 from lightning_distill.models.gradient_checkpointing import checkpoint_gradients
 from lightning_distill.run.data import build_data

@@ -40,10 +40,12 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
             total, unit = texts, "texts"
         share = min(number / max(total, 1), 1.0)
         best = max(best, share / (TOKENS if unit == "tokens" else ROWS))
-        all_found.append((name, f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"))
+        found = f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"
+        brief = f"Learnt from: {name} {100 * share:.3g}% of {total:,} training {unit}"
+        all_found.append((name, found, brief))
     nothing = [name for name, number in zip(objective.terms, counted.tolist(), strict=True)
                if number == 0]  # fmt: skip
-    for name, found in all_found:
+    for name, found, brief in all_found:
         if name in nothing:
             level = Level.WRONG if len(nothing) == len(all_found) else Level.WARNING
             do = "No label or mask counts: is data.label the right column?"
@@ -55,7 +57,7 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
                 if best < 1
                 else ""
             )
-        yield Finding("learnt.share", f"term {name}", found, level, do)
+        yield Finding("learnt.share", f"term {name}", found, level, do, brief)
 
 
 def _lengths(batch: Any, student: Any) -> list[int]:

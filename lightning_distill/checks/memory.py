@@ -166,7 +166,9 @@ def check_memory(found: StepMemory, there: int, rows: int) -> Iterator[Finding]:
     said += "" if found.whole else "; without the criteria, which look at values"
     said += f"; {found.flops / 1e9:.3g} GFLOP a step"
     if found.peak <= there:
-        yield Finding("cost.memory", "memory", said)
+        brief = f"Memory: {decimal(found.peak)} predicted for a step of the largest batch, "
+        brief += f"{rows} rows"
+        yield Finding("cost.memory", "memory", said, brief=brief)
         return
     said += f"; this machine has {decimal(there)}"
     do = "Lower data.batch_size or data.max_length, or set gradient_checkpointing=true."

@@ -18,10 +18,11 @@ from ..check_values import check_boolean, check_number
 from ..checks import Finding, Findings, Level
 from ..checks.learnt import check_cut, check_learnt
 from ..checks.memory import check_memory
+from ..checks.pace import size_of
 from ..checks.rows import check_rows
 from ..checks.sides import check_labels, check_pictures, check_tokenizers
 from ..checks.start import check_sizes, check_start, check_temperatures
-from ..checks.steps import check_steps, FirstSteps, size_of
+from ..checks.steps import check_steps, FirstSteps
 from ..checks.teacher import check_teacher
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..run.data import build_data, check_lengths
+from ..run.first_lines import first_lines, say_memory
 from ..run.labels import check_labels, check_measurable, on_labels
 from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
@@ -35,6 +36,7 @@ def finetune(cfg: DictConfig) -> float:
     data = build_data(cfg, taught=False)
     check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
+    say_memory(cfg, data, of_labels=True)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
     objective = build_label_objective(cfg, student)
@@ -47,7 +49,7 @@ def finetune(cfg: DictConfig) -> float:
     task = task_in(cfg)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
     say("Model", f"on labels, with {', '.join(objective.terms)}")
-    result = train(cfg, module, rows, directory)
+    result = train(cfg, module, rows, directory, first_lines(cfg, rows, metrics))
     save_student(module.student, data, directory / "student")
     report(cfg, directory, data, module, result)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]
