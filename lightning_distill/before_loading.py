@@ -86,6 +86,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     """
     check_expansion(cfg)
     check_keys_are_read(cfg)
+    _check_debug(cfg)
     cfg = cfg.copy()
     if _is_of_a_run(cfg):
         # The configuration of that run counts.
@@ -108,6 +109,23 @@ def check_before_loading(cfg: DictConfig) -> None:
     _check_terms(criteria)
     if job == f"{OURS}.jobs.search":
         _check_search(cfg, criteria)
+
+
+def _check_debug(cfg: DictConfig) -> None:
+    """Refuse to try what is no training, or is not a new one."""
+    if not OmegaConf.select(cfg, "debug"):
+        return
+    job = str(OmegaConf.select(cfg, "job._target_", default=""))
+    if job.startswith(f"{OURS}.jobs.") and not job.endswith((".distill", ".finetune")):
+        raise ValueError(
+            "debug=true tries a training on one batch, so it is for job=distill and job=finetune, "
+            f"got job={job.rpartition('.')[2]}. Leave out debug=true."
+        )
+    if OmegaConf.select(cfg, "resume") is not None:
+        raise ValueError(
+            f"debug=true tries a new run, and resume={cfg.resume} goes on with one: leave out one "
+            "of them."
+        )
 
 
 def _check_search(cfg: DictConfig, criteria: Any) -> None:

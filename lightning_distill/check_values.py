@@ -34,6 +34,7 @@ BOOLEANS = (
     "baseline",
     "compile",
     "control",
+    "debug",
     "gradient_checkpointing",
     "preview",
     "profile",

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..run.data import build_data, check_lengths
+from ..run.debug import check_debug, debug
 from ..run.first_lines import first_lines, say_memory
 from ..run.labels import check_labels, check_measurable, on_labels
 from ..run.learning_rate import settle_training
@@ -31,6 +32,7 @@ def finetune(cfg: DictConfig) -> float:
             "`stages` are for job=distill, whose terms they choose from; job=finetune learns from "
             "labels alone. Leave out `stages`, or type job=distill teacher=null."
         )
+    check_debug(cfg)
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
     data = build_data(cfg, taught=False)
@@ -45,11 +47,14 @@ def finetune(cfg: DictConfig) -> float:
     settle_training(cfg, student)
     rows = on_labels(data)
     rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
-    save_student(student, data, directory / "student", with_weights=False)
     task = task_in(cfg)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
+    lines = first_lines(cfg, rows, metrics)
+    if cfg.get("debug"):
+        return debug(cfg, module, rows, lines)
+    save_student(student, data, directory / "student", with_weights=False)
     say("Model", f"on labels, with {', '.join(objective.terms)}")
-    result = train(cfg, module, rows, directory, first_lines(cfg, rows, metrics))
+    result = train(cfg, module, rows, directory, lines)
     save_student(module.student, data, directory / "student")
     report(cfg, directory, data, module, result)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]
