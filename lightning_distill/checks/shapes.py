@@ -23,21 +23,21 @@ from ..models.submodules import unwrapped
 from ..training.metric_sources import sources_of_metrics
 from ..training.trial import without_a_trace
 
+ORDER = ("batch", "student", "teacher")
+
 
 @dataclass(frozen=True)
 class Row:
     """One source.
 
     Attributes:
-        source: as it is written in a configuration.
-        model: the class of the model that it comes from, or `batch`.
+        source: as it is written in a configuration; it begins with `batch`, `student` or `teacher`.
         shape: as `32 x 64 x 128`, and how many there are of it.
         dtype: as `float32`.
         read_by: names of terms and metrics; empty if none reads it.
     """
 
     source: str
-    model: str
     shape: str
     dtype: str
     read_by: str = ""
@@ -80,6 +80,7 @@ class ShowsShapes(L.Callback):
     def _show(self, module: Any, batch: Any) -> None:
         if not self.rows:
             self.rows = rows_of(module, batch)
+            show_models(module)
             show_rows(self.rows, self.title)
 
 
@@ -91,9 +92,6 @@ def rows_of(module: Any, batch: Any) -> list[Row]:
         batch: on its device.
     """
     taught_by = module.taught_by
-    models = {"batch": "batch", "student": _class_of(module.student)}
-    if taught_by is not None:
-        models["teacher"] = "" if taught_by.model is None else _class_of(taught_by.model)
     with without_a_trace(module), torch.no_grad(), module.autocast():
         batch = named(module.trial_batch(batch), module.student)
         metrics = dict(module.metrics["val"].items())
@@ -101,29 +99,29 @@ def rows_of(module: Any, batch: Any) -> list[Row]:
         values, _, _ = module.read_sources(batch, more=more)
         found = {str(source): value for source, value in values.items()}
         found |= _more(found, "batch", entries(batch))
-        outputs = module.student_forward(batch, **_with_layers(module.student))
+        outputs = module.student_forward(batch, **_with_layers(module, "student"))
         found |= _more(found, "student", outputs)
         if taught_by is not None and taught_by.is_live:
-            outputs = module.teacher_forward(batch, **_with_layers(taught_by.model))
+            outputs = module.teacher_forward(batch, **_with_layers(module, "teacher"))
             found |= _more(found, "teacher", outputs)
     readers = _readers(module.objective, metrics)
     rows = []
     for name, value in found.items():
         shape, dtype = _described(value)
         if shape:
-            model = models[name.partition(".")[0]]
-            rows.append(Row(name, model, shape, dtype, ", ".join(readers.get(name, ()))))
-    order = list(models)
-    return sorted(rows, key=lambda row: order.index(row.source.partition(".")[0]))
+            rows.append(Row(name, shape, dtype, ", ".join(readers.get(name, ()))))
+    return sorted(rows, key=lambda row: ORDER.index(row.source.partition(".")[0]))
 
 
-def _class_of(model: Any) -> str:
-    return type(unwrapped(model)).__name__
+def _with_layers(module: Any, role: str) -> dict[str, bool]:
+    """What makes a model of transformers return its hidden states, too.
 
-
-def _with_layers(model: Any) -> dict[str, bool]:
-    """What makes a model of transformers return its hidden states, too."""
-    return forward_options(model, [Source("student", "output", "hidden_states")])
+    Attentions only where a term reads some: others compute none.
+    """
+    model = module.student if role == "student" else module.taught_by.model
+    asked = [Source(role, "output", "hidden_states")]
+    asked += [s for s in module.objective.sources(role) if s.name.endswith("attentions")]
+    return forward_options(model, asked)
 
 
 def _more(found: Mapping[str, Any], role: str, given: Any) -> dict[str, Any]:
@@ -176,8 +174,27 @@ def show_rows(rows: Sequence[Row], title: str, console: Console | None = None) -
         title: above it.
         console: where to.
     """
-    table = Table("source", "of", "shape", "type", "read by", title=title, box=SIMPLE_HEAD,
-                  padding=(0, 1, 0, 0))  # fmt: skip
+    table = Table(title=title or None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("source", overflow="fold", ratio=3)
+    table.add_column("shape", overflow="fold", ratio=2)
+    table.add_column("type", no_wrap=True)
+    table.add_column("read by", overflow="fold", ratio=2)
     for row in rows:
-        table.add_row(*map(escape, (row.source, row.model, row.shape, row.dtype, row.read_by)))
+        table.add_row(*map(escape, (row.source, row.shape, row.dtype, row.read_by or "-")))
     (console or Console()).print(table)
+
+
+@rank_zero_only
+def show_models(module: Any, console: Console | None = None) -> None:
+    """Print of which classes the models are.
+
+    Args:
+        module: a [`DistillationModule`][].
+        console: where to.
+    """
+    taught_by = module.taught_by
+    models = {"student": module.student, "teacher": None if taught_by is None else taught_by.model}
+    for role, model in models.items():
+        if model is not None:
+            text = f"{role}: {type(unwrapped(model)).__name__}"
+            (console or Console()).print(text, markup=False, highlight=False)
