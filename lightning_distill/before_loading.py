@@ -69,9 +69,12 @@ CRITERIA = f"{OURS}.criteria"
 EXTRAS = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
     "WandbLogger": ("wandb", "wandb"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
     "lora_student": ("peft", "lora"),
     "timm": ("timm", "vision"),
 }
+# What MLflow needs besides to write into a file.
+SQL = ("sqlalchemy", "alembic")
 
 
 def check_before_loading(cfg: DictConfig) -> None:
@@ -301,7 +304,8 @@ def _check_extras(cfg: DictConfig) -> None:
     for where, found in needed.items():
         if found is not None:
             package, extra = found
-            check_extra(where, extra, package)
+            store = str(OmegaConf.select(cfg, f"{where}.tracking_uri"))
+            check_extra(where, extra, package, *(SQL if store.startswith("sqlite:") else ()))
 
 
 def _check_files(cfg: DictConfig) -> None:

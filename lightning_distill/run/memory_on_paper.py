@@ -100,9 +100,9 @@ def memory_on_paper(cfg: DictConfig, data: Any, of_labels: bool = False) -> tupl
 
 
 def _trainer(cfg: DictConfig) -> Any:
-    """That of the run, with none of its callbacks."""
+    """That of the run, with none of its callbacks and loggers."""
     cfg = cfg.copy()
-    cfg.callbacks = None
+    cfg.callbacks = cfg.logger = None
     return build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
 
 
