@@ -54,13 +54,16 @@ def memory_of(cfg: DictConfig) -> int:
     return memory_of_machine()
 
 
-def memory_on_paper(cfg: DictConfig, data: Any, of_labels: bool = False) -> tuple[StepMemory, int]:
+def memory_on_paper(
+    cfg: DictConfig, data: Any, of_labels: bool = False, with_flops: bool = True
+) -> tuple[StepMemory, int]:
     """What a step of the first stage takes with its largest batch, and how many rows that has.
 
     Args:
         cfg: the run's configuration; it stays as it is.
         data: a data module that is set up.
         of_labels: whether the student learns from labels alone.
+        with_flops: whether operations are counted, too.
 
     Raises:
         UnknownOnPaper: saying why it cannot be told.
@@ -91,7 +94,7 @@ def memory_on_paper(cfg: DictConfig, data: Any, of_labels: bool = False) -> tupl
             precision.convert_module(module)
             every = stage.cfg.trainer.get("accumulate_grad_batches") or 1
             try:
-                found = step_memory(module, batch, precision, every, mode)
+                found = step_memory(module, batch, precision, every, mode, with_flops)
             except Exception as error:
                 # Models of any kind may look at values, which are not there.
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
