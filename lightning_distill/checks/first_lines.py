@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from rich import get_console
 
 from ..cache.row_id import row_lengths
 from ..callbacks.one_shot import is_one_shot
@@ -94,13 +95,14 @@ class FirstLines(Pace):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Say how long a step takes, as soon as enough were made."""
+        """Say how long a step takes, as soon as enough were made, where no bar shows it."""
         if self._has_said:
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.is_enough:
             self._has_said = True
-            say_findings([check_pace(self)])
+            if trainer.progress_bar_callback is None or not get_console().is_terminal:
+                say_findings([check_pace(self)])
 
     def _look(self, module: Any) -> list[Finding]:
         known, findings = self.known, Findings()

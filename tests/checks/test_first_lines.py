@@ -3,6 +3,7 @@
 import logging
 import random
 import re
+from types import SimpleNamespace
 from typing import ClassVar
 
 import lightning as L
@@ -14,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.checks import Finding, Level
+from lightning_distill.checks import Finding, first_lines, Level
 from lightning_distill.checks.first_lines import FirstLines, Known, ROWS, say_findings
 from lightning_distill.criteria import HardLabel, SoftTarget
 from lightning_distill.metrics import Agreement
@@ -143,6 +144,20 @@ def test_each_thing_is_said_once_and_in_one_line(caplog):
     )
     pace = r"Time: [\d.e-]+ s per step, about \d+ s for all 44 steps, without validation"
     assert re.fullmatch(pace, said[5])
+
+
+def test_a_bar_in_a_terminal_says_the_time_itself(caplog, monkeypatch):
+    monkeypatch.setattr(first_lines, "get_console", lambda: SimpleNamespace(is_terminal=True))
+    pace = FirstLines(Known(Data()))
+    pace.seconds, pace.sizes = [1.0] * 60, [1] * 60
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    for bar in (object(), None):
+        pace._has_said = False
+        trainer = SimpleNamespace(progress_bar_callback=bar, strategy=device)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "lightning_distill"):
+            pace.on_train_batch_end(trainer, None, None, {"x": torch.ones(1)}, 0)
+        assert [r.getMessage()[:12] for r in caplog.records] == ([] if bar else ["Time: 1 s pe"])
 
 
 class Draws(nn.Module):
