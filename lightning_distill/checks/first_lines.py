@@ -105,30 +105,38 @@ class FirstLines(Pace):
                 say_findings([check_pace(self)])
 
     def _look(self, module: Any) -> list[Finding]:
-        known, findings = self.known, Findings()
-        task = module.task or Task()
-        findings.add(check_sizes(module.student, module.taught_by))
-        findings.add(check_labels(known.data, module.student, module.taught_by, task))
-        findings.add(check_pictures(known.data, known.processors))
-        if are_numbered(known.data, "train"):
-            # Rows of other data may be gone once they were read, or come in another order.
-            rows = rows_to_look_at(known.data, "train")
-            batches = list(some_batches(known.data, "train", rows))
-            findings.add(check_tokenizers(known.data, known.tokenizers, batches[0]))
-            findings.add(check_learnt(batches, module.objective, module.student))
-        if not known.is_compiled:
-            findings.add(self._at_the_start(module, task))
-        return findings.all
-
-    def _at_the_start(self, module: Any, task: Task) -> Iterator[Finding]:
-        known = self.known
-        batches = list(validation_batches(module, known.data))
+        known, task = self.known, module.task or Task()
+        findings, batches = Findings(), []
+        try:
+            findings.add(check_sizes(module.student, module.taught_by))
+            findings.add(check_labels(known.data, module.student, module.taught_by, task))
+            findings.add(check_pictures(known.data, known.processors))
+            findings.add(self._training_rows(module))
+            if not known.is_compiled:
+                batches = list(validation_batches(module, known.data))
+        except Exception as error:
+            # Data and models that can be trained need not be able to do what is asked here.
+            text = " ".join(str(error).split())
+            log.warning("First lines: left out, for %s: %s", type(error).__name__, text)
         # As many on each process: what counts in them is added up.
         number = torch.tensor(len(batches), device=module.device)
         count = int(module.trainer.strategy.reduce(number, reduce_op="min"))
-        if not count:
+        if count:
+            findings.add(self._at_the_start(module, batches[:count], task))
+        return findings.all
+
+    def _training_rows(self, module: Any) -> Iterator[Finding]:
+        known = self.known
+        if not are_numbered(known.data, "train"):
+            # They may be gone once they were read, or come in another order.
             return
-        batches = batches[:count]
+        rows = rows_to_look_at(known.data, "train")
+        batches = list(some_batches(known.data, "train", rows))
+        yield from check_tokenizers(known.data, known.tokenizers, batches[0])
+        yield from check_learnt(batches, module.objective, module.student)
+
+    def _at_the_start(self, module: Any, batches: list[Any], task: Task) -> Iterator[Finding]:
+        known = self.known
         measured = Look(module).of(batches, known.data)
         rows = sum(map(row_count, batches))
         said = None if self.weak_teacher is None else self.weak_teacher.found
@@ -183,5 +191,5 @@ def say_findings(findings: Iterable[Finding]) -> None:
         elif finding.brief:
             title, _, words = finding.brief.partition(": ")
             lines.setdefault(title, []).append(words)
-    for title, words in lines.items():
-        log.info("%s: %s", title, ", ".join(words))
+    for title, each in lines.items():
+        log.info("%s: %s", title, ", ".join(each))

@@ -33,6 +33,7 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
         rows, texts = rows + row_count(batch), texts + batch_size(batch)
         tokens += sum(_lengths(batch, student))
     best, all_found = 0.0, []
+    shares: dict[str, list[str]] = {}
     for name, number, of_rows in zip(objective.terms, counted.tolist(), are_rows, strict=True):
         total, unit = (tokens, "tokens") if tokens and not of_rows else (rows, "rows")
         if of_rows and number > rows:
@@ -41,11 +42,15 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
         share = min(number / max(total, 1), 1.0)
         best = max(best, share / (TOKENS if unit == "tokens" else ROWS))
         found = f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"
-        brief = f"Learnt from: {name} {100 * share:.3g}% of {total:,} training {unit}"
-        all_found.append((name, found, brief))
+        of = f"of {total:,} training {unit}"
+        shares.setdefault(of, []).append(f"{name} {100 * share:.3g}%")
+        all_found.append((name, found, of))
     nothing = [name for name, number in zip(objective.terms, counted.tolist(), strict=True)
                if number == 0]  # fmt: skip
-    for name, found, brief in all_found:
+    for name, found, of in all_found:
+        # One line for all terms that learn from as much.
+        same = shares.pop(of, None)
+        brief = f"Learnt from: {', '.join(same)} {of}" if same else ""
         if name in nothing:
             level = Level.WRONG if len(nothing) == len(all_found) else Level.WARNING
             do = "No label or mask counts: is data.label the right column?"

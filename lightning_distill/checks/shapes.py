@@ -130,7 +130,7 @@ def _more(found: Mapping[str, Any], role: str, given: Any) -> dict[str, Any]:
         # Of a batch it has no name.
         given = {"logits": given} if role != "batch" else {}
     named_entries = dict(given) if isinstance(given, Mapping) else {}
-    more = {}
+    more: dict[str, Any] = {}
     for name, value in named_entries.items():
         nested = value.items() if isinstance(value, Mapping) else ()
         more |= {f"{role}.{name}[{key}]": inner for key, inner in nested}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import Batches, bert, loader, text_batches
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.checks import Finding, first_lines, Level
@@ -139,9 +139,7 @@ def test_each_thing_is_said_once_and_in_one_line(caplog):
     count = [sum(p.numel() for p in bert(*size).parameters()) for size in ((1, 8), (3, 16))]
     assert said[1] == f"Parameters: student {count[0]:,}, teacher {count[1]:,}"
     assert said[2] == "Both models: the same 3 labels"
-    assert said[3] == (
-        "Learnt from: hard_label 50% of 24 training rows, soft_target 100% of 24 training rows"
-    )
+    assert said[3] == "Learnt from: hard_label 50%, soft_target 100% of 24 training rows"
     pace = r"Time: [\d.e-]+ s per step, about \d+ s for all 44 steps, without validation"
     assert re.fullmatch(pace, said[5])
 
@@ -241,3 +239,44 @@ def test_what_is_wrong_is_a_warning_that_says_what_to_do(caplog):
         ("WARNING", "ids: are others. Take its own."),
         ("INFO", "Both: the same 3 labels, the same pictures"),
     ]
+
+
+class Broken(Numbered):
+    def rows_dataloader(self, plan, num_workers=None):
+        raise KeyError("nobody has asked for this before")
+
+
+def test_data_that_can_be_trained_on_can_do_no_more(caplog):
+    said, with_lines, _ = fit(caplog, Broken(), steps=2)
+    assert any("First lines: left out, for KeyError: 'nobody has asked" in line for line in said)
+    assert not any(line.startswith("Start") for line in said)
+    _, without, _ = fit(caplog, Broken(), with_lines=False, steps=2)
+    assert all(torch.equal(v, without[n]) for n, v in with_lines.items())
+
+
+class Pairs(L.LightningDataModule):
+    """Batches of inputs and labels without names, as torchvision has them."""
+
+    def train_dataloader(self):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(12, 6, generator=generator)
+        return DataLoader(TensorDataset(x, torch.arange(12) % 3), batch_size=4)
+
+    val_dataloader = train_dataloader
+
+
+def test_batches_that_are_pairs(caplog):
+    teacher, student = (nn.Linear(6, 3) for _ in range(2))
+    terms = {"hard_label": Term(HardLabel(), LABELS), "mse": Term(SoftTarget(), LOGITS)}
+    data = Pairs()
+    module = DistillationModule(student, teacher, Objective(terms), task="classification")
+    before = student.weight.detach().clone()
+    x = next(iter(data.val_dataloader()))[0]
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=1, callbacks=[FirstLines(Known(data))], **options)
+    with caplog.at_level(logging.INFO, "lightning_distill"):
+        trainer.fit(module, datamodule=data)
+    assert x.shape == (4, 6) and not torch.equal(before, student.weight)
+    lines = [r.getMessage() for r in caplog.records if r.name == "lightning_distill"]
+    assert any(line.startswith("Start: hard_label") and "12 validation rows" in line
+               for line in lines)  # fmt: skip
