@@ -52,9 +52,9 @@ def check_start(
         yield Finding("term.value", f"term {name}", found, level, do, brief)
     for name in compared:
         if f"test/{name}" in measured:
-            value = f"{name} {measured[f'test/{name}']:.4g} with the teacher"
+            found = f"{name} {measured[f'test/{name}']:.4g} with the teacher"
             yield Finding(
-                "student.compared", "student", f"{value} at the start", brief=f"Start: {value}"
+                "student.compared", "student", f"{found} at the start", brief=f"Start: {found}"
             )
     of_teacher = [n for n in values if _reads_teacher(objective, n)]
     equal = of_teacher and all(abs(values[n]) < SAME for n in of_teacher)
