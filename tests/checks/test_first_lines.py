@@ -144,7 +144,7 @@ def test_each_thing_is_said_once_and_in_one_line(caplog):
     assert re.fullmatch(pace, said[5])
 
 
-def test_a_bar_in_a_terminal_says_the_time_itself(caplog, monkeypatch):
+def test_a_bar_in_a_terminal_says_the_time_itself(caplog, monkeypatch, unchecked_types):
     monkeypatch.setattr(first_lines, "get_console", lambda: SimpleNamespace(is_terminal=True))
     pace = FirstLines(Known(Data()))
     pace.seconds, pace.sizes = [1.0] * 60, [1] * 60
