@@ -69,9 +69,12 @@ CRITERIA = f"{OURS}.criteria"
 EXTRAS = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
     "WandbLogger": ("wandb", "wandb"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
     "lora_student": ("peft", "lora"),
     "timm": ("timm", "vision"),
 }
+# What MLflow needs besides to write into a file.
+SQL = ("sqlalchemy", "alembic")
 
 
 def check_before_loading(cfg: DictConfig) -> None:
@@ -86,6 +89,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     """
     check_expansion(cfg)
     check_keys_are_read(cfg)
+    _check_debug(cfg)
     cfg = cfg.copy()
     if _is_of_a_run(cfg):
         # The configuration of that run counts.
@@ -108,6 +112,23 @@ def check_before_loading(cfg: DictConfig) -> None:
     _check_terms(criteria)
     if job == f"{OURS}.jobs.search":
         _check_search(cfg, criteria)
+
+
+def _check_debug(cfg: DictConfig) -> None:
+    """Refuse to try what is no training, or is not a new one."""
+    if not OmegaConf.select(cfg, "debug"):
+        return
+    job = str(OmegaConf.select(cfg, "job._target_", default=""))
+    if job.startswith(f"{OURS}.jobs.") and not job.endswith((".distill", ".finetune")):
+        raise ValueError(
+            "debug=true tries a training on one batch, so it is for job=distill and job=finetune, "
+            f"got job={job.rpartition('.')[2]}. Leave out debug=true."
+        )
+    if OmegaConf.select(cfg, "resume") is not None:
+        raise ValueError(
+            f"debug=true tries a new run, and resume={cfg.resume} goes on with one: leave out one "
+            "of them."
+        )
 
 
 def _check_search(cfg: DictConfig, criteria: Any) -> None:
@@ -283,7 +304,8 @@ def _check_extras(cfg: DictConfig) -> None:
     for where, found in needed.items():
         if found is not None:
             package, extra = found
-            check_extra(where, extra, package)
+            store = str(OmegaConf.select(cfg, f"{where}.tracking_uri"))
+            check_extra(where, extra, package, *(SQL if store.startswith("sqlite:") else ()))
 
 
 def _check_files(cfg: DictConfig) -> None:

@@ -1,16 +1,21 @@
 """Memory and seconds of a training step: what `job=check` predicts, and what is measured.
 
-    OMP_NUM_THREADS=1 python benchmarks/check/run.py
+    OMP_NUM_THREADS=1 LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/check/run.py
+
+FOLDER holds `snips/{train,valid,test}` with `seq.in` (words) and `seq.out` (tags).
 
 Memory is predicted before a model is made. It is measured in real training steps of Lightning, by
 the events of torch's profiler: all that the allocator of the CPU gives and takes back. Seconds are
-predicted from the first steps, and measured over steps of a training of its own. They are seconds
-of the processor, so that nobody else on the machine counts.
+predicted from the first steps, and measured in a training of its own, over batches that stand for
+the whole epoch: every k-th by size. They are seconds of the processor, so that nobody else on the
+machine counts.
 """
 
 import argparse
 import json
 import logging
+import os
+import random
 import tempfile
 import time
 from itertools import islice
@@ -25,7 +30,8 @@ from torch.profiler import profile, ProfilerActivity
 from torch.utils.data import DataLoader
 
 import lightning_distill.main  # noqa: F401 - what a configuration refers to
-from lightning_distill.checks.steps import FirstSteps, seconds_at, size_of
+from lightning_distill.checks.pace import seconds_at, size_of, WARM_UP
+from lightning_distill.checks.steps import FirstSteps
 from lightning_distill.data.some_rows import largest_batch
 from lightning_distill.models.gradient_checkpointing import checkpoint_gradients
 from lightning_distill.run.data import build_data
@@ -49,6 +55,7 @@ def fresh(model_type: str, **sizes: Any) -> list[str]:
 BERT = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
 LLAMA = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
 LM = ["data=standard_library", "data.megabytes=0.5", "data.vocab_size=4000", "student=causal_lm"]
+SNIPS = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")) / "snips"
 T5 = {"hidden_size": 128, "num_layers": 2, "num_heads": 4, "head_dim": 32, "d_ff": 256}
 CONFIGURATIONS: dict[str, list[str]] = {
     "classifier": fresh("bert", **BERT),
@@ -69,6 +76,9 @@ CONFIGURATIONS: dict[str, list[str]] = {
     "masked words": ["data=masked_standard_library", *fresh("bert", **BERT)],
     "encoder and decoder": ["data=function_docs", *fresh("t5", **T5),
                             "student=sequence_to_sequence", "metrics=[perplexity]"],
+    "tagger": ["data=token_files", f"data.train={SNIPS / 'train'}", "metrics=[accuracy]",
+               f"data.validation={SNIPS / 'valid'}", f"data.test={SNIPS / 'test'}",
+               *fresh("bert", **BERT)],
     "pictures": ["data=digits", "student=vit", *fresh("vit", **BERT, patch_size=2)],
 }  # fmt: skip
 
@@ -77,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(CONFIGURATIONS))
     parser.add_argument(
-        "--steps", type=int, default=40, help="whose seconds are measured; 0 measures none"
+        "--steps", type=int, default=16, help="whose seconds are measured; 0 measures none"
     )
     options = parser.parse_args()
     logging.getLogger("lightning_distill").setLevel(logging.ERROR)
@@ -110,13 +120,16 @@ def measured(words: list[str], steps: int) -> dict[str, Any]:
             if not steps:
                 print(json.dumps(found), flush=True)
                 return found
-            first, later = FirstSteps(2.0, time.process_time), Later(steps)
+            first, later = FirstSteps(2.0, time.process_time), Later()
             fit(made, first)
-            fit(made, later)
-            each = first.accumulated
-            sizes = [size_of(b) for b in islice(made.data.train_dataloader(), 64)]
+            batches = list(islice(made.data.train_dataloader(), 64))
+            chosen = spread(batches, steps)
+            fit(made, later, chosen[:WARM_UP] + chosen)
+            each, sizes = first.accumulated, [size_of(b) for b in batches]
             found["predicted_seconds"] = each * seconds_at(first, sum(sizes) / len(sizes))
             found["measured_seconds"] = each * sum(later.seconds) / len(later.seconds)
+            found["size"] = sum(sizes) / len(sizes)
+            found["measured_size"] = sum(map(size_of, chosen)) / len(chosen)
             print(json.dumps(found), flush=True)
             return found
 
@@ -135,22 +148,36 @@ def trainer_of(made: Any, *callbacks: L.Callback, **options: Any) -> L.Trainer:
     return build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=list(callbacks), **given)
 
 
-def fit(made: Any, callback: L.Callback) -> None:
-    trainer_of(made, callback).fit(module_of(made), datamodule=made.data)
+def spread(batches: list[Any], count: int) -> list[Any]:
+    """So many of these batches, small and large ones, in an order that does not follow sizes."""
+    order = sorted(batches, key=size_of)
+    count = min(count, len(order))
+    chosen = [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+def fit(made: Any, callback: L.Callback, batches: list[Any] | None = None) -> None:
+    if batches is None:
+        trainer_of(made, callback).fit(module_of(made), datamodule=made.data)
+        return
+    loader = DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
+    trainer_of(made, callback, max_epochs=1).fit(module_of(made), train_dataloaders=loader)
 
 
 class Later(L.Callback):
-    """The seconds of some steps, after the first."""
+    """The seconds of all batches but the first."""
 
-    def __init__(self, steps: int):
-        self.steps, self.seconds, self.last = steps, [], 0.0
+    def __init__(self):
+        self.seconds, self.last = [], 0.0
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         now = time.process_time()
-        if self.last and trainer.global_step > 2:
+        if batch_idx >= WARM_UP:
             self.seconds.append(now - self.last)
         self.last = now
-        trainer.should_stop = len(self.seconds) >= self.steps
 
 
 def peak(made: Any, batches: list[Any]) -> int:

@@ -33,6 +33,8 @@ class Finding:
         found: what was found.
         level: how bad it is.
         do: what to do, with the words to type.
+        brief: the same in few words for the first lines of a run, `Title: words`; empty where
+            nobody needs to read it there.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Finding:
     found: str
     level: Level = Level.RIGHT
     do: str = ""
+    brief: str = ""
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Findings:
     def save(self, directory: Path) -> None:
         """Write `check.json` and `check.md`."""
         plain = [asdict(finding) for finding in self.all]
+        for entry in plain:
+            del entry["brief"]
         wrong, warnings = len(self.of(Level.WRONG)), len(self.of(Level.WARNING))
         content = {"wrong": wrong, "warnings": warnings, "findings": plain}
         (directory / FILES[0]).write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -33,6 +33,7 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
         rows, texts = rows + row_count(batch), texts + batch_size(batch)
         tokens += sum(_lengths(batch, student))
     best, all_found = 0.0, []
+    shares: dict[str, list[str]] = {}
     for name, number, of_rows in zip(objective.terms, counted.tolist(), are_rows, strict=True):
         total, unit = (tokens, "tokens") if tokens and not of_rows else (rows, "rows")
         if of_rows and number > rows:
@@ -40,10 +41,16 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
             total, unit = texts, "texts"
         share = min(number / max(total, 1), 1.0)
         best = max(best, share / (TOKENS if unit == "tokens" else ROWS))
-        all_found.append((name, f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"))
+        found = f"learns from {number:,.0f} of {total:,} {unit} ({share:.1%})"
+        of = f"of {total:,} training {unit}"
+        shares.setdefault(of, []).append(f"{name} {100 * share:.3g}%")
+        all_found.append((name, found, of))
     nothing = [name for name, number in zip(objective.terms, counted.tolist(), strict=True)
                if number == 0]  # fmt: skip
-    for name, found in all_found:
+    for name, found, of in all_found:
+        # One line for all terms that learn from as much.
+        same = shares.pop(of, None)
+        brief = f"Learnt from: {', '.join(same)} {of}" if same else ""
         if name in nothing:
             level = Level.WRONG if len(nothing) == len(all_found) else Level.WARNING
             do = "No label or mask counts: is data.label the right column?"
@@ -55,7 +62,7 @@ def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> 
                 if best < 1
                 else ""
             )
-        yield Finding("learnt.share", f"term {name}", found, level, do)
+        yield Finding("learnt.share", f"term {name}", found, level, do, brief)
 
 
 def _lengths(batch: Any, student: Any) -> list[int]:

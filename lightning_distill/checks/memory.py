@@ -36,19 +36,24 @@ class StepMemory:
         weights: of both models, with buffers.
         kept: gradients and what the optimizer keeps.
         peak: the most at any moment, all of it.
-        flops: floating-point operations of the step.
+        flops: floating-point operations of the step; `None` where they were not counted.
         whole: whether the criteria are in it.
     """
 
     weights: int
     kept: int
     peak: int
-    flops: int
+    flops: int | None
     whole: bool
 
 
 def step_memory(
-    module: Any, batch: Any, precision: Any, accumulated: int = 1, mode: Any = None
+    module: Any,
+    batch: Any,
+    precision: Any,
+    accumulated: int = 1,
+    mode: Any = None,
+    with_flops: bool = True,
 ) -> StepMemory:
     """Go through two training steps of a module and see how much memory they take.
 
@@ -58,6 +63,7 @@ def step_memory(
         precision: Lightning's plugin.
         accumulated: batches of a step.
         mode: that of [`on_paper`][], in which the module was made; `None` takes real steps.
+        with_flops: whether operations are counted, which takes half as long again.
     """
     if mode is not None:
         batch = map_entries(batch, lambda v: mode.from_tensor(v) if isinstance(v, Tensor) else v)
@@ -79,10 +85,13 @@ def step_memory(
             optimizer.zero_grad()
     trained = [p for p in module.student.parameters() if p.requires_grad]
     kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
-    # Apart, for it takes some operations to pieces.
-    with counting_operations() as counter, precision.forward_context():
-        _loss(module, batch, whole)[0].backward()
-    return StepMemory(of_weights, kept, live.peak, counter.get_total_flops() * accumulated, whole)
+    flops = None
+    if with_flops:
+        # Apart, for it takes some operations to pieces.
+        with counting_operations() as counter, precision.forward_context():
+            _loss(module, batch, whole)[0].backward()
+        flops = counter.get_total_flops() * accumulated
+    return StepMemory(of_weights, kept, live.peak, flops, whole)
 
 
 def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:
@@ -118,9 +127,11 @@ def check_memory(found: StepMemory, there: int, rows: int) -> Iterator[Finding]:
         f"{decimal(max(more, 0))}"
     )
     said += "" if found.whole else "; without the criteria, which look at values"
-    said += f"; {found.flops / 1e9:.3g} GFLOP a step"
+    said += "" if found.flops is None else f"; {found.flops / 1e9:.3g} GFLOP a step"
     if found.peak <= there:
-        yield Finding("cost.memory", "memory", said)
+        brief = f"Memory: {decimal(found.peak)} predicted for a step of the largest batch, "
+        brief += f"{rows} rows"
+        yield Finding("cost.memory", "memory", said, brief=brief)
         return
     said += f"; this machine has {decimal(there)}"
     do = "Lower data.batch_size or data.max_length, or set gradient_checkpointing=true."

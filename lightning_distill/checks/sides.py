@@ -42,11 +42,13 @@ def check_labels(data: Any, student: Any, teacher: Any, task: Task) -> Iterator[
         return
     assert ours is not None
     order = label_order(ours, theirs)
+    brief = f"Both models: the same {len(ours)} labels"
     if order is None:
         found = f"{len(ours)}, the same in the same order"
     else:
         found = f"{len(ours)}, the same in another order; the teacher's are put in the student's"
-    yield Finding("labels.order", "labels", found)
+        brief += ", in another order"
+    yield Finding("labels.order", "labels", found, brief=brief)
 
 
 def check_tokenizers(data: Any, folders: Mapping[str, str | None], batch: Any) -> Iterator[Finding]:
@@ -93,7 +95,8 @@ def _ids(role: str, used: Any, own: Any) -> Finding:
     compared = compare_vocabularies(used, own)
     about = f"ids of the {role}"
     if compared.first_difference is None and not compared.steps:
-        return Finding("tokens.ids", about, "are those of its own tokenizer")
+        brief = f"Both models: the {role}'s own tokens"
+        return Finding("tokens.ids", about, "are those of its own tokenizer", brief=brief)
     do = f"Give it its own: data.{'teacher_' if role == 'teacher' else ''}tokenizer=DIR."
     found = str(compared).rstrip(".")
     if not compared.comparable:
@@ -110,7 +113,8 @@ def _template(role: str, used: Any, own: Any) -> Finding:
     ids = [t(text, add_special_tokens=False)["input_ids"] for t, text in zip((used, own), texts)]  # noqa: B905
     if texts[0] == texts[1]:
         same = "the same text and ids" if ids[0] == ids[1] else "the same text, other ids"
-        return Finding("prompt.template", about, f"{same} as by its own template")
+        brief = f"Both models: {same} of a prompt as by the {role}'s template"
+        return Finding("prompt.template", about, f"{same} as by its own template", brief=brief)
     at = next(
         (i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts))
     )
@@ -163,7 +167,9 @@ def check_pictures(data: Any, own: Mapping[str, Any]) -> Iterator[Finding]:
             continue
         wanted = load_image_processor(came)
         if _values(wanted) == _values(is_used):
-            yield Finding("pictures.normalisation", about, f"{_described(is_used)}, its own")
+            brief = f"Both models: the {role}'s own normalisation of pictures"
+            found = f"{_described(is_used)}, its own"
+            yield Finding("pictures.normalisation", about, found, brief=brief)
             continue
         option = "teacher_image_processor" if role == "teacher" else "image_processor"
         yield Finding(

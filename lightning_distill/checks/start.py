@@ -48,11 +48,14 @@ def check_start(
             if little
             else ""
         )
-        yield Finding("term.value", f"term {name}", found, level, do)
+        brief = f"Start: {name} {value:.3g}"
+        yield Finding("term.value", f"term {name}", found, level, do, brief)
     for name in compared:
         if f"test/{name}" in measured:
-            found = f"{name} {measured[f'test/{name}']:.4g} with the teacher at the start"
-            yield Finding("student.compared", "student", found)
+            found = f"{name} {measured[f'test/{name}']:.4g} with the teacher"
+            yield Finding(
+                "student.compared", "student", f"{found} at the start", brief=f"Start: {found}"
+            )
     of_teacher = [n for n in values if _reads_teacher(objective, n)]
     equal = of_teacher and all(abs(values[n]) < SAME for n in of_teacher)
     if equal and not becomes_sparse:
@@ -89,11 +92,12 @@ def check_sizes(student: Any, teacher: Any) -> Iterator[Finding]:
         live = teacher.model
         theirs = teacher.about().get("parameters") if live is None else parameter_count(live)
     if theirs is None:
-        yield Finding("sizes", "sizes", found)
+        yield Finding("sizes", "sizes", found, brief=f"Parameters: {found}")
         return
     found += f", teacher {theirs:,} ({theirs / max(count, 1):.3g} times as many)"
     if count <= LARGER * theirs:
-        yield Finding("sizes", "sizes", found)
+        brief = f"Parameters: student {count:,}{frozen}, teacher {theirs:,}"
+        yield Finding("sizes", "sizes", found, brief=brief)
         return
     do = "The student is larger: are student.path and teacher.path exchanged?"
     yield Finding("sizes", "sizes", found, Level.WARNING, do)

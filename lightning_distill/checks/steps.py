@@ -1,7 +1,6 @@
 """The first steps of a training: how long they take, how far they go, and the whole schedule."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,12 +11,10 @@ from rich.filesize import decimal
 from torch import nn, Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..models.batch import tensors
 from ..training.scheduling import scheduler_config
 from .finding import Finding, Level
+from .pace import check_pace, Pace
 
-# The first steps wait for memory and kernels.
-WARM_UP, LEAST, MOST = 2, 4, 40
 # So many weights tell how far a step goes.
 WEIGHTS = 10_000_000
 # A step that changes weights by as much as they are, and a run in which none can move.
@@ -28,7 +25,7 @@ LONGEST = 200_000
 HALF = 0.5
 
 
-class FirstSteps(L.Callback):
+class FirstSteps(Pace):
     """Takes the first steps of a training and then ends it.
 
     Args:
@@ -36,11 +33,7 @@ class FirstSteps(L.Callback):
         clock: what they are read from.
 
     Attributes:
-        seconds: of each measured batch, from the end of one to that of the next.
-        sizes: numbers that each of them holds.
-        total: how many steps the run will take; infinite for a stream without an end.
         batches: of an epoch.
-        accumulated: batches of a step.
         epochs: of the run; `None` where steps are counted.
         rates: the learning rate of each step; empty if that is not known before.
         asked: the learning rate of the optimizer, without a schedule.
@@ -51,30 +44,24 @@ class FirstSteps(L.Callback):
     """
 
     def __init__(self, enough: float = 2.0, clock: Callable[[], float] = time.perf_counter):
-        self.enough, self.clock = enough, clock
-        self.seconds: list[float] = []
-        self.sizes: list[int] = []
-        self.total, self.batches, self.accumulated = math.inf, 0.0, 1
+        super().__init__(enough, clock)
+        self.batches = 0.0
         self.epochs: int | None = None
         self.rates: list[float] = []
         self.asked = self.moved = math.nan
         self.refused: str | None = None
         self.finite = True
         self.peak: int | None = None
-        self._last = 0.0
         self._before: list[Tensor] | None = None
         self._rate = math.nan
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go through the schedule of the whole run."""
-        steps = trainer.estimated_stepping_batches
-        self.total = math.inf if steps < 0 else float(steps)
+        super().on_train_start(trainer, pl_module)
         self.batches, self.epochs = float(trainer.num_training_batches), trainer.max_epochs
-        self.accumulated = trainer.accumulate_grad_batches
         self._go_through(trainer, pl_module)
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        self._last = self.clock()
 
     def _go_through(self, trainer: L.Trainer, module: Any) -> None:
         optimizer = module.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])
@@ -121,13 +108,8 @@ class FirstSteps(L.Callback):
         self.finite &= loss is None or math.isfinite(float(loss))
         if self._before is not None and math.isnan(self.moved):
             self._look_how_far(pl_module)
-        now = self.clock()
-        if batch_idx >= WARM_UP:
-            self.seconds.append(now - self._last)
-            self.sizes.append(size_of(batch))
-        self._last = now
-        count, taken = len(self.seconds), sum(self.seconds)
-        if count >= MOST or (count >= LEAST and taken >= self.enough) or not self.finite:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.is_enough or not self.finite:
             self._end(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -147,29 +129,6 @@ class FirstSteps(L.Callback):
         highest = max([*self.rates, self.asked])
         self.moved = far / size * highest / self._rate if size and self._rate else 0.0
         self._before = []
-
-
-def size_of(batch: Any) -> int:
-    """How many numbers a batch holds; what a step takes grows with it."""
-    return sum(tensor.numel() for tensor in tensors(batch))
-
-
-def seconds_at(first: FirstSteps, size: float) -> float:
-    """What a batch of this size takes: as a line through those that were measured.
-
-    Args:
-        first: after it was in a training.
-        size: see [`size_of`][].
-    """
-    seconds, sizes = statistics.fmean(first.seconds), statistics.fmean(first.sizes)
-    spread = statistics.pvariance(first.sizes)
-    if not spread:
-        return seconds
-    pairs = zip(first.sizes, first.seconds, strict=True)
-    slope = statistics.fmean((x - sizes) * (y - seconds) for x, y in pairs) / spread
-    # Neither does a larger batch take less, nor an empty one less than nothing.
-    slope = min(max(slope, 0.0), seconds / sizes)
-    return seconds + slope * (size - sizes)
 
 
 def _some(module: Any) -> Iterator[Tensor]:
@@ -196,11 +155,7 @@ def check_steps(first: FirstSteps, rows: int | None, size: float) -> Iterator[Fi
         do = "Lower optimizer.lr, or train in another precision (trainer.precision=bf16-mixed)."
         yield Finding("step.finite", "loss", found, Level.WRONG, do)
     if first.seconds:
-        each = seconds_at(first, size) * first.accumulated
-        found = f"{each:.3g} s per step, measured on {len(first.seconds)} batches"
-        if math.isfinite(first.total):
-            found += f"; about {_time(each * first.total)} for all steps, without validation"
-        yield Finding("cost.seconds", "time", found)
+        yield check_pace(first, size)
     if first.peak is not None:
         yield Finding("cost.measured", "memory", f"{decimal(first.peak)} measured in a step")
 
@@ -261,10 +216,3 @@ def _size(first: FirstSteps) -> Iterator[Finding]:
         yield Finding("step.nowhere", "first step", found, Level.WRONG, do)
     else:
         yield Finding("step.size", "first step", found)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

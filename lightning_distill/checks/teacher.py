@@ -52,12 +52,13 @@ def check_teacher(
 
 
 def _by_chance(found: str, value: float, chance: float | None, rows: int) -> Finding:
+    brief = f"Teacher: {found}"
     if chance is None:
-        return Finding("teacher.metric", "teacher", found)
+        return Finding("teacher.metric", "teacher", found, brief=brief)
     found = f"{found}; by chance {chance:g}"
     if value <= chance + 2 / math.sqrt(max(rows, 1)):
         return Finding("teacher.chance", "teacher", found, Level.WRONG, CAUSES)
-    return Finding("teacher.chance", "teacher", found)
+    return Finding("teacher.chance", "teacher", found, brief=brief)
 
 
 def _by_constant(measured: Measured, task: Task) -> Finding:

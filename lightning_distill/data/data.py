@@ -284,6 +284,11 @@ class DataFacts:
         return self.counts.get("labelled train rows")
 
     @property
+    def trained_rows(self) -> Any:
+        """Numbers of the training rows that are not left out, shape (rows,); `None` if none is."""
+        return self.data.trained_rows() if defines(self.data, "trained_rows") else None
+
+    @property
     def unlabelled(self) -> bool:
         """Whether it is known that no row of any split has a label."""
         return bool(self._said("unlabelled", False))

@@ -11,6 +11,17 @@ from .data import CACHING, DataFacts, defines
 LOADER_OF = {"train": "train_dataloader", "validation": "val_dataloader", "test": "test_dataloader"}
 
 
+def are_numbered(data: Any, split: str) -> bool:
+    """Whether rows of a split can be asked for by number, however often.
+
+    Args:
+        data: a data module.
+        split: `train`, `validation` or `test`.
+    """
+    numbered = all(defines(data, name) for name in CACHING)
+    return numbered and not (split == "train" and DataFacts(data).is_streaming)
+
+
 def some_batches(data: Any, split: str, rows: int, size: int = 32) -> Iterator[Any]:
     """Batches of so many rows of a split, or of all if there are fewer.
 
@@ -23,17 +34,21 @@ def some_batches(data: Any, split: str, rows: int, size: int = 32) -> Iterator[A
         rows: how many.
         size: rows of a batch, where rows can be asked for by number.
     """
-    facts = DataFacts(data)
-    numbered = all(defines(data, name) for name in CACHING)
-    if not numbered or (facts.is_streaming and split == "train"):
+    if not are_numbered(data, split):
         yield from _first_batches(getattr(data, LOADER_OF[split])(), rows)
         return
     lengths = np.asarray(data.row_lengths()[split])
-    chosen = np.random.default_rng(0).permutation(len(lengths))[:rows]
+    chosen = np.random.default_rng(0).permutation(_rows_of(data, split, len(lengths)))[:rows]
     # Rows of similar length share a batch.
     chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
     plan = [(split, chosen[i : i + size].tolist(), None) for i in range(0, len(chosen), size)]
     yield from data.rows_dataloader(plan, 0)
+
+
+def _rows_of(data: Any, split: str, count: int) -> np.ndarray:
+    """Numbers of the rows of a split, in training without those that it leaves out."""
+    trained = DataFacts(data).trained_rows if split == "train" else None
+    return np.arange(count) if trained is None else np.asarray(trained)
 
 
 def _first_batches(loader: Any, rows: int) -> Iterator[Any]:
@@ -74,10 +89,10 @@ def largest_batch(data: Any) -> Any:
         data: a data module that is set up.
     """
     loader = data.train_dataloader()
-    numbered = all(defines(data, name) for name in CACHING)
-    if not numbered or DataFacts(data).is_streaming or loader.batch_size is not None:
+    if not are_numbered(data, "train") or loader.batch_size is not None:
         return next(iter(loader))
     lengths = np.asarray(data.row_lengths()["train"])
-    plans = [list(rows) for rows in loader.sampler]
+    numbers = _rows_of(data, "train", len(lengths))
+    plans = [numbers[list(rows)].tolist() for rows in loader.sampler]
     rows = max(plans, key=lambda rows: len(rows) * lengths[rows].max())
     return next(iter(data.rows_dataloader([("train", rows, None)], 0)))

@@ -18,10 +18,11 @@ from ..check_values import check_boolean, check_number
 from ..checks import Finding, Findings, Level
 from ..checks.learnt import check_cut, check_learnt
 from ..checks.memory import check_memory
+from ..checks.pace import size_of
 from ..checks.rows import check_rows
 from ..checks.sides import check_labels, check_pictures, check_tokenizers
 from ..checks.start import check_sizes, check_start, check_temperatures
-from ..checks.steps import check_steps, FirstSteps, size_of
+from ..checks.steps import check_steps, FirstSteps
 from ..checks.teacher import check_teacher
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches
@@ -35,8 +36,8 @@ from ..run.objective import build_objective
 from ..run.stage import say
 from ..run.tokenizers import own_tokenizers
 from ..run.trainer import build_module, build_trainer
+from ..run.without_keeping import without_keeping
 from ..tasks import Task
-from ..teachers import Teacher
 from ..training.distill import fit
 from ..training.transfer import transferred
 from ..training.weak_teacher import measure_teacher
@@ -118,7 +119,7 @@ def _look(cfg: DictConfig, rows: int, seconds: float, memory: bool, findings: Fi
     made.rehearse()
     stage = made.stages[0]
     train = stage.rows(made.data)
-    teacher = _live(made.teacher)
+    teacher = without_keeping(made.teacher)
     with stage.trains(made.student):
         objective = build_objective(stage.cfg)
         module = build_module(stage.cfg, made.student, teacher, objective, made.metrics)
@@ -155,14 +156,6 @@ def _memory(cfg: DictConfig, data: Any) -> list[Finding]:
         if finding.level is Level.WRONG:
             raise ValueError(f"The training takes too much memory: {finding.found}. {finding.do}")
     return findings
-
-
-def _live(teacher: Any) -> Any:
-    """The teacher; of one that keeps its answers the model itself, so that nothing is written."""
-    if teacher is None:
-        return None
-    of = Teacher.of(teacher)
-    return teacher if of.is_live or of.model is None else Teacher(of.model)
 
 
 class _Looks(L.Callback):

@@ -1,13 +1,16 @@
 """The main job: teacher, student without it, student with it, and the comparison."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ..run.budget import same_budget
 from ..run.control import answers_to_other_rows, check_control
+from ..run.debug import check_debug, debug_stages
 from ..run.distillation import prepare
+from ..run.first_lines import first_lines, say_memory
 from ..run.labels import labelled_rows, on_labels
 from ..run.metrics import watching
 from ..run.objective import build_label_objective
@@ -33,8 +36,9 @@ def distill(cfg: DictConfig, show: bool = True) -> float:
         cfg: the run's configuration.
         show: whether the comparison is also printed.
     """
+    check_debug(cfg)
     directory = Path(str(cfg.output_dir))
-    made = prepare(cfg)
+    made = prepare(cfg, partial(say_memory, cfg))
     data, metrics, stages = made.data, made.metrics, made.stages
     student, teacher = made.student, made.teacher
     alone = bool(cfg.baseline and any(stage.learns_of_teacher for stage in stages))
@@ -49,11 +53,16 @@ def distill(cfg: DictConfig, show: bool = True) -> float:
     if control := bool(cfg.get("control")):
         check_control(cfg, stages, teacher, data)
     made.rehearse()
+    weak_teacher = WeakTeacher(data)
+    lines = first_lines(cfg, data, metrics, weak_teacher)
+    if cfg.get("debug"):
+        return debug_stages(stages, (student, teacher), metrics, data, lines)
     save_student(student, data, directory / "student", with_weights=False)
 
     untrained = copy.deepcopy(student)
     models = student, teacher
-    trained = train_stages(cfg, stages, models, metrics, data, directory, [WeakTeacher(data)])
+    callbacks = [weak_teacher, *lines]
+    trained = train_stages(cfg, stages, models, metrics, data, directory, callbacks)
     module, result = trained.module, trained.result
     save_student(module.student, data, directory / "student")
     for title, reason in facts.items():

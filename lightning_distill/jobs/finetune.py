@@ -5,6 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..run.data import build_data, check_lengths
+from ..run.debug import check_debug, debug
+from ..run.first_lines import first_lines, say_memory
 from ..run.labels import check_labels, check_measurable, on_labels
 from ..run.learning_rate import settle_training
 from ..run.metrics import build_metrics, without_agreement
@@ -30,11 +32,13 @@ def finetune(cfg: DictConfig) -> float:
             "`stages` are for job=distill, whose terms they choose from; job=finetune learns from "
             "labels alone. Leave out `stages`, or type job=distill teacher=null."
         )
+    check_debug(cfg)
     directory = Path(str(cfg.output_dir))
     without_agreement(cfg)
     data = build_data(cfg, taught=False)
     check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
+    say_memory(cfg, data, of_labels=True)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
     objective = build_label_objective(cfg, student)
@@ -43,11 +47,14 @@ def finetune(cfg: DictConfig) -> float:
     settle_training(cfg, student)
     rows = on_labels(data)
     rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
-    save_student(student, data, directory / "student", with_weights=False)
     task = task_in(cfg)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
+    lines = first_lines(cfg, rows, metrics)
+    if cfg.get("debug"):
+        return debug(cfg, module, rows, lines)
+    save_student(student, data, directory / "student", with_weights=False)
     say("Model", f"on labels, with {', '.join(objective.terms)}")
-    result = train(cfg, module, rows, directory)
+    result = train(cfg, module, rows, directory, lines)
     save_student(module.student, data, directory / "student")
     report(cfg, directory, data, module, result)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]

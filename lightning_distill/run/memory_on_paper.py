@@ -22,12 +22,13 @@ from ..models.hugging_face import check_dtype, find_auto_class
 from ..models.memory import memory_of_machine
 from ..models.remote_code import remote_code_is_trusted
 from ..tasks import Task
+from ..training.module import DistillationModule
 from .call import call, known
 from .models import build_student
-from .objective import build_objective
+from .objective import build_label_objective, build_objective
 from .stages import stages_of
 from .task import auto_class_of, task_in
-from .trainer import build_module, build_trainer
+from .trainer import build_module, build_trainer, optimization
 
 OURS = "lightning_distill."
 # Makers that draw weights, or copy those of the teacher, and read none.
@@ -53,12 +54,16 @@ def memory_of(cfg: DictConfig) -> int:
     return memory_of_machine()
 
 
-def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
+def memory_on_paper(
+    cfg: DictConfig, data: Any, of_labels: bool = False, with_flops: bool = True
+) -> tuple[StepMemory, int]:
     """What a step of the first stage takes with its largest batch, and how many rows that has.
 
     Args:
         cfg: the run's configuration; it stays as it is.
         data: a data module that is set up.
+        of_labels: whether the student learns from labels alone.
+        with_flops: whether operations are counted, too.
 
     Raises:
         UnknownOnPaper: saying why it cannot be told.
@@ -78,13 +83,18 @@ def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
         if OmegaConf.select(cfg, "gradient_checkpointing"):
             checkpoint_gradients(student)
         with stage.trains(student):
-            objective = build_objective(stage.cfg)
-            module = build_module(stage.cfg, student, teacher, objective, {})
+            if of_labels:
+                objective = build_label_objective(stage.cfg, student)
+                rest = optimization(stage.cfg)
+                module = DistillationModule(student, None, objective, **rest, task=task_in(cfg))
+            else:
+                objective = build_objective(stage.cfg)
+                module = build_module(stage.cfg, student, teacher, objective, {})
             precision = trainer.precision_plugin
             precision.convert_module(module)
             every = stage.cfg.trainer.get("accumulate_grad_batches") or 1
             try:
-                found = step_memory(module, batch, precision, every, mode)
+                found = step_memory(module, batch, precision, every, mode, with_flops)
             except Exception as error:
                 # Models of any kind may look at values, which are not there.
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -93,9 +103,9 @@ def memory_on_paper(cfg: DictConfig, data: Any) -> tuple[StepMemory, int]:
 
 
 def _trainer(cfg: DictConfig) -> Any:
-    """That of the run, with none of its callbacks."""
+    """That of the run, with none of its callbacks and loggers."""
     cfg = cfg.copy()
-    cfg.callbacks = None
+    cfg.callbacks = cfg.logger = None
     return build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
 
 

@@ -104,13 +104,7 @@ def train(
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     last = newest_whole(directory / "checkpoints") if resuming else None
     _begin(directory, last, resuming)
-    # A run that is older than these keys goes on as it was.
-    if OmegaConf.select(cfg, "gradient_checkpointing"):
-        checkpoint_gradients(module.student)
-    if OmegaConf.select(cfg, "compile"):
-        compile_in_place(module.student)
-        if module.taught_by is not None and module.taught_by.model is not None:
-            compile_in_place(module.taught_by.model)
+    make_ready(cfg, module)
     trainer = build_trainer(cfg, directory, **trainer_changes)
     validations, wall_time = Validations(), WallTime()
     stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
@@ -165,6 +159,17 @@ def train(
     result = Result(*done_by, score, mode)
     _write(done, result)
     return result
+
+
+def make_ready(cfg: DictConfig, module: DistillationModule) -> None:
+    """Let the models compute as the configuration says: less of them kept, or compiled."""
+    # A run that is older than these keys goes on as it was.
+    if OmegaConf.select(cfg, "gradient_checkpointing"):
+        checkpoint_gradients(module.student)
+    if OmegaConf.select(cfg, "compile"):
+        compile_in_place(module.student)
+        if module.taught_by is not None and module.taught_by.model is not None:
+            compile_in_place(module.taught_by.model)
 
 
 @rank_zero_only

@@ -72,7 +72,8 @@ def trained_teacher(
             afterwards.
 
     Returns:
-        The trained model, its best by the monitored metric.
+        The trained model, its best by the monitored metric; with `cfg.debug` an untrained one if
+        none is kept.
     """
     check_number("teacher.max_epochs", max_epochs, whole=True, least=1, required=True)
     check_number("teacher.learning_rate", learning_rate, above=0, required=True)
@@ -127,6 +128,9 @@ def trained_teacher(
     if rehearse is not None:
         # Whoever learns from a teacher freezes it.
         rehearse(copy.deepcopy(teacher))
+    if cfg.get("debug"):
+        say("Teacher", "fresh weights, for none is kept, and debug=true trains none")
+        return quantized(teacher.eval().to(answering), quantization)
     with one_at_a_time(kept, "Teacher", str(cfg.output_dir)):
         # Another run may have made it while this one waited.
         if (found := _found(cfg, kept, dtype, quantization)) is not None:

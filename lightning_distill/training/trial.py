@@ -62,12 +62,13 @@ def example_batch(trainer: Any) -> Any:
     if loaders is None or is_one_shot(loaders):
         # Nothing is trained, or what is read is gone.
         return None
-    for batch in loaders if not _is_several(loaders) else _batches_of_several(loaders):
+    for batch in loaders if not is_several(loaders) else _batches_of_several(loaders):
         return batch
     raise ValueError("The data has no batch: it is empty, or shorter than one batch.")
 
 
-def _is_several(loaders: Any) -> bool:
+def is_several(loaders: Any) -> bool:
+    """Whether these are several loaders, and not one."""
     return isinstance(loaders, Mapping) or (
         isinstance(loaders, list | tuple) and all(isinstance(one, DataLoader) for one in loaders)
     )
@@ -109,7 +110,7 @@ def try_first_batch(module: Any, batch: Any) -> None:
 
 def try_batch(module: Any, batch: Any, check: bool) -> None:
     """Try the objective on a batch that is on the module's device; the models stay as they are."""
-    with _without_a_trace(module), torch.enable_grad(), module.autocast():
+    with without_a_trace(module), torch.enable_grad(), module.autocast():
         batch = module.trial_batch(batch)
         settle_task(module, batch)
         _check_sources(module, batch)
@@ -149,7 +150,7 @@ def _look_at_more(module: Any) -> None:
     if not module.objective.similar_layers():
         return
     loader = module.trainer.train_dataloader
-    if loader is None or is_one_shot(loader) or _is_several(loader):
+    if loader is None or is_one_shot(loader) or is_several(loader):
         return
     for batch in islice(loader, 1, BATCHES_TO_LOOK_AT):
         batch = module.trial_batch(transferred(module, batch, device=module.device))
@@ -158,7 +159,7 @@ def _look_at_more(module: Any) -> None:
 
 
 @contextmanager
-def _without_a_trace(module: Any) -> Iterator[None]:
+def without_a_trace(module: Any) -> Iterator[None]:
     """Modes, buffers and random numbers are afterwards what they were."""
     # Criteria in training may keep what they saw; this batch is no part of the training.
     module.is_trying = True

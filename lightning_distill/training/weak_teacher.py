@@ -69,10 +69,14 @@ class WeakTeacher(L.Callback):
 
     Args:
         data: the data module.
+
+    Attributes:
+        found: the values; `None` where nothing was measured.
     """
 
     def __init__(self, data: Any):
         self.data = data
+        self.found: Measured | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure it, and leave the generators of random numbers as they were."""
@@ -81,11 +85,11 @@ class WeakTeacher(L.Callback):
             return
         state = random_state(pl_module.device)
         try:
-            found = measure_teacher(pl_module, self.data)
+            self.found = measure_teacher(pl_module, self.data)
         finally:
             set_random_state(state, pl_module.device)
-        if found is not None:
-            _say(found)
+        if self.found is not None:
+            _say(self.found)
 
 
 @rank_zero_only

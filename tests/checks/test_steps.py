@@ -10,7 +10,8 @@ from torch import nn
 
 from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.checks import Level
-from lightning_distill.checks.steps import check_steps, FirstSteps, seconds_at, size_of
+from lightning_distill.checks.pace import seconds_at, size_of
+from lightning_distill.checks.steps import check_steps, FirstSteps
 from lightning_distill.criteria import HardLabel
 
 TERM = {"student": "student.logits", "labels": "batch.labels"}

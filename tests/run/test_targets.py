@@ -114,6 +114,7 @@ OFFERED = [
     "lightning.Trainer",
     "lightning.pytorch.callbacks.EarlyStopping",
     "lightning.pytorch.loggers.WandbLogger",
+    "lightning.pytorch.loggers.MLFlowLogger",
     "lightning.pytorch.strategies.DDPStrategy",
     "lightning.pytorch.profilers.SimpleProfiler",
     "transformers.BertForSequenceClassification",

@@ -227,6 +227,10 @@ class PictureDataModule(RowsModule):
         partners = rows.labelled().numbers if self.drop_unlabelled else None
         return rows.augmented_by(self.augmentation, self.seed).mixed_by(self.mixup, partners)
 
+    def trained_rows(self) -> Any:
+        """Numbers of the training rows that are not left out, shape (rows,); `None` if none is."""
+        return self.training_rows().has_label.nonzero()[:, 0] if self.drop_unlabelled else None
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training rows, those without labels too unless dropped."""
         rows = self.training_rows()
