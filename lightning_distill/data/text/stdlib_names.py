@@ -150,9 +150,8 @@ def _names(tree: ast.Module, lines: list[str]) -> Names:
                 raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
                 expression(raised, "exception")
             case ast.ExceptHandler():
-                caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-                for each in caught:
-                    expression(each, "exception")
+                for one in node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]:
+                    expression(one, "exception")
             case ast.Name(ctx=ast.Store()) | ast.Attribute(ctx=ast.Store()):
                 expression(node, "variable")
             case ast.Call():
