@@ -24,6 +24,12 @@ if os.environ.get("CI"):
     settings.load_profile("same")
 
 
+@pytest.fixture(autouse=True)
+def same_path(monkeypatch):
+    """The command puts the folder where it is typed in front of all; another test has another."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.fixture
 def unchecked_types(monkeypatch):
     """Without the types that tests check at every call: a user sees our own words."""
