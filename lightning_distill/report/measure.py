@@ -102,7 +102,7 @@ def _seconds(forward: Callable[[Any], Any], inputs: Any) -> float:
 
 
 def latency_ms(forward: Callable[[Any], Any], inputs: Any, runs: int = 30) -> float:
-    """Median wall time of one forward in milliseconds, see [`forward_times`][]."""
+    """Median wall time of one forward, in milliseconds."""
     return statistics.median(forward_times(forward, inputs, runs))
 
 
