@@ -9,7 +9,7 @@ FOLDER holds `sst2/{train,dev,test}.tsv`. One model is trained on all labels (or
 with seed 0. `ptq` rounds it as it is; `qat` rounds it and trains it by labels; `qad` rounds it and
 lets it learn from itself before rounding, by the forward KL at temperature 1 without labels; `qad,
 scales` trains its scales alone. All see the same rows for as many steps. Every command is
-`lightning-distill`.
+`lightning-distill`. What is in the results already is not run again.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from scipy.stats import ttest_rel
 
 HERE = Path(__file__).parent
 ARMS = ("ptq", "qat", "qad", "qad, scales")
+# By arm and seed: the metric on the test rows, and the KL to the model before rounding.
+Found = dict[str, dict[str, dict[str, float]]]
 SCHEMES = ("int8", "int8_weights", "int4", "int4_weights")
 
 
@@ -45,37 +47,41 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="further options of every command")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
+    results = HERE / f"{options.data}{'_pretrained' if options.model else ''}_{options.scheme}.json"
+    found = json.loads(results.read_text()) if results.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        found = compare(options, Path(options.keep or scratch))
-    name = f"{options.data}{'_pretrained' if options.model else ''}_{options.scheme}.json"
-    (HERE / name).write_text(json.dumps(found, indent=2) + "\n")
-    show(found, "perplexity" if options.data == "lm_stdlib" else "accuracy in %")
+        compare(options, Path(options.keep or scratch).absolute(), found, results)
+    values = {
+        arm: {what: [row[what] for _, row in sorted(by.items())] for what in ("metric", "kl")}
+        for arm, by in found.items()
+    }
+    show(values, "perplexity" if options.data == "lm_stdlib" else "accuracy in %")
 
 
-def compare(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
-    """By arm: the metric on the test rows and the KL to the model before, a value for each seed."""
+def compare(options: argparse.Namespace, folder: Path, found: Found, results: Path) -> None:
+    """Fill in what is missing, and write it after each run."""
     of_texts = options.data == "lm_stdlib"
     metric, times = ("perplexity", 1.0) if of_texts else ("accuracy", 100.0)
-    data = [*data_of(options.data), "trainer.accelerator=cpu", *options.set]
+    data = [*data_of(options.data), "trainer.accelerator=cpu", "preview=false", *options.set]
     model = folder / "model"
-    if not (model / "report.json").is_file():
-        run(model, *data, "job=finetune", *model_of(options), "seed=0")
-    found: dict[str, dict[str, list[float]]] = {}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for arm in options.arms:
+            if str(seed) in found.get(arm, {}):
+                continue
+            if not (model / "report.json").is_file():
+                run(model, *data, "job=finetune", *model_of(options), "seed=0")
             start = time.perf_counter()
             words = [*data, *words_of(arm, options, of_texts), f"student.path={model}/student"]
             path = folder / f"{arm.replace(', ', '-')}-{options.scheme}-{seed}"
             report = run(path, *words, f"seed={seed}")
-            values = found.setdefault(arm, {"metric": [], "kl": []})
-            values["metric"].append(times * report["student"]["metrics"][metric])
-            values["kl"].append(report["student"]["metrics"]["forward_kl"])
-            took = time.perf_counter() - start
-            print(f"{arm}, seed {seed}: {values['metric'][-1]:.2f} ({took:.0f} s)", flush=True)
-        before = found.setdefault("before", {"metric": [], "kl": []})
-        before["metric"].append(times * report["teacher"]["metrics"][metric])
-        before["kl"].append(0.0)
-    return found
+            for name, row in {"before": report["teacher"], arm: report["student"]}.items():
+                # Of the model before, nothing but itself.
+                kl = row["metrics"].get("forward_kl", 0.0)
+                own = {"metric": times * row["metrics"][metric], "kl": kl}
+                found.setdefault(name, {})[str(seed)] = own
+            results.write_text(json.dumps(found, indent=1) + "\n")
+            took, value = time.perf_counter() - start, found[arm][str(seed)]["metric"]
+            print(f"{arm}, seed {seed}: {value:.2f} ({took:.0f} s)", flush=True)
 
 
 def data_of(name: str) -> list[str]:

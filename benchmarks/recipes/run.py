@@ -5,7 +5,8 @@
 
 FOLDER holds `sst2/{train,dev,test}.tsv`, DIR all-MiniLM-L6-v2. It is fine-tuned once, with seed 0,
 and teaches. All students have 40 % of its parameters, see the same rows and take equally many
-epochs, also where a recipe has two stages. Every command is `lightning-distill`.
+epochs, also where a recipe has two stages. Every command is `lightning-distill`. What is in the
+results already is not run again.
 """
 
 import argparse
@@ -26,6 +27,8 @@ FRESH = ("student=from_config", "student.hidden_size=228", "student.num_hidden_l
 FRESH += ("student.num_attention_heads=12", "student.intermediate_size=912", "optimizer.lr=5e-4")
 PRUNED = ("student=pruned", "student.parameters=40%", "optimizer.lr=1e-4")
 BOTH = "criteria=[hard_label,soft_target]"
+# By recipe and seed.
+Found = dict[str, dict[str, dict[str, float]]]
 ARMS = {
     "labels": (*FRESH, "criteria=[hard_label]"),
     "logits": (*FRESH, BOTH),
@@ -47,30 +50,33 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--keep", help="folder for the runs; goes on with what is there")
     options = parser.parse_args()
+    results = HERE / "results.json"
+    found = json.loads(results.read_text()) if results.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        found = compare(options, Path(options.keep or scratch).absolute())
-    (HERE / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+        compare(options, Path(options.keep or scratch).absolute(), found, results)
     show(found)
 
 
-def compare(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
-    """By arm: accuracy in % on the test rows, and seconds of training, a value for each seed."""
+def compare(options: argparse.Namespace, folder: Path, found: Found, results: Path) -> None:
+    """Fill in what is missing, and write it after each run."""
     data = rows(folder, options.rows)
     model = ["job=finetune", "student=pretrained", f"student.path={Path(options.model).absolute()}"]
-    taught = run(folder / "teacher", *data, *model, "trainer.max_epochs=3", "seed=0")
     teacher = ["teacher=pretrained", f"teacher.path={folder}/teacher/student", "baseline=false"]
-    found = {"teacher": {"accuracy": [100 * taught["student"]["metrics"]["accuracy"]]}}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for arm in options.arms:
+            if str(seed) in found.get(arm, {}):
+                continue
+            taught = run(folder / "teacher", *data, *model, "trainer.max_epochs=3", "seed=0")
             path = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
             words = [*data, *teacher, *epochs(arm, options.epochs), f"seed={seed}"]
-            report = run(path, *ARMS[arm], *words)
-            own = found.setdefault(arm, {"accuracy": [], "seconds": [], "parameters": []})
-            own["accuracy"].append(100 * report["student"]["metrics"]["accuracy"])
-            own["parameters"].append(report["student"]["parameters"])
-            own["seconds"].append(float(report["facts"]["training"].split(" in ")[1].split()[0]))
-            print(f"{arm}, seed {seed}: {own['accuracy'][-1]:.2f}", flush=True)
-    return found
+            for name, report in {"teacher": taught, arm: run(path, *ARMS[arm], *words)}.items():
+                found.setdefault(name, {})["0" if name == "teacher" else str(seed)] = {
+                    "accuracy": 100 * report["student"]["metrics"]["accuracy"],
+                    "parameters": report["student"]["parameters"],
+                    "seconds": float(report["facts"]["training"].split(" in ")[1].split()[0]),
+                }
+            results.write_text(json.dumps(found, indent=1) + "\n")
+            print(f"{arm}, seed {seed}: {found[arm][str(seed)]['accuracy']:.2f}", flush=True)
 
 
 def rows(folder: Path, count: int) -> list[str]:
@@ -107,21 +113,20 @@ def run(folder: Path, *overrides: str) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
-def show(found: dict[str, dict[str, list[float]]]) -> None:
-    print(f"teacher {found['teacher']['accuracy'][0]:.2f}")
+def show(found: Found) -> None:
     print("| recipe | accuracy in % | parameters | seconds | against labels, p |")
     print("|---" * 5 + "|")
-    alone = found.get("labels", {}).get("accuracy")
-    for arm, own in found.items():
-        if arm == "teacher":
-            continue
-        values, p = own["accuracy"], ""
-        if alone is not None and arm != "labels" and len(values) > 1:
+    for arm, by in found.items():
+        shared, p = sorted(by.keys() & found.get("labels", {}).keys()), ""
+        if arm not in ("teacher", "labels") and len(shared) > 1:
+            values, alone = ([one[s]["accuracy"] for s in shared] for one in (by, found["labels"]))
             p = f"{statistics.mean(values) - statistics.mean(alone):+.2f}, "
             p += f"{ttest_rel(values, alone).pvalue:.2g}"
+        values = [row["accuracy"] for _, row in sorted(by.items())]
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        cells = [f"{statistics.mean(values):.2f}{spread}", f"{own['parameters'][0] / 1e6:.1f} M"]
-        cells += [f"{statistics.mean(own['seconds']):.0f}", p]
+        cells = [f"{statistics.mean(values):.2f}{spread}"]
+        cells += [f"{next(iter(by.values()))['parameters'] / 1e6:.1f} M"]
+        cells += [f"{statistics.median(row['seconds'] for row in by.values()):.0f}", p]
         print(f"| {arm} | " + " | ".join(cells) + " |")
 
 

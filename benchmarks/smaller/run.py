@@ -1,16 +1,18 @@
 """Smaller students of one size, cut from one teacher by what matters, by magnitude or at random.
 
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/smaller/run.py sst2
-    LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/smaller/run.py lm
-    LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/smaller/run.py sst2 --teacher DIR
+    python benchmarks/smaller/run.py lm_stdlib
 
-FOLDER holds `sst2/{train,dev,test}.tsv` and `wikitext2/{valid,test}.txt`. One teacher is trained
-(or DIR fine-tuned) with seed 0; every student has the same shape, so that only its weights differ,
-and is taught by the teacher's logits for so many steps. Every command is `lightning-distill`.
+FOLDER holds `sst2/{train,dev,test}.tsv`. One teacher of eight layers is trained with seed 0. Students
+have a quarter of its layers (`depth`), or as many parameters with all layers (`width`), or with less
+of both (`both`). Those of one cut have the same shape, so that only the choice of weights differs. The
+teacher's logits alone teach them for so many steps. Every command is `lightning-distill`. What is in
+the results already is not run again.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -22,86 +24,106 @@ from pathlib import Path
 from scipy.stats import ttest_rel
 
 HERE = Path(__file__).parent
+LAYERS, KEPT = 8, 2
+CUTS = ("depth", "width", "both")
 KINDS = ("activations", "gradient", "magnitude", "random")
+# By arm and seed: the metric on the test rows and the student's parameters.
+Found = dict[str, dict[str, dict[str, float]]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", choices=["sst2", "lm"])
-    parser.add_argument("--teacher", help="folder of a pretrained encoder, for sst2")
+    parser.add_argument("data", choices=["sst2", "lm_stdlib"])
     parser.add_argument("--teacher-epochs", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 100, 1000])
-    parser.add_argument("--parameters", default="40%", help="of the teacher's")
+    parser.add_argument("--cuts", nargs="+", default=CUTS, choices=CUTS)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
+    results = HERE / f"{options.data}.json"
+    found = json.loads(results.read_text()) if results.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        found = compare(options, Path(options.keep or scratch))
-    name = f"{options.data}{'_pretrained' if options.teacher else ''}.json"
-    (HERE / name).write_text(json.dumps(found, indent=2) + "\n")
-    show(found, "perplexity" if options.data == "lm" else "accuracy in %")
+        compare(options, Path(options.keep or scratch).absolute(), found, results)
+    show(found, options)
 
 
-def compare(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
-    """The metric of each student on the test rows, one value for each seed."""
-    data, metric, times = prepare(options.data)
+def compare(options: argparse.Namespace, folder: Path, found: Found, results: Path) -> None:
+    """Fill in what is missing, and write it after each run."""
+    words, metric, teacher_words = prepare(options.data)
+    words += ["trainer.accelerator=cpu", "preview=false"]
     teacher = folder / "teacher"
-    if not (teacher / "report.json").is_file():
-        run(teacher, *data, "job=finetune", *teacher_of(options), "seed=0")
-    found: dict[str, list[float]] = {}
-    models = ["teacher=pretrained", f"teacher.path={teacher}/student", "student=pruned"]
-    models += [f"student.parameters={options.parameters}", "baseline=false", "optimizer.lr=2e-4"]
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for kind in options.kinds:
-            for steps in options.steps:
-                start = time.perf_counter()
-                name = f"{kind}-{steps}"
-                # At so small a learning rate the one step that there must be changes nothing.
-                length = [f"trainer.max_steps={max(steps, 1)}", "trainer.max_epochs=-1"]
-                length += ["optimizer.lr=1e-12"] if steps == 0 else []
-                choice = [f"student.importance={kind}", f"seed={seed}", *length]
-                report = run(folder / f"{name}-{seed}", *data, *models, *choice)
-                found.setdefault(name, []).append(times * report["student"]["metrics"][metric])
-                of_teacher = times * report["teacher"]["metrics"][metric]
-                seconds = time.perf_counter() - start
-                print(f"{name}, seed {seed}: {found[name][-1]:.2f} ({seconds:.0f} s)", flush=True)
-        found.setdefault("teacher", []).append(of_teacher)
-    return found
+    # The orders of depth, width and both matter: the first says how many parameters there are.
+    arms = [
+        (seed, cut, kind, steps)
+        for seed in options.seeds
+        for cut in sorted(options.cuts, key=CUTS.index)
+        for kind in options.kinds
+        for steps in options.steps
+    ]
+    for seed, cut, kind, steps in arms:
+        name = f"{cut}, {kind}, {steps}"
+        if str(seed) in found.get(name, {}):
+            continue
+        if not (teacher / "report.json").is_file():
+            epochs = f"trainer.max_epochs={options.teacher_epochs}"
+            run(teacher, *words, "job=finetune", *teacher_words, epochs, "seed=0")
+        start = time.perf_counter()
+        # Its answers are the same for all, and are kept.
+        models = ["teacher=caching", f"teacher.path={teacher}/student"]
+        models += [f"teacher.folder={folder}/answers", "baseline=false", "optimizer.lr=5e-4"]
+        shape = ["student=pruned", f"student.importance={kind}", *shape_of(cut, found)]
+        # At so small a learning rate the one step that there must be changes nothing.
+        length = [f"trainer.max_steps={max(steps, 1)}", "trainer.max_epochs=-1"]
+        length += ["optimizer.lr=1e-12"] if steps == 0 else []
+        path = folder / f"{name.replace(', ', '-')}-{seed}"
+        report = run(path, *words, *models, *shape, *taught(options.data), f"seed={seed}", *length)
+        rows = {"teacher": report["teacher"], name: report["student"]}
+        for which, row in rows.items():
+            of_seed = found.setdefault(which, {}).setdefault(str(seed), {})
+            of_seed |= {"metric": row["metrics"][metric], "parameters": row["parameters"]}
+        results.write_text(json.dumps(found, indent=1) + "\n")
+        seconds = time.perf_counter() - start
+        value = found[name][str(seed)]["metric"]
+        print(f"{name}, seed {seed}: {value:.4f} ({seconds:.0f} s)", flush=True)
 
 
-def prepare(data: str) -> tuple[list[str], str, float]:
-    """The options that name all files, the metric, and what it is multiplied by."""
-    source = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")).absolute()
+def shape_of(cut: str, found: Found) -> list[str]:
+    """The options that say what a student has less of."""
+    if cut == "depth":
+        return [f"student.layers={KEPT}", "student.keep=importance"]
+    deep = next((by for name, by in found.items() if name.startswith("depth")), None)
+    if deep is None:
+        sys.exit("Measure the cut depth first: it says how many parameters the others have.")
+    parameters = next(iter(deep.values()))["parameters"]
+    size = f"student.parameters={parameters:.0f}"
+    return [size, "student.keep=importance", *([f"student.layers={LAYERS}"] * (cut == "width"))]
+
+
+def prepare(data: str) -> tuple[list[str], str, list[str]]:
+    """The options of the data, the metric, and the options of the teacher."""
+    sizes = {"hidden_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+    sizes["intermediate_size"] = 512
     if data == "sst2":
-        files = {s: source / "sst2" / f"{f}.tsv" for s, f in zip(
-            ("train", "validation", "test"), ("train", "dev", "test"), strict=True)}  # fmt: skip
-        base = ["data=text_files", "data.columns=[text,label]"]
-        metric, times = "accuracy", 100.0
+        folder = Path(os.environ.get("LIGHTNING_DISTILL_DATA", "")).absolute() / "sst2"
+        if not (folder / "train.tsv").is_file():
+            sys.exit("Set LIGHTNING_DISTILL_DATA to the folder that holds sst2/train.tsv.")
+        words, metric = ["experiment=sst2", f"data_dir={folder}", "metrics=[accuracy]"], "accuracy"
+        kind = ["student=from_config"]
     else:
-        files = {"train": source / "wikitext2" / "valid.txt"}
-        files["test"] = source / "wikitext2" / "test.txt"
-        base = ["data=text_corpus", "data.vocab_size=1024"]
-        metric, times = "perplexity", 1.0
-    for path in files.values():
-        if not path.is_file():
-            sys.exit(f"Set LIGHTNING_DISTILL_DATA to the folder that holds {path.parent.name}/.")
-    names = [f"data.{split}={path}" for split, path in files.items()]
-    return [*base, *names, "trainer.accelerator=cpu"], metric, times
+        words, metric = ["experiment=lm_stdlib", "metrics=[perplexity]"], "perplexity"
+        kind = ["student=causal_lm", "criteria=[fused_linear_cross_entropy]"]
+        sizes |= {"num_key_value_heads": 4, "head_dim": 32}
+    options = [f"student.{name}={value}" for name, value in sizes.items()]
+    return words, metric, [*kind, *options, "optimizer.lr=1e-3"]
 
 
-def teacher_of(options: argparse.Namespace) -> list[str]:
-    """How the teacher is made and trained."""
-    epochs = [f"trainer.max_epochs={options.teacher_epochs}"]
-    if options.teacher:
-        path = f"student.path={Path(options.teacher).absolute()}"
-        return ["student=pretrained", path, *epochs, "optimizer.lr=5e-5"]
-    kind = ["student=causal_lm"] if options.data == "lm" else []
-    sizes = ["student.hidden_size=128", "student.num_hidden_layers=4"]
-    sizes += ["student.num_attention_heads=4", "student.intermediate_size=512"]
-    sizes += ["student.num_key_value_heads=4", "student.head_dim=32"] if kind else []
-    return [*kind, *sizes, *epochs, "optimizer.lr=1e-3"]
+def taught(data: str) -> list[str]:
+    """By the teacher's logits alone."""
+    term = "soft_target" if data == "sst2" else "fused_linear_divergence"
+    alone = f"criteria=[{term}]", f"criteria.{term}.weight=1"
+    more = [f"criteria.{term}.criterion.label_weight=0"] if data == "lm_stdlib" else []
+    return [*alone, *more]
 
 
 def run(folder: Path, *overrides: str) -> dict:
@@ -114,14 +136,49 @@ def run(folder: Path, *overrides: str) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
-def show(found: dict[str, list[float]], metric: str) -> None:
-    print(f"| student, steps | {metric} | p against random |\n|---|---|---|")
-    for name, values in found.items():
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        other = found.get(f"random-{name.rpartition('-')[2]}", values)
-        pairs = {a - b for a, b in zip(values, other, strict=True)}
-        p = f"{ttest_rel(values, other).pvalue:.2g}" if len(pairs) > 1 else ""
-        print(f"| {name} | {statistics.mean(values):.2f}{spread} | {p} |")
+def show(found: Found, options: argparse.Namespace) -> None:
+    """A line for each cut, choice and number of steps."""
+    is_loss = options.data == "lm_stdlib"
+    print(f"| cut | chosen by | steps | {'perplexity' if is_loss else 'accuracy in %'} ", end="")
+    print("| recovered | p against random |\n" + "|---" * 6 + "|")
+    teacher = values_of(found, "teacher")
+    print(f"| | teacher | | {spread(teacher, is_loss)} | | |")
+    for name in found:
+        if name == "teacher":
+            continue
+        cut, kind, steps = name.split(", ")
+        values, other = values_of(found, name), values_of(found, f"{cut}, random, {steps}")
+        share = recovered(values_of(found, f"{cut}, {kind}, 0"), values, teacher, is_loss)
+        cells = [cut, kind, steps, spread(values, is_loss), "" if steps == "0" else share]
+        print(f"| {' | '.join(cells)} | {p_value(values, other)} |")
+
+
+def values_of(found: Found, name: str) -> list[float]:
+    return [row["metric"] for _, row in sorted(found.get(name, {}).items())]
+
+
+def recovered(before: list[float], after: list[float], teacher: list[float], is_loss: bool) -> str:
+    """What share of what the cut has lost training gives back; of perplexity, of its logarithm."""
+    if not before or not after:
+        return ""
+    lost, now, whole = (
+        statistics.mean([math.log(v) for v in values] if is_loss else values)
+        for values in (before, after, teacher)
+    )
+    return f"{(now - lost) / (whole - lost):.0%}"
+
+
+def spread(values: list[float], is_loss: bool) -> str:
+    values = [v if is_loss else 100 * v for v in values]
+    more = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{more}"
+
+
+def p_value(values: list[float], other: list[float]) -> str:
+    # Of pairs that all differ by as much there is none.
+    if len(values) != len(other) or len({a - b for a, b in zip(values, other, strict=True)}) < 2:
+        return ""
+    return f"{ttest_rel(values, other).pvalue:.2g}"
 
 
 if __name__ == "__main__":
