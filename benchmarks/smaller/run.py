@@ -3,11 +3,11 @@
     LIGHTNING_DISTILL_DATA=FOLDER python benchmarks/smaller/run.py sst2
     python benchmarks/smaller/run.py lm_stdlib
 
-FOLDER holds `sst2/{train,dev,test}.tsv`. One teacher of eight layers is trained with seed 0. Students
-have a quarter of its layers (`depth`), or as many parameters with all layers (`width`), or with less
-of both (`both`). Those of one cut have the same shape, so that only the choice of weights differs. The
-teacher's logits alone teach them for so many steps. Every command is `lightning-distill`. What is in
-the results already is not run again.
+FOLDER holds `sst2/{train,dev,test}.tsv`. One teacher of eight layers is trained with seed 0.
+Students have a quarter of its layers (`depth`), or as many parameters with all layers (`width`), or
+with less of both (`both`). Those of one cut have the same shape, so that only the choice of weights
+differs. The teacher's logits alone teach them for so many steps. Every command is
+`lightning-distill`. What is in the results already is not run again.
 """
 
 import argparse
