@@ -4,12 +4,9 @@ Lightning and transformers take seconds to import. What needs neither is looked 
 mistyped value is refused at once; who makes the objects checks them again.
 """
 
-import inspect
 import os
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .allowed_names import check_names, check_packages, OURS
+from .check_terms import check_terms
 from .check_values import check_number, check_values, drop_settings_of_others
 from .data_of_files import Kind, kind_of_files
 from .export_options import check_formats, check_quantization, FORMATS
@@ -64,7 +62,6 @@ LEAST = {
     **{"batch_size": 1, "eval_batch_size": 1, "max_length": 2, "vocab_size": 1, "views": 1},
     **{"tokens_per_batch": 1, "labelled_rows": 0, "num_workers": 0, "packages": 1},
 }
-CRITERIA = f"{OURS}.criteria"
 # By the name of a class or function: the package that it needs, and the extra that brings it.
 EXTRAS = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
@@ -109,7 +106,7 @@ def check_before_loading(cfg: DictConfig) -> None:
     job = str(cfg.job.get("_target_"))
     if job in (f"{OURS}.jobs.distill", f"{OURS}.jobs.check") and not any((criteria or {}).values()):
         raise ValueError("`criteria` is empty; choose some, as in criteria=[hard_label].")
-    _check_terms(criteria)
+    check_terms(criteria)
     if job == f"{OURS}.jobs.search":
         _check_search(cfg, criteria)
 
@@ -331,73 +328,3 @@ def _reads(cfg: DictConfig, kind: Kind) -> bool:
     """Whether the column that is named as the text is one of the file's."""
     column = cfg.data.get(NAMED_COLUMNS[str(HydraConfig.get().runtime.choices.get("data"))])
     return str(column) in kind.columns
-
-
-def _check_terms(criteria: Any) -> None:
-    nodes = {k: node for k, node in (criteria or {}).items() if OmegaConf.is_dict(node)}
-    for name, node in nodes.items():
-        weight = _plain(node, "weight")
-        if weight is not None and not isinstance(weight, dict):
-            check_number(f"criteria.{name}.weight", weight, least=0)
-        criterion = node.get("criterion")
-        if OmegaConf.is_dict(criterion) and str(criterion.get("_target_")).startswith(OURS):
-            temperature = _plain(criterion, "temperature")
-            if not isinstance(temperature, dict):
-                # The most common slip; the others wait for torch.
-                key = f"criteria.{name}.criterion.temperature"
-                check_number(key, temperature, above=0)
-    for name, node in nodes.items():
-        for key in ("criterion", "temperature"):
-            if OmegaConf.is_dict(OmegaConf.select(node, key)):
-                _try_criterion(f"criteria.{name}.{key}", node[key])
-
-
-def _plain(node: DictConfig, key: str) -> Any:
-    """A value that refers to no other; `None` for one that does."""
-    # `in` would follow a reference.
-    if key not in [*node] or OmegaConf.is_interpolation(node, key):
-        return None
-    value = None if OmegaConf.is_missing(node, key) else node[key]
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _try_criterion(where: str, node: DictConfig) -> None:
-    """Make one of ours with the values that stand there, as far as they refer to no others."""
-    room, _, kind = str(node.get("_target_")).rpartition(".")
-    if room != CRITERIA:
-        return
-    cls = getattr(import_module(CRITERIA), kind, None)
-    if not isinstance(cls, type):
-        # Whoever makes it says what there is.
-        return
-    given = {str(k): _plain(node, str(k)) for k in node if not str(k).startswith("_")}
-    refer = [k for k in given if OmegaConf.is_interpolation(node, k)]
-    if any(_is_made(value) for value in given.values()):
-        return
-    taken = inspect.signature(cls).parameters
-    unknown = [key for key in given if key not in taken]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        near = get_close_matches(unknown[0], [*taken], n=3)
-        listed = ", ".join(near or taken) or "nothing"
-        raise ValueError(f"{kind} takes no {unknown[0]!r}. It takes {listed}. (in {where})")
-    needed = [n for n, p in taken.items() if p.default is p.empty and n not in given]
-    if needed or any(taken[k].default is inspect.Parameter.empty for k in refer if k in taken):
-        return
-    try:
-        cls(**{k: v for k, v in given.items() if k not in refer})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{error} (in {where})") from error
-
-
-def _is_made(value: Any) -> bool:
-    """Whether an object is made by `_target_` anywhere in a value."""
-    return any(key == "_target_" for key in _keys(value))
-
-
-def _keys(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)

@@ -45,7 +45,8 @@ ROOMS["data_of_hub"] = {"data_of_files", "overrides"}
 ROOMS["check_values"] = {"overrides"}
 ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 # Of the criteria only when they are tried.
-ROOMS["before_loading"] = {"check_values", "criteria", "find_files", "hints", "overrides"}
+ROOMS["check_terms"] = {"check_values", "criteria", "allowed_names"}
+ROOMS["before_loading"] = {"check_terms", "check_values", "find_files", "hints", "overrides"}
 ROOMS["before_loading"] |= {"newest_run", "read_config", "allowed_names", "data_of_files"}
 ROOMS["before_loading"] |= {"export_options", "quantization_schemes", "search_plan", "extras"}
 ROOMS["search_parameters"] = {"check_values"}
@@ -69,6 +70,7 @@ COMMAND = {
     "overrides",
     "check_values",
     "before_loading",
+    "check_terms",
     "data_of_files",
     "data_of_hub",
     "read_config",

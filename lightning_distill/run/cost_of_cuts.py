@@ -82,7 +82,7 @@ def distance(student: nn.Module, teacher: nn.Module, task: Task, batches: Iterab
         ours, theirs = map(module.predictions, outputs)
         for part in Samples.of(batch, ours, theirs, task=task):
             assert part.teacher is not None
-            a, b = (task.measured(p, part.entries).double() for p in (part.predicted, part.teacher))
+            a, b = (task.compared(p, part.entries).double() for p in (part.predicted, part.teacher))
             if task.has_softmax:
                 a, b = a.log_softmax(-1), b.log_softmax(-1)
                 apart = (b.exp() * (b - a)).sum(-1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import nn, Tensor
 
@@ -122,6 +123,16 @@ class Embedding(Task):
         if predicted.shape[-1] == 1:
             return predicted.squeeze(-1).where(place != 0, math.nan)
         return cosines(predicted, place)
+
+    def compared(self, predicted: Tensor, entries: Mapping[str, Tensor]) -> Tensor:
+        """As measured; the cosines of all pairs of texts where none belongs to another."""
+        found = self.measured(predicted, entries)
+        if not found.isnan().all():
+            return found
+        # Vectors of two models may have other widths; their cosines are alike all the same.
+        unit = F.normalize(predicted.float(), dim=-1)
+        first, second = torch.triu_indices(len(unit), len(unit), 1).unbind()
+        return (unit[first] * unit[second]).sum(-1)
 
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:
         """Where the cosines of candidates differ by no more than the tolerance."""

@@ -272,6 +272,10 @@ class Task:
         """
         return predicted
 
+    def compared(self, predicted: Tensor, entries: Mapping[str, Tensor]) -> Tensor:
+        """What says how far one model is from another; arguments as of [`measured`][]."""
+        return self.measured(predicted, entries)
+
     def as_labelled(self, batch: Any, predicted: Tensor) -> Tensor:
         """Predictions as labels lie: in the size of these where each pixel has one.
 

@@ -1,6 +1,7 @@
 """What matters of a model, against sums over slices that are written out, in float64."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from lightning_distill.students.importance import (
 from lightning_distill.students.narrow import most_important
 from lightning_distill.students.pruned import prune
 from lightning_distill.students.units import Anatomy
-from lightning_distill.tasks import Classification, LanguageModelling, Regression
+from lightning_distill.tasks import Classification, Embedding, LanguageModelling, Regression
 
 BY_NAME = {family.name: family for family in FAMILIES}
 HEAD, HEADS, NEURONS, WIDTH = 8, 2, 24, 16
@@ -272,6 +273,29 @@ def test_the_distance_is_the_divergence_from_the_teacher():
             total, count = total + float((a * (a / b).log()).sum()), count + 1
     assert found == pytest.approx(total / count, rel=1e-4) and found > 1e-4
     assert distance(copy.deepcopy(teacher), teacher, LanguageModelling(), batches) == 0
+
+
+def test_the_distance_of_vectors_of_single_texts_is_that_of_their_cosines():
+    family = BY_NAME["BERT"]
+    # Of another width: vectors cannot be compared, and cosines can.
+    student, teacher = (anatomy_of(family, hidden_size=w).model.bert.eval() for w in (8, 16))
+    batch = batch_for(family)
+    batch = {n: batch[n] for n in ("input_ids", "attention_mask")}
+    batch["place"] = torch.zeros(len(batch["input_ids"]), dtype=torch.long)
+    batch["labels"] = torch.full((len(batch["input_ids"]),), torch.nan)
+    found = distance(student, teacher, Embedding(), [batch])
+    cosines = []
+    for model in (student, teacher):
+        vectors = []
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            kept = ids[mask.bool()][None]
+            with torch.no_grad():
+                vectors.append(model(kept).last_hidden_state[0].double().mean(0))
+        pairs = itertools.combinations(vectors, 2)
+        cosines.append(torch.stack([a @ b / (a.norm() * b.norm()) for a, b in pairs]))
+    ours, theirs = cosines
+    expected = (ours - theirs).square().sum() / theirs.square().sum()
+    assert found == pytest.approx(float(expected), rel=1e-4) and found > 1e-3
 
 
 def test_labels_in_another_order_are_no_distance():
