@@ -39,8 +39,9 @@ def main() -> None:
     parser.add_argument("--scheme", default="int4", choices=SCHEMES)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument(
-        "--rate", type=float, default=1e-4, help="of weights; that of scales is less"
+        "--rate", type=float, default=2e-5, help="of weights; 2e-5 is that of LLM-QAT"
     )
+    parser.add_argument("--scales-rate", type=float, default=1e-5, help="of scales")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
@@ -116,7 +117,7 @@ def words_of(arm: str, options: argparse.Namespace, of_texts: bool) -> list[str]
     how = f"{{scheme:{options.scheme},train:{'scales' if 'scales' in arm else 'weights'}}}"
     words = ["student=pretrained", "teacher=unquantised", f"student.quantization={how}"]
     words += ["baseline=false", f"trainer.max_steps={options.steps}", "trainer.max_epochs=-1"]
-    words += [f"optimizer.lr={options.rate / 10 if 'scales' in arm else options.rate}"]
+    words += [f"optimizer.lr={options.scales_rate if 'scales' in arm else options.rate}"]
     if arm == "ptq":
         # At so small a learning rate the one step that there must be changes nothing.
         words += ["trainer.max_steps=1", "optimizer.lr=1e-12"]
