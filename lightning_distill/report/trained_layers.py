@@ -83,9 +83,12 @@ def _of_batch(module: DistillationModule, batch: Any, stack: str) -> Tensor | No
     try:
         own = run_model(module.student, module.student_forward, batch, [ours])[1][ours]
         others = taught_by.answers(batch, [theirs], module)[1][theirs]
+    except ValueError:
+        # Most models return no layers, or not under this name.
+        return None
     except Exception as error:
-        # Most models return no layers, or not under this name; the run has ended well without.
-        log.debug("Layers are not compared: %s", error)
+        # A run that has ended well does not fail for this.
+        log.info("Layers are not compared: %s", error)
         return None
     shapes = {tuple(x.shape[:2]) for x in (*own, *others)}
     if not own or not others or len(shapes) > 1 or any(x.dim() != 3 for x in (*own, *others)):

@@ -50,5 +50,6 @@ def without_teacher(values: Mapping[str, V]) -> dict[str, V]:
 
 
 def _predictions(rows: Mapping[str, Tensor]) -> Predictions:
-    values = (np.asarray(rows[name]) for name in ("row", "label", "predicted", "confidence"))
-    return Predictions(*values)
+    names = ("row", "label", "predicted", "confidence")
+    row, label, predicted, confidence = (np.asarray(rows[name]) for name in names)
+    return Predictions(row, label, predicted, confidence)

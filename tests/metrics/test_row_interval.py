@@ -139,9 +139,7 @@ def test_rows_that_share_a_key_are_drawn_together():
     """Each query has several candidates that are alike, in several batches."""
     draw = np.random.default_rng(0)
     queries = {q: draw.normal(size=2) for q in range(40)}
-    rows = [
-        (q, *(queries[q] + 0.1 * draw.normal(size=2))) for _ in range(6) for q in queries
-    ]
+    rows = [(q, *(queries[q] + 0.1 * draw.normal(size=2))) for _ in range(6) for q in queries]
     batches = [
         (
             {"row": torch.tensor([r[0] for r in own]), "labels": torch.tensor([r[2] for r in own])},
