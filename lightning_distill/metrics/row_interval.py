@@ -14,7 +14,7 @@ from .share_interval import share_interval
 
 DRAWS = 1000
 # Where a metric must be computed for each draw by itself, which takes its time.
-FEWER_DRAWS = 500
+FEWER_DRAWS = 400
 # Fewer rows than these do not show how much rows vary, where not all of them are kept.
 LEAST_ROWS = 100
 # Sums in another order differ by so much.
