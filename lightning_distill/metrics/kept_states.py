@@ -49,7 +49,7 @@ class KeptStates:
         args: Sequence[Any],
         named: Mapping[str, Any],
     ) -> None:
-        """Keep what a metric was given, if it is one of these; see [`RowStates.add`][]."""
+        """Keep what a metric was given, if it is one of these; see `RowStates.add`."""
         states = self._of.get(id(metric))
         if states is not None:
             states.add(self._keys, rows, args, named)

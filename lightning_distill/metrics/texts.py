@@ -145,9 +145,9 @@ class Rouge(WrittenTexts, ROUGEScore):  # type: ignore[misc]
 
     def compute(self) -> Float[Tensor, ""]:  # type: ignore[override]
         """The mean over all rows and ranks."""
-        found = [value.reshape(()) for value in getattr(self, f"{self.key}_fmeasure")]
+        found = [value.flatten() for value in getattr(self, f"{self.key}_fmeasure")]
         if found:
-            values = torch.stack(found)
+            values = torch.cat(found)
             self.units = torch.stack([values, torch.ones_like(values)], dim=1)
         return ROUGEScore.compute(self)[f"{self.key}_fmeasure"]
 
