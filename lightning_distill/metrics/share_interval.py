@@ -19,4 +19,5 @@ def share_interval(share: float, rows: int) -> tuple[float, float]:
     middle = (share + Z * Z / (2 * rows)) / (1 + Z * Z / rows)
     spread = math.sqrt(share * (1 - share) / rows + Z * Z / (4 * rows * rows))
     half = Z / (1 + Z * Z / rows) * spread
-    return middle - half, middle + half
+    # It holds the share, and rounding puts no end beyond it.
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))

