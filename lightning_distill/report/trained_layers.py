@@ -34,7 +34,7 @@ class TrainedLayers:
     Attributes:
         students: the student's layers, as sources.
         teachers: the teacher's.
-        cka: how alike each is with each, see `objective.layer_similarity`, the mean over some batches.
+        cka: linear CKA of each with each, the mean over some batches.
         pairs: the numbers of those that a term has compared.
     """
 
