@@ -55,6 +55,7 @@ ROOMS["search"] = {"search_plan"}
 ROOMS["export_options"] = {"quantization_schemes", "extras"}
 ROOMS["export"] = {"export_options", "models", "quantization_schemes"}
 ROOMS["report"] = {"training", "teachers", "models", "callbacks", "data", "objective", "sealed"}
+ROOMS["report"] |= {"metrics"}
 ROOMS["checks"] = {"cache", "callbacks", "data", "metrics", "models", "objective", "tasks"}
 ROOMS["checks"] |= {"training"}
 ROOMS["run"] = {*ROOMS}

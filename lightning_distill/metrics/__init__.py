@@ -11,6 +11,7 @@ from .bits_per_byte import BitsPerByte
 from .entity_f1 import EntityF1
 from .forward_kl import ForwardKL
 from .from_sources import FromSources
+from .kept_states import give, KeptStates
 from .mrr import MRR
 from .ndcg import NDCG
 from .perplexity import Perplexity
@@ -32,6 +33,7 @@ __all__ = [
     "ExactMatch",
     "ForwardKL",
     "FromSources",
+    "KeptStates",
     "Perplexity",
     "RecallAtK",
     "ReverseKL",
@@ -43,5 +45,6 @@ __all__ = [
     "check_pairs",
     "check_vectors",
     "feed_texts",
+    "give",
     "teacher_batch",
 ]

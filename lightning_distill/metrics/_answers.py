@@ -60,6 +60,8 @@ class OfAnswers(Metric):
     full_state_update = False
     batch_entries: ClassVar[tuple[str, ...]] = ("window",)
     of_texts: ClassVar[Callable[[References, int, str], float]]
+    # Of each question how right its answer is, and 1, once it has been computed.
+    units: Tensor | None = None
 
     def __init__(self, references: References | None = None):
         super().__init__()
@@ -127,6 +129,7 @@ class OfAnswers(Metric):
         for question, row in zip(asked, self.best[asked].tolist(), strict=True):
             empty = known.no_answer and row[NULL] - row[SCORE] > known.null_threshold
             values.append(type(self).of_texts(known, question, "") if empty else row[VALUE])
+        self.units = torch.tensor([[value, 1.0] for value in values], device=self.best.device)
         return torch.tensor(sum(values) / len(values), device=self.best.device)
 
 

@@ -1,7 +1,7 @@
 """Sums of nats, and what they are made of."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -26,12 +26,26 @@ class Nats(Metric):
         self.nats: Tensor
         self.rounded_off: Tensor
         self.tokens: Tensor
+        # What each token of the last batch has added, by the names of states.
+        self.added: dict[str, Tensor] = {}
         self.add_state("nats", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("rounded_off", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("tokens", default=torch.tensor(0), dist_reduce_fx="sum")
 
-    def add(self, nats: Float[Tensor, " tokens"]) -> None:
-        """Add the nats of some tokens."""
+    def add(
+        self, nats: Float[Tensor, " tokens"], counted: Bool[Tensor, "*all_tokens"] | None = None
+    ) -> None:
+        """Add the nats of some tokens.
+
+        Args:
+            nats: of those that count.
+            counted: which of all tokens do; `None` if all.
+        """
+        of_all = nats.detach()
+        if counted is not None:
+            of_all = nats.new_zeros(counted.numel()).masked_scatter(counted.flatten(), of_all)
+        ones = torch.ones_like(of_all) if counted is None else counted.flatten()
+        self.added = {"nats": of_all, "tokens": ones.to(self.tokens.dtype)}
         term = nats.sum().to(self.nats.dtype)
         after = self.nats + term
         share = after - self.nats

@@ -43,8 +43,9 @@ class BitsPerByte(Nats):
             ValueError: if there is not one label for each position.
         """
         nats, counted = label_nats(predicted, labels)
-        self.add(nats)
+        self.add(nats, counted)
         self.bytes = self.bytes + label_bytes[counted].sum()
+        self.added["bytes"] = (label_bytes * counted).flatten()
 
     def compute(self) -> Float[Tensor, ""]:
         """The bits per byte over all batches and ranks; NaN if no token counted."""

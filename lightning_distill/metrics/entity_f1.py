@@ -97,7 +97,8 @@ class EntityF1(Metric):
         for i in range(len(labels)):
             self._count(chosen[i][counted[i]], labels[i][counted[i]])
 
-    def _count(self, chosen: Tensor, labels: Tensor) -> None:
+    def _count(self, chosen: Tensor, labels: Tensor) -> tuple[int, int]:
+        """Count the entities of a sentence; returns numerator and denominator of its F1."""
         ours, theirs = entities(self._names(chosen)), entities(self._names(labels))
         for state, spans in (
             (self.right, ours & theirs),
@@ -106,6 +107,7 @@ class EntityF1(Metric):
         ):
             for kind, _, _ in spans:
                 state[self.kinds.index(kind)] += 1
+        return 2 * len(ours & theirs), len(ours) + len(theirs)
 
     def compute(self) -> Float[Tensor, ""]:
         """F1 over all batches and ranks, from 0 to 1; 0 if no entity is right."""
@@ -126,10 +128,14 @@ class EntityF1(Metric):
     def _count_windows(self) -> None:
         words = dim_zero_cat(self.words)
         words = words[words[:, 0].argsort()]
+        counts = []
         ends = (words[1:, 0] - words[:-1, 0] > 1).nonzero().flatten() + 1
         for sentence in words.tensor_split(ends.cpu()):
             labelled = sentence[sentence[:, 2] != UNLABELLED]
-            self._count(labelled[:, 1], labelled[:, 2])
+            counts.append(self._count(labelled[:, 1], labelled[:, 2]))
+        if len(words):
+            # Of each sentence; its windows alone would not add up to it.
+            self.units = torch.tensor(counts, device=words.device).float()
 
     def _names(self, numbers: Tensor) -> list[str]:
         return [self.label_names[n] for n in numbers.tolist()]

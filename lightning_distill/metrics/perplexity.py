@@ -31,7 +31,7 @@ class Perplexity(Nats):
         Raises:
             ValueError: if there is not one label for each position.
         """
-        self.add(label_nats(predicted, labels)[0])
+        self.add(*label_nats(predicted, labels))
 
     def compute(self) -> Float[Tensor, ""]:
         """The perplexity over all batches and ranks; NaN if no token counted."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -17,6 +18,7 @@ from ..models.batch import (
     with_entries,
 )
 from ..tasks import infer_task, Task
+from .kept_states import give, KeptStates
 from .traits import (
     batch_entries,
     needs_teacher,
@@ -46,6 +48,8 @@ class Samples:
         task: says which rows have a label, and in which type metrics get labels.
         are_sequences: whether they are rows of tokens, for metrics that read these as a whole
             (`reads_rows`) and are given no single tokens.
+        rows: of each sample, the place of its row in the batch, `(samples,)`; by default each is
+            a row.
     """
 
     predicted: Tensor
@@ -55,6 +59,7 @@ class Samples:
     are_tokens: bool = False
     task: Task = field(default_factory=Task)
     are_sequences: bool = False
+    rows: Tensor | None = None
 
     @classmethod
     def of(
@@ -90,15 +95,16 @@ class Samples:
         predicted = task.as_labelled(batch, predicted)
         teacher = None if teacher is None else task.as_labelled(batch, teacher)
         counted = task.counted(batch, predicted)
+        places = take_rows(torch.arange(len(predicted), device=predicted.device), rows)
         if counted is None:
             taken = {name: take_rows(value, rows) for name, value in entries.items()}
             predicted, teacher, labels = (take_rows(v, rows) for v in (predicted, teacher, labels))
-            yield cls(predicted, teacher, labels, taken, task=task)
+            yield cls(predicted, teacher, labels, taken, task=task, rows=places)
             return
         if any(reads_rows(metric) for metric in metrics):
             whole, taught, tags = (take_rows(v, rows) for v in (predicted, teacher, labels))
             more = {name: take_rows(v, rows) for name, v in _optional(batch, metrics).items()}
-            yield cls(whole, taught, tags, more, task=task, are_sequences=True)
+            yield cls(whole, taught, tags, more, task=task, are_sequences=True, rows=places)
         if rows is not None:
             counted = counted & rows.view(-1, *[1] * (counted.dim() - 1))
         sizes = [m.shape[-1] for m in (predicted, teacher) if m is not None]
@@ -113,32 +119,49 @@ class Samples:
                 {name: value[at] for name, value in entries.items()},
                 are_tokens=True,
                 task=task,
+                rows=part[:, 0],
             )
 
-    def feed(self, metric: Metric) -> None:
-        """Give a metric what has a label, or both models' predictions if it needs the teacher."""
+    def feed(self, metric: Metric, kept: KeptStates | None = None) -> None:
+        """Give a metric what has a label, or both models' predictions if it needs the teacher.
+
+        Args:
+            metric: any; those that are fed in ways of their own are passed over.
+            kept: where it is kept what each row adds to the metric; by default nowhere.
+        """
+        given = self._given(metric)
+        if given is not None:
+            rows, args, named = given
+            give(metric, rows, args, named, kept)
+
+    def _given(self, metric: Metric) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]] | None:
+        """Places of rows, arguments and arguments by keyword; `None` if there is nothing."""
         if reads_texts(metric) or sources_of(metric):
             # These are fed in ways of their own.
-            return
+            return None
+        rows = self.rows
+        if rows is None:
+            rows = torch.arange(len(self.predicted), device=self.predicted.device)
         if self.are_sequences or self.are_tokens:
             if reads_rows(metric) is not self.are_sequences:
-                return
-            if self.are_sequences and self.labels is not None:
-                names = [name for name in optional_entries(metric) if name in self.entries]
-                metric.update(self.predicted, self.labels, **{n: self.entries[n] for n in names})
+                return None
+            if self.are_sequences and self.labels is None:
+                return None
             if self.are_sequences:
-                return
+                names = [name for name in optional_entries(metric) if name in self.entries]
+                more = {name: self.entries[name] for name in names}
+                return rows, (self.predicted, self.labels), more  # type: ignore[return-value]
         entries = {name: self.entries[name] for name in batch_entries(metric)}
         take_task(metric, self.task)
         if needs_teacher(metric):
-            if self.teacher is not None:
-                ours = self._measured(metric, self.predicted)
-                theirs = self._measured(metric, self.teacher)
-                metric.update(*_of_both(ours, theirs, self.are_tokens), **entries)
-            return
+            if self.teacher is None:
+                return None
+            ours = self._measured(metric, self.predicted)
+            theirs = self._measured(metric, self.teacher)
+            return rows, _of_both(ours, theirs, self.are_tokens), entries
         labels, predicted = self.labels, self._measured(metric, self.predicted)
         if labels is None:
-            return
+            return None
         if not self.are_tokens:
             if labels.shape != predicted.shape[: labels.dim()]:
                 raise ValueError(
@@ -147,10 +170,11 @@ class Samples:
                 )
             known = self.task.labelled(labels)
             if not known.any():
-                return
+                return None
             labels, predicted = labels[known], predicted[known].float()
             entries = {name: value[known] for name, value in entries.items()}
-        metric.update(predicted, self.task.measured_labels(labels), **entries)
+            rows = _of_samples(rows, known)
+        return rows, (predicted, self.task.measured_labels(labels)), entries
 
     def _measured(self, metric: Metric, predicted: Tensor) -> Tensor:
         whole = reads_vectors(metric)
@@ -204,6 +228,11 @@ def check_vectors(teacher: Tensor, metrics: Mapping[str, Metric]) -> None:
             f"The metrics {', '.join(names)} compare vectors of student and teacher, and this "
             "teacher gives scores of pairs. Choose others, as in metrics=[ndcg,recall_at_k]."
         )
+
+
+def _of_samples(rows: Tensor, known: Tensor) -> Tensor:
+    """The rows of those samples that are known, where each row may have several."""
+    return rows.view(-1, *[1] * (known.dim() - 1)).expand(known.shape)[known]
 
 
 def _of_both(student: Tensor, teacher: Tensor, are_tokens: bool) -> tuple[Tensor, Tensor]:

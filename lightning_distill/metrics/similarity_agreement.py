@@ -29,6 +29,8 @@ class SimilarityAgreement(Metric):
     needs_teacher = True
     reads_vectors = True
     batch_entries = ("row",)
+    # A text that is drawn twice would be compared with itself.
+    compares_rows = True
 
     def __init__(self, most: int = MOST):
         super().__init__()

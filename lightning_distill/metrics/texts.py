@@ -15,6 +15,7 @@ from torchmetrics.text import ROUGEScore, SacreBLEUScore, WordErrorRate as WER
 
 from ..models.batch import labels_of, row_numbers, take_rows
 from ..models.written_texts import check_writes, write_texts, Writing
+from .kept_states import give, KeptStates
 from .traits import reads_texts
 
 UNLABELLED = -100
@@ -130,6 +131,7 @@ class Rouge(WrittenTexts, ROUGEScore):  # type: ignore[misc]
     """
 
     higher_is_better = True
+    units: Tensor | None = None
 
     def __init__(self, tokenizer: Any = None, key: str = "rougeL", **options: Any):
         if key not in ("rouge1", "rouge2", "rougeL"):
@@ -143,6 +145,10 @@ class Rouge(WrittenTexts, ROUGEScore):  # type: ignore[misc]
 
     def compute(self) -> Float[Tensor, ""]:  # type: ignore[override]
         """The mean over all rows and ranks."""
+        found = [value.flatten() for value in getattr(self, f"{self.key}_fmeasure")]
+        if found:
+            values = torch.cat(found)
+            self.units = torch.stack([values, torch.ones_like(values)], dim=1)
         return ROUGEScore.compute(self)[f"{self.key}_fmeasure"]
 
 
@@ -179,7 +185,12 @@ class WordErrorRate(WrittenTexts, WER):  # type: ignore[misc]
 
 
 def feed_texts(
-    model: nn.Module, inputs: Any, batch: Any, rows: Tensor | None, metrics: Iterable[Metric]
+    model: nn.Module,
+    inputs: Any,
+    batch: Any,
+    rows: Tensor | None,
+    metrics: Iterable[Metric],
+    kept: KeptStates | None = None,
 ) -> None:
     """Let a model write from the sources of a batch, and feed the metrics that read what it wrote.
 
@@ -189,6 +200,7 @@ def feed_texts(
         batch: as the data loader gives it.
         rows: which rows count; `None` if all.
         metrics: any; those that read no texts are passed over.
+        kept: where it is kept what each row adds to a metric; by default nowhere.
 
     Raises:
         ValueError: for a model that writes none.
@@ -209,7 +221,8 @@ def feed_texts(
         if how not in written:
             own = {n: take_rows(v, counted) for n, v in _named(inputs).items()}
             written[how] = write_texts(model, own, metric.writing)  # type: ignore[arg-type]
-        metric.update(written[how], labels[counted])
+        given = (written[how], labels[counted])
+        give(metric, counted.nonzero().flatten(), given, {}, kept)
 
 
 def _named(inputs: Any) -> Mapping[str, Any]:

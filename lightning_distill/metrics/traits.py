@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ..models.source import Source
 from ..tasks import Task
 
@@ -42,6 +44,41 @@ def batch_entries(metric: Any) -> tuple[str, ...]:
 def parts_of(metric: Any) -> dict[str, float]:
     """What a metric is made of, once it has been computed, such as kinds of entities."""
     return dict(getattr(metric, "parts", {}))
+
+
+def state_holder(metric: Any) -> Any:
+    """The metric that holds the states: itself, or the one that it feeds."""
+    return metric.metric if getattr(metric, "names_sources", False) else metric
+
+
+def compares_rows(metric: Any) -> bool:
+    """Whether a metric compares rows with each other, as the pairs of all texts."""
+    return bool(getattr(state_holder(metric), "compares_rows", False))
+
+
+def tells_units(metric: Any) -> bool:
+    """Whether a metric says, once it has been computed, of which units it is the mean."""
+    return hasattr(state_holder(metric), "units")
+
+
+def units_of(metric: Any) -> Tensor | None:
+    """Of each unit, such as a question, numerator and denominator, `(units, 2)`.
+
+    The metric is the sum of the first, divided by that of the second. `None` of one that does not
+    say, or has not been computed. One whose class has the attribute `units` always says it.
+    """
+    found: Tensor | None = getattr(state_holder(metric), "units", None)
+    return found
+
+
+def added_by(metric: Any) -> dict[str, Tensor] | None:
+    """By the names of states, what each sample of the last batch has added, `(samples, ...)`.
+
+    `None` of a metric that does not say; then it is asked with each row again.
+    """
+    # One that is fed by another is given what that one makes of the samples.
+    found: dict[str, Tensor] | None = getattr(metric, "added", None)
+    return found
 
 
 def optional_entries(metric: Any) -> tuple[str, ...]:

@@ -210,6 +210,18 @@ class Comparison:
             cells.append(line)
         return heads, cells
 
+    def interval_line(self) -> str:
+        """Where the metric that decides may lie for other test rows; empty if it is not known."""
+        known = [
+            (row.name, row.intervals[self.metric])
+            for row in self.rows
+            if self.metric in row.intervals
+        ]
+        if not known:
+            return ""
+        each = ", ".join(f"{name} {low:.4f}–{high:.4f}" for name, (low, high) in known)
+        return f"95 % intervals of {self.metric} over test rows: {each}."
+
     def show(self) -> None:
         """Print the table and what it says."""
         heads, cells = self.cells()
@@ -232,7 +244,8 @@ class Comparison:
         lines = ["# Report", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         lines += ["| " + " | ".join(line) + " |" for line in cells]
         curves = ["![curves](curves.png)", ""] if (directory / "curves.png").is_file() else []
-        lines += ["", *self.verdict(), "", *curves]
+        intervals = [self.interval_line()] if self.interval_line() else []
+        lines += ["", *self.verdict(), *intervals, "", *curves]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
         lines += [*self._of_costs(), *self._of_parts()]
         lines += ["", *(f"- {name}: `{text}`" for name, text in self.origin.items())]

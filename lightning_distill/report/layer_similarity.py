@@ -1,4 +1,4 @@
-"""How alike the layers of student and teacher were, where a term paired them by it."""
+"""How alike the layers of student and teacher are, before the training and after it."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..objective.layer_similarity import SimilarLayers
+from .trained_layers import TrainedLayers
 
 NAME = "layer_similarity"
+# What the file says of layers as they are after the training.
+TRAINED = "after_training"
 
 
 def save_layer_similarity(layers: Mapping[str, SimilarLayers], directory: Path) -> None:
-    """Write `layer_similarity.json` and `layer_similarity.png`.
+    """Write `layer_similarity.json` and `layer_similarity.png` of terms with `mapping=auto`.
 
     Args:
         layers: by the names of terms, what paired their layers; nothing is written without one.
@@ -35,6 +38,28 @@ def save_layer_similarity(layers: Mapping[str, SimilarLayers], directory: Path) 
     }
     (directory / f"{NAME}.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     _draw(content, directory / f"{NAME}.png")
+
+
+def save_trained_layers(layers: Mapping[str, TrainedLayers], directory: Path) -> None:
+    """Add what the layers are like after the training to `layer_similarity.json`.
+
+    Args:
+        layers: as [`trained_layers`][] finds them; nothing is written without any.
+        directory: of the run.
+    """
+    if not layers:
+        return
+    path = directory / f"{NAME}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for stack, one in layers.items():
+        content[f"trained {stack}"] = {
+            "students": one.students,
+            "teachers": one.teachers,
+            "cka": one.cka.tolist(),
+            "pairs": one.pairs,
+            TRAINED: True,
+        }
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _draw(content: Mapping[str, Mapping[str, Any]], to: Path) -> None:

@@ -12,7 +12,7 @@ from .class_tables import class_tables, MODELS, predictions_of, ROW
 from .comparison import Comparison
 from .curve_panels import curve_panels
 from .curves import read_stages
-from .layer_similarity import NAME as SIMILARITY
+from .layer_similarity import NAME as SIMILARITY, TRAINED
 from .page_style import STYLE
 from .predictions import PREDICTIONS, Predictions
 from .profile import Profile
@@ -223,7 +223,7 @@ def _samples(directory: Path) -> Iterator[str]:
 
 
 def _similarity(directory: Path) -> Iterator[str]:
-    """How alike layers were, where a term paired them by it."""
+    """How alike layers are after the training, and were where a term paired them by it."""
     for path in sorted(directory.glob(f"**/{SIMILARITY}.json")):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for name, one in content.items():
@@ -239,11 +239,14 @@ def _similarity(directory: Path) -> Iterator[str]:
                     color = f"color-mix(in srgb, var(--c0) {share:.0f}%, Canvas)"
                     rows.append(f'<td{kind} style="background:{color}">{value:.2f}</td>')
                 rows.append("</tr>")
+            when = "After the training, on some test rows" if one.get(TRAINED) else "Before it"
+            of = "" if one.get(TRAINED) else f", of the term {name}"
             note = (
-                f"Of the term {name}: a line for each of {of_student[0]} to {of_student[-1]}, a "
+                f"{when}{of}: a line for each of {of_student[0]} to {of_student[-1]}, a "
                 f"column for each of {of_teacher[0]} to {of_teacher[-1]}. 1 is alike (CKA; "
-                "Kornblith et al., 2019). Layers that the term compares are framed."
+                "Kornblith et al., 2019)."
             )
+            note += " Layers that a term compares are framed." if pairs else ""
             content_ = [f"<p>{escape(note)}</p>", '<div class="wide"><table>', *rows]
             where = [str(path.relative_to(directory))]
             yield from _section("Similarity of layers", where, [*content_, "</table></div>"])

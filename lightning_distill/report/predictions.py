@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 from safetensors import safe_open
+
+from ..metrics.share_interval import share_interval
 
 # Of a training, in its folder.
 PREDICTIONS = "predictions.safetensors"
@@ -71,7 +73,7 @@ class Predictions:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the share that is right (Wilson, 1927), for these few rows."""
-        return share_interval(self.right)
+        return share_interval(float(self.right.mean()), len(self.right))
 
     def interval_of(self, value: float) -> tuple[float, float] | None:
         """The 95 % interval of a metric, for these few rows; `None` if it is none of those known.
@@ -121,8 +123,8 @@ class Predictions:
         """
         if not self.is_of_same_rows(teacher):
             return None
-        same = (self.predicted == teacher.predicted).astype(np.float64)
-        return share_interval(same) if abs(float(same.mean()) - value) < TOLERANCE else None
+        same = float((self.predicted == teacher.predicted).mean())
+        return share_interval(same, len(self.row)) if abs(same - value) < TOLERANCE else None
 
     @property
     def calibration_error(self) -> float:
@@ -134,18 +136,6 @@ class Predictions:
     def name(self, number: int) -> str:
         """What a class is called."""
         return self.classes[number] if number < len(self.classes) else str(number)
-
-
-def share_interval(right: Float[np.ndarray, " rows"]) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927).
-
-    Args:
-        right: 1 for each row that counts, 0 for each other one.
-    """
-    n, share, z = len(right), float(right.mean()), 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return middle - half, middle + half
 
 
 def _macro_f1(
@@ -171,6 +161,27 @@ def _matthews(
 
 
 CLASS_STATISTICS = (_macro_f1, _matthews)
+
+
+def intervals_of(
+    metrics: Mapping[str, float], own: Predictions | None, teacher: Predictions | None = None
+) -> dict[str, tuple[float, float]]:
+    """The 95 % intervals of those metrics that follow from predicted classes, by name.
+
+    Args:
+        metrics: of a model, by name.
+        own: its predictions; without them there is no interval.
+        teacher: those of its teacher, for agreements.
+    """
+    found = {}
+    for name, value in metrics.items() if own is not None and len(own.row) else ():
+        assert own is not None
+        interval = own.interval_of(value)
+        if interval is None and teacher is not None:
+            interval = own.agreement_interval(teacher, value)
+        if interval is not None:
+            found[name] = interval
+    return found
 
 
 def interval_over_rows(

@@ -1,10 +1,12 @@
 """One model of a comparison, and all that is known of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .measure import FIGURES
 
+# What the agreement with the teacher is called among metrics.
+AGREEMENT = "agreement"
 # Times of a machine that does nothing else differ by a few tenths.
 DISTURBED = 3
 
@@ -32,6 +34,8 @@ class Row:
         memory_32_mb: the most that weights and activations of such a batch take.
         missing: why a figure was not measured, by its name.
         fingerprint: of its weights, SHA-256 in hex; empty if nobody knows.
+        intervals: by the names of metrics, and of `agreement`, both ends of their 95 % intervals
+            over test rows, for those that have one.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Row:
     memory_32_mb: float | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def was_disturbed(self) -> bool:

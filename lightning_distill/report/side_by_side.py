@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from .class_tables import TEACHER
 from .comparison import Comparison
 from .cost_lines import cost_lines
 from .predictions import Predictions
-from .row import Row
+from .row import AGREEMENT, Row
 
 INTERVAL = "its 95 % interval"
 BUSY = (
@@ -14,10 +13,12 @@ BUSY = (
     "others. Do not compare models by these times; resume=RUN measures again when it is quiet."
 )
 NOTE = (
-    "An interval says how far another set of test rows of the same kind may bring the figure "
-    "(Wilson, 1927; of F1 and Matthews' correlation a bootstrap over rows). The calibration error "
-    "says how far confidence is from the share that is right, in 15 bins (Guo et al., 2017); 0 is "
-    "best."
+    "An interval says how far another set of test rows of the same kind may bring the figure: of "
+    "shares of rows that of Wilson (1927), of other metrics a bootstrap over rows."
+)
+CALIBRATION = (
+    "The calibration error says how far confidence is from the share that is right, in 15 bins "
+    "(Guo et al., 2017); 0 is best."
 )
 
 
@@ -35,19 +36,15 @@ def side_by_side(
     """
     rows = comparison.rows
     known = {id(getattr(comparison, role)): one for role, one in predictions.items()}
-    teacher = predictions.get(TEACHER)
 
     def line(title: str, figure: Callable[[Row], float | None], how: str = ".4f") -> list[str]:
         values = [figure(row) for row in rows]
         return [title, *("" if value is None else format(value, how) for value in values)]
 
-    def intervals(of: Callable[[Row, Predictions], tuple[float, float] | None]) -> list[str]:
-        cells = []
-        for row in rows:
-            one = known.get(id(row))
-            found = None if one is None else of(row, one)
-            cells.append("" if found is None else f"{found[0]:.4f}–{found[1]:.4f}")
-        return [INTERVAL, *cells]
+    def intervals(name: str) -> list[str]:
+        """A line for the intervals of a metric."""
+        found = [row.intervals.get(name) for row in rows]
+        return [INTERVAL, *("" if one is None else f"{one[0]:.4f}–{one[1]:.4f}" for one in found)]
 
     def gap(row: Row) -> float | None:
         return comparison.gap_closed if row is comparison.student else None
@@ -56,11 +53,7 @@ def side_by_side(
     others = [m for m in comparison.student.metrics if m != comparison.metric]
     for metric in (comparison.metric, *others):
         lines.append(line(metric, lambda row, m=metric: row.metrics.get(m)))  # type: ignore[misc]
-        found = intervals(
-            lambda row, one, m=metric: (  # type: ignore[misc]
-                one.interval_of(row.metrics[m]) if m in row.metrics else None
-            )
-        )
+        found = intervals(metric)
         lines.append(found)
         if not any(found[1:]):
             without.append(metric)
@@ -68,16 +61,8 @@ def side_by_side(
             lines.append(line(f"share of the teacher's {metric}", comparison.retained, ".1%"))
             lines.append(line("gap closed", gap, ".0%"))
     lines.append(line("agreement with the teacher", lambda row: row.agreement))
-    if teacher is not None:
-        lines.append(
-            intervals(
-                lambda row, one: (
-                    None
-                    if row.agreement is None
-                    else one.agreement_interval(teacher, row.agreement)
-                )
-            )
-        )
+    if comparison.metric != AGREEMENT:
+        lines.append(intervals(AGREEMENT))
     lines.append(
         line(
             "calibration error",
@@ -89,9 +74,12 @@ def side_by_side(
     lines.append(line("on disk, MB", lambda row: row.size_mb, ",.2f"))
     # A line without a figure says nothing.
     lines = [cells for cells in lines if any(cells[1:])] + cost_lines(rows)
-    note = NOTE if predictions else ""
+    notes = [NOTE] if any(row.intervals for row in rows) else []
+    notes += [CALIBRATION] if predictions else []
     if without:
-        note += f" No interval is known of {', '.join(without)}: no value is kept for each row."
-    if any(row.was_disturbed for row in rows):
-        note += f" {BUSY}"
-    return ["", *(row.name for row in rows)], lines, note.strip()
+        notes.append(
+            f"No interval is known of {', '.join(without)}: what single rows add to it was not "
+            "kept, or does not add up to it."
+        )
+    notes += [BUSY] if any(row.was_disturbed for row in rows) else []
+    return ["", *(row.name for row in rows)], lines, " ".join(notes)

@@ -46,7 +46,7 @@ class Measuring:
         """
         if model is None or forward is None:
             return Costs.unknown(NOT_THERE)
-        with _where_it_trained(module, model) as device:
+        with where_it_trained(module, model) as device:
             one, many = (transferred(module, b, self.data, device) for b in self.batches)
             shapes = f"{_shape(one)}, {_shape(many)}"
             self.about = {"times and memory": f"on {_named(device)}; {shapes}"}
@@ -54,7 +54,7 @@ class Measuring:
 
 
 @contextmanager
-def _where_it_trained(module: DistillationModule, model: nn.Module) -> Iterator[torch.device]:
+def where_it_trained(module: DistillationModule, model: nn.Module) -> Iterator[torch.device]:
     """While it lasts, a model is on the device of the training, where Lightning took it from."""
     before = module.device
     device = working_device(module) if module.is_attached else before

@@ -14,9 +14,11 @@ from ..metrics.traits import best_mode, needs_teacher
 from ..models.fake_quantization import in_integers, quantization_in_training
 from ..models.fingerprint import fingerprint
 from ..report import (
+    AGREEMENT,
     Comparison,
     differing,
     draw_curves,
+    intervals_of,
     parameter_count,
     predictions_of,
     Profile,
@@ -28,7 +30,9 @@ from ..report import (
 )
 from ..training.module import DistillationModule
 from .inference_costs import Measuring
+from .intervals import of_teacher
 from .resuming import record_of
+from .similar_layers import write_similar_layers
 from .stage import Result, say
 from .task import task_in
 from .typed import typed_command
@@ -67,6 +71,7 @@ def report(
     name, higher_is_better = _compared(cfg, module)
     measuring = Measuring(data)
     module.eval()
+    predictions = predictions_of(directory)
     terms = {*module.objective.terms, *module.objective.sums, "loss"}
 
     def row(
@@ -76,11 +81,12 @@ def report(
         of: tuple[DistillationModule, nn.Module | None, Any],
         parts: Mapping[str, float] | None = None,
         trained: Result | None = None,
+        intervals: Mapping[str, Sequence[float]] | None = None,
     ) -> Row:
         kept = {
             n: v
             for n, v in metrics.items()
-            if n == name or (n not in terms and n != "agreement" and not n.startswith("teacher_"))
+            if n == name or (n not in terms and n != AGREEMENT and not n.startswith("teacher_"))
         }
         costs = asdict(measuring.costs(*of))
         return Row(
@@ -90,38 +96,42 @@ def report(
             costs.pop("latency_ms"),
             kept,
             # Where it decides, it is the metric.
-            None if name == "agreement" else metrics.get("agreement"),
+            None if name == AGREEMENT else metrics.get(AGREEMENT),
             parts or {},
             None if trained is None else trained.best,
             "" if trained is None else trained.best_mode,
             fingerprint=str(model["fingerprint"]),
+            intervals={n: v for n, v in (intervals or {}).items() if n in kept or n == AGREEMENT},
             **costs,
         )
 
-    def of_student(title: str, own: DistillationModule, its: Result) -> Row:
+    def of_student(role: str, title: str, own: DistillationModule, its: Result) -> Row:
         size, used, forward = _as_used(own.eval())
-        return row(title, size, its.metrics, (own, used, forward), its.parts.get(name), its)
+        # A run that is older than these has left its predictions alone.
+        by_class = intervals_of(its.metrics, predictions.get(role), predictions.get("teacher"))
+        intervals, of = {**by_class, **its.intervals}, (own, used, forward)
+        return row(title, size, its.metrics, of, its.parts.get(name), its, intervals)
 
     teacher = None
     taught_by = module.taught_by
     if taught_by is not None:
-        of_teacher = {
-            n.removeprefix("teacher_"): v
-            for n, v in result.metrics.items()
-            if n.startswith("teacher_")
+        measured = of_teacher(result.metrics)
+        intervals: dict[str, Sequence[float]] = {
+            **intervals_of(measured, predictions.get("teacher")),
+            **of_teacher(result.intervals),
         }
         # One that is not there is as large as it was, and takes no time.
         of = module, taught_by.model, module.teacher_forward
         parts = result.parts.get(f"teacher_{name}")
-        teacher = row("teacher", taught_by.about(), of_teacher, of, parts)
+        teacher = row("teacher", taught_by.about(), measured, of, parts, None, intervals)
     others = {}
     for one, (own, its) in (beside or {}).items():
         terms |= {*own.objective.terms, *own.objective.sums}
-        others[one] = of_student(TITLES[one], own, its)
+        others[one] = of_student(one, TITLES[one], own, its)
     # Of several stages the last may look at labels alone.
     taught = bool(others) or bool(module.objective.sources("teacher"))
     title = "student distilled" if taught else "student"
-    student = of_student(title, module, result)
+    student = of_student("student", title, module, result)
     stages = curves or [(0, directory / "metrics.csv")]
     runs = {"distilled" if teacher is not None else "student": stages}
     weights = {} if len(stages) > 1 else {n: module.objective.fixed_weights() for n in runs}
@@ -158,12 +168,13 @@ def report(
         too = {TITLES[one]: own.student for one, (own, _) in (beside or {}).items()}
         students = {**too, title: module.student}
         write_samples(directory, data, students, module.teacher, from_source=task.reads_source)
+    write_similar_layers(directory, module, data)
     profile = Profile.load(directory) if cfg.get("profile") else None
     if profile is not None:
         if show:
             profile.show()
         profile.append_to(directory / "report.md")
-    _, shown = differing(predictions_of(directory))
+    _, shown = differing(predictions)
     write_row_texts(directory, data, shown.tolist())
     write_page(directory)
     # Without a logger there are neither curves nor a table of them.

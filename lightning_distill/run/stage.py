@@ -26,6 +26,7 @@ from ..training.distill import fit
 from ..training.evaluation import parts_of_test
 from ..training.module import DistillationModule
 from .budget import Validations
+from .intervals import intervals_of_test
 from .longer_schedule import LongerSchedule
 from .sparsity import build_sparsity
 from .trainer import build_trainer
@@ -51,6 +52,7 @@ class Result:
         best: what was monitored on the validation rows, of the weights that were tested; `None` if
             nothing was.
         best_mode: `max` or `min`, what is better of it; empty if nothing was monitored.
+        intervals: both ends of the 95 % intervals of those of `metrics` that have one.
     """
 
     metrics: dict[str, float]
@@ -62,6 +64,7 @@ class Result:
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
     best: float | None = None
     best_mode: str = ""
+    intervals: dict[str, Sequence[float]] = field(default_factory=dict)
 
 
 @rank_zero_only
@@ -156,7 +159,7 @@ def train(
     parts = parts_of_test(module.metrics)
     count = validations.count
     done_by = metrics, steps, epochs, seconds, checkpoint_name, count, parts
-    result = Result(*done_by, score, mode)
+    result = Result(*done_by, score, mode, dict(intervals_of_test(module, metrics)))
     _write(done, result)
     return result
 

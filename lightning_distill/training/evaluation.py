@@ -7,7 +7,7 @@ import torch
 from torch import nn, Tensor
 from torchmetrics import Metric
 
-from ..metrics import check_pairs, feed_texts, Samples, teacher_batch
+from ..metrics import check_pairs, feed_texts, KeptStates, Samples, teacher_batch
 from ..metrics.traits import batch_entries, needs_teacher, parts_of, reads_texts, sources_of
 from ..models.batch import (
     batch_size,
@@ -63,11 +63,20 @@ def parts_of_test(metrics: nn.ModuleDict) -> dict[str, dict[str, float]]:
     Args:
         metrics: those of all stages, after the test.
     """
+    found = {name: parts_of(metric) for name, metric in metrics_of_test(metrics).items()}
+    return {name: parts for name, parts in found.items() if parts}
+
+
+def metrics_of_test(metrics: nn.ModuleDict) -> dict[str, Metric]:
+    """The metrics of a test by the names under which it logs them; the teacher's begin so.
+
+    Args:
+        metrics: those of all stages.
+    """
     return {
-        f"{begin}{name}": parts_of(metric)
+        f"{begin}{name}": metric
         for stage, begin in (("test", ""), ("teacher", "teacher_"))
         for name, metric in dict(metrics[stage].items()).items()  # type: ignore[union-attr,operator]
-        if parts_of(metric)
     }
 
 
@@ -88,6 +97,7 @@ class Evaluation:
         self._told_by_teacher: list[str] | None = None
         keeps = stage == "test" and module.keeps_test_rows
         self._kept = {name: RowsOfTest() for name in ("student", "teacher")} if keeps else {}
+        self._states = KeptStates(metrics_of_test(module.metrics)) if keeps else None
         with module.objective.evaluating():
             self.means = [Means(len(module.objective.terms)) for _ in range(loaders)]
         for i in range(1, loaders):
@@ -108,6 +118,8 @@ class Evaluation:
     def _step(self, batch: Any, loader: int) -> None:
         module, metrics = self.module, self._metrics(self.stage, loader)
         batch = named(batch, module.student)
+        if self._states is not None:
+            self._states.begin(batch)
         compared = self.stage == "test" or any(map(needs_teacher, metrics.values()))
         values, student, teacher = module.read_sources(
             batch,
@@ -143,6 +155,9 @@ class Evaluation:
         if self._kept:
             whole = {name: kept.whole() for name, kept in self._kept.items()}
             self.module.test_rows = {name: rows for name, rows in whole.items() if rows}
+        if self._states is not None:
+            self._states.gather()
+            self.module.test_states = self._states
 
     def _measured(self) -> tuple[list[str], set[str]]:
         """The names of all metrics of the student, and of those that were given anything."""
@@ -195,14 +210,14 @@ class Evaluation:
         found, task = metrics.values(), module.task
         for samples in Samples.of(batch, predicted, of_teacher, rows, found, task):
             for metric in metrics.values():
-                samples.feed(metric)
+                samples.feed(metric, self._states)
             self._keep("student", loader, samples, batch, rows)
         own, metrics = self._teacher_metrics(loader, batch, student, teacher)
         if metrics:
             taught = module.predictions(teacher)
             for samples in Samples.of(own, taught, None, rows, metrics.values(), task):
                 for metric in metrics.values():
-                    samples.feed(metric)
+                    samples.feed(metric, self._states)
                 self._keep("teacher", loader, samples, own, rows)
         self._update_texts(loader, batch, rows, own, metrics)
 
@@ -229,10 +244,10 @@ class Evaluation:
         for metric in self._metrics(self.stage, loader).values():
             there = self.module.teacher is not None or not needs_teacher(metric)
             if sources_of(metric) and there:
-                feed_sources(metric, values, batch, rows)
+                feed_sources(metric, values, batch, rows, kept=self._states)
         for name in self._told_by_teacher or ():
             metric = self._metrics("teacher", loader)[name]
-            feed_sources(metric, values, batch, rows, taught=True)
+            feed_sources(metric, values, batch, rows, True, self._states)
 
     def _update_texts(
         self, loader: int, batch: Any, rows: Tensor | None, own: Any, of_teacher: dict[str, Metric]
@@ -240,10 +255,11 @@ class Evaluation:
         """Feed what reads texts that a model writes: of the student, and in a test of both."""
         module, metrics = self.module, self._metrics(self.stage, loader).values()
         if any(map(reads_texts, metrics)):
-            feed_texts(module.student, module.student_inputs(batch), batch, rows, metrics)
+            inputs = module.student_inputs(batch)
+            feed_texts(module.student, inputs, batch, rows, metrics, self._states)
         if any(map(reads_texts, of_teacher.values())):
-            taught = module.taught_by.model
-            feed_texts(taught, module.teacher_inputs(batch), own, rows, of_teacher.values())
+            taught, inputs = module.taught_by.model, module.teacher_inputs(batch)
+            feed_texts(taught, inputs, own, rows, of_teacher.values(), self._states)
 
     def _with_labels_that_follow(self, batch: Any) -> Any:
         """The batch with labels where they are predicted, if the objective moves them there."""

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..metrics import give, KeptStates
 from ..metrics.traits import needs_teacher, sources_of
-from ..models.batch import pairs_tokens, teacher_entries
+from ..models.batch import batch_size, pairs_tokens, teacher_entries
 from ..models.capture import read
 from ..models.source import Source
 from .values import Values
@@ -32,7 +34,12 @@ def sources_of_metrics(metrics: Iterable[Metric], with_teacher: bool = True) -> 
 
 
 def feed_sources(
-    metric: Metric, values: Values, batch: Any, rows: Tensor | None, taught: bool = False
+    metric: Metric,
+    values: Values,
+    batch: Any,
+    rows: Tensor | None,
+    taught: bool = False,
+    kept: KeptStates | None = None,
 ) -> None:
     """Give a metric the tensors that it names.
 
@@ -42,6 +49,7 @@ def feed_sources(
         batch: of all rows.
         rows: which of them count; `None` if all.
         taught: measure the teacher in the student's place.
+        kept: where it is kept what each row adds to the metric; by default nowhere.
     """
     sources = as_of_teacher(metric) if taught else sources_of(metric)
     found = {}
@@ -51,7 +59,8 @@ def feed_sources(
             found[name] = value if rows is None or value is None else value[rows]
         else:
             found[name] = values[source]
-    metric.update(**found)
+    places = torch.arange(batch_size(batch))
+    give(metric, places if rows is None else places[rows.cpu()], (), found, kept)
 
 
 def as_of_teacher(metric: Metric) -> dict[str, Source]:

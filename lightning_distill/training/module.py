@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from torchmetrics import Metric
 
 from ..callbacks import ExactResuming
+from ..metrics import KeptStates
 from ..metrics.traits import best_mode
 from ..models.batch import batch_size
 from ..models.configuration import label_names
@@ -123,6 +124,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         # the last one has kept.
         self.keeps_test_rows = False
         self.test_rows: dict[str, dict[str, Tensor]] = {}
+        # What each row of it adds to each metric.
+        self.test_states: KeptStates | None = None
         # Whether the terms were seen to be finite and to give the student a gradient.
         self.is_checked = False
         self._step_log = StepLog(self)

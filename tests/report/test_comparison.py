@@ -155,3 +155,16 @@ def test_a_teacher_is_not_measured_by_its_agreement_with_itself(tmp_path):
     found.save(tmp_path)
     lines = (tmp_path / "report.md").read_text().splitlines()
     assert any(line.startswith("| teacher | 1,234,567 |") for line in lines)
+
+
+def test_intervals_of_the_metric_are_written_and_read_again(tmp_path):
+    made = compared(0.8, baseline=None)
+    made.save(tmp_path)
+    assert made.interval_line() == "" and "intervals" not in (tmp_path / "report.md").read_text()
+    made.student.intervals = {"accuracy": (0.75, 0.84999), "agreement": (0.5, 0.6)}
+    made.save(tmp_path)
+    line = "95 % intervals of accuracy over test rows: student distilled 0.7500–0.8500."
+    assert line in (tmp_path / "report.md").read_text().splitlines()
+    found = Comparison.load(tmp_path / "report.json")
+    assert found.interval_line() == line
+    assert found.student.intervals["agreement"] == [0.5, 0.6]

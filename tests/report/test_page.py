@@ -78,6 +78,13 @@ def predict(folder, of, wrong, confidence):
     return {f"{of}.{name}": value for name, value in values.items()}
 
 
+INTERVALS = {
+    "teacher": {"accuracy": [0.7695, 0.9604]},
+    "student alone": {"accuracy": [0.2634, 0.5540], "agreement": [0.3520, 0.6480]},
+    "student distilled": {"accuracy": (0.5981, 0.8581), "agreement": (0.7093, 0.9294)},
+}
+
+
 @pytest.fixture
 def run(tmp_path):
     about = {"classes": json.dumps(["bad", "good", "odd"])}
@@ -95,6 +102,7 @@ def run(tmp_path):
             "latency_32_p95_ms": p95_of_32,
             "memory_32_mb": memory,
             "fingerprint": f"of {name}",
+            "intervals": INTERVALS[name],
         }
         metrics = {"accuracy": accuracy, "brier": accuracy / 7}
         return Row(name, 519_376, size, median, metrics, agreement, **{**measured, **more})
@@ -152,16 +160,14 @@ def test_its_figures_are_those_of_the_runs_files(run):
     assert slow == ["95.50", "only 7 runs were made", "22.50"]
     assert lines["share of the teacher's accuracy"] == [["", "44.4%", "83.3%"]]
     assert lines["gap closed"] == [["", "", f"{content['gap_closed']:.0%}"]] == [["", "", "70%"]]
+    of_right, of_agreement = lines["its 95 % interval"]
+    assert of_right == ["0.7695–0.9604", "0.2634–0.5540", "0.5981–0.8581"]
+    assert of_agreement == ["", "0.3520–0.6480", "0.7093–0.9294"]
     # From the rows.
     folders = [(run, "teacher"), (run / "baseline", "student"), (run, "student")]
     kept = [Predictions.load(folder, of) for folder, of in folders]
-    of_right, of_agreement = lines["its 95 % interval"][0], lines["its 95 % interval"][-1]
-    assert of_right == ["{:.4f}–{:.4f}".format(*one.interval()) for one in kept]
     assert lines["calibration error"] == [[f"{one.calibration_error:.4f}" for one in kept]]
-    assert of_agreement == ["", *["{:.4f}–{:.4f}".format(*ends) for ends in
-                                  (kept[1].agreement_interval(kept[0], 0.5),
-                                   kept[2].agreement_interval(kept[0], 0.85))]]  # fmt: skip
-    assert "No interval is known of brier: no value is kept for each row." in page.text
+    assert "No interval is known of brier: what single rows add to it" in page.text
     for sentence in Comparison.load(run / "report.json").verdict():
         assert sentence in page.text
 
@@ -307,6 +313,26 @@ def test_the_similarity_of_layers_is_a_table_with_frames(run):
     assert "teacher.hidden_states[1] to teacher.hidden_states[12]" in page.text
     assert page.files["Similarity of layers"] == ["stages/layer_similarity.json"]
     assert re.findall(r'<td class="pair"[^>]*>([\d.]+)<', text) == ["0.88"]
+
+
+def test_layers_after_the_training_are_said_to_be_so(run):
+    layers = {"students": ["student.hidden_states[0]"], "teachers": ["teacher.hidden_states[0]"]}
+    found = {**layers, "cka": [[0.5]], "pairs": [], "after_training": True}
+    content = json.dumps({"trained hidden_states": found})
+    (run / "layer_similarity.json").write_text(content)
+    page = Page(write_page(run).read_text())
+    assert "After the training, on some test rows: a line for each of" in page.text
+    assert "framed" not in page.text
+
+
+def test_a_run_that_is_older_than_intervals_is_shown_without(run):
+    content = json.loads((run / "report.json").read_text())
+    for role in ("teacher", "baseline", "student"):
+        del content[role]["intervals"]
+    (run / "report.json").write_text(json.dumps(content))
+    page = Page(write_page(run).read_text())
+    assert "its 95 % interval" not in page.lines("On the test rows")
+    assert "No interval is known of accuracy, brier" in page.text
 
 
 def test_where_the_time_of_a_step_went_is_a_table(run):

@@ -13,7 +13,14 @@ from torchmetrics.functional.classification import (
     multiclass_matthews_corrcoef,
 )
 
-from lightning_distill.report import interval_over_rows, PREDICTIONS, Predictions, Run, settings_of
+from lightning_distill.report import (
+    interval_over_rows,
+    intervals_of,
+    PREDICTIONS,
+    Predictions,
+    Run,
+    settings_of,
+)
 from lightning_distill.report.class_tables import class_tables, differing, predictions_of
 
 
@@ -156,6 +163,20 @@ def test_agreement_has_the_interval_of_a_share(tmp_path):
     assert student.agreement_interval(teacher, 17 / 20) == expected
     # Another agreement, such as that of the most likely classes.
     assert student.agreement_interval(teacher, 0.9) is None
+
+
+def test_intervals_are_told_of_all_metrics_that_follow_from_classes(tmp_path):
+    write(tmp_path, [0] * 10 + [1] * 10, [0] * 15 + [1] * 5)
+    write(tmp_path, [0] * 10 + [1] * 10, [0] * 13 + [1] * 7, "teacher")
+    student, teacher = Predictions.load(tmp_path), Predictions.load(tmp_path, "teacher")
+    values = {"accuracy": 15 / 20, "agreement": 18 / 20, "loss": 0.123}
+    found = intervals_of(values, student, teacher)
+    assert found == {
+        "accuracy": student.interval(),
+        "agreement": student.agreement_interval(teacher, 18 / 20),
+    }
+    assert list(intervals_of(values, student)) == ["accuracy"]
+    assert intervals_of(values, None, teacher) == {}
 
 
 def test_tables_say_which_classes_changed_and_where_the_models_differ(tmp_path):
