@@ -74,17 +74,18 @@ def step_memory(
     of_weights = live.live
     with live:
         for _ in range(2):
-            for _ in range(accumulated):
+            for number in range(accumulated):
                 with precision.forward_context():
                     loss, whole = _loss(module, batch, whole)
+                if optimizer is None:
+                    optimizer = module.optimizer(parameter_groups(module.student, module.objective))
+                if number == 0:
+                    # Lightning keeps the gradients of a step until the next has its loss.
+                    optimizer.zero_grad()
                 loss.backward()
                 del loss
-            if optimizer is None:
-                optimizer = module.optimizer(parameter_groups(module.student, module.objective))
             optimizer.step()
-            optimizer.zero_grad()
-    trained = [p for p in module.student.parameters() if p.requires_grad]
-    kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
+    kept = live.live - of_weights
     flops = None
     if with_flops:
         # Apart, for it takes some operations to pieces.
