@@ -41,7 +41,7 @@ from lightning_distill.run.memory_on_paper import memory_on_paper
 from lightning_distill.run.objective import build_objective
 from lightning_distill.run.trainer import build_module, build_trainer
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results.json"
 BOUNDS = {"memory": 0.10, "seconds": 0.20}
 
 
@@ -91,9 +91,15 @@ def main() -> None:
     )
     options = parser.parse_args()
     logging.getLogger("lightning_distill").setLevel(logging.ERROR)
-    results = {name: measured(CONFIGURATIONS[name], options.steps) for name in options.only}
-    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    show(results)
+    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in options.only:
+        kept[name] = kept.get(name, {}) | measured(CONFIGURATIONS[name], options.steps)
+        # After each, and whole or not at all: a call that is stopped loses one of them.
+        whole = {name: kept[name] for name in CONFIGURATIONS if name in kept}
+        partly = RESULTS.with_suffix(".part")
+        partly.write_text(json.dumps(whole, indent=2) + "\n")
+        partly.replace(RESULTS)
+    show(whole)
 
 
 def measured(words: list[str], steps: int) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def peak(made: Any, batches: list[Any]) -> int:
     weights = sum(t.numel() * t.element_size() for model in models for t in {*parameters_of(model)})
     if made.stages[0].cfg.gradient_checkpointing:
         checkpoint_gradients(made.student)
-    trainer = trainer_of(made)
+    trainer = trainer_of(made, max_epochs=1)
     loader = DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         trainer.fit(module, train_dataloaders=loader)

@@ -15,7 +15,7 @@ from ..models.batch import map_entries
 from ..models.live_memory import LiveMemory
 from ..models.operations import counting_operations
 from ..models.submodules import submodules
-from ..training.optimization import parameter_groups
+from ..training.optimization import parameter_groups, trainable
 from .finding import Finding, Level
 
 
@@ -55,7 +55,7 @@ def step_memory(
     mode: Any = None,
     with_flops: bool = True,
 ) -> StepMemory:
-    """Go through two training steps of a module and see how much memory they take.
+    """Go through a training step of a module, and see how much memory it takes after another one.
 
     Args:
         module: a [`DistillationModule`][], whose terms were not tried yet.
@@ -70,21 +70,28 @@ def step_memory(
     parts = [module.student, *([] if module.taught_by is None else [module.taught_by])]
     module.student.train()
     weights = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
-    live, whole, optimizer = LiveMemory(weights), True, None
+    live, whole = LiveMemory(weights), True
     of_weights = live.live
+    optimizer: Any = None
+    before: Any = None
     with live:
-        for _ in range(2):
-            for _ in range(accumulated):
+        # The first loss makes adapters and criteria with weights of their own, and shows which
+        # criteria look at values.
+        while before != (now := (len(trainable(module.student, module.objective)), whole)):
+            before = now
+            # The one before keeps nothing beside it.
+            optimizer = None
+            optimizer = _after_a_step(module)
+            # A third batch of a step finds what the second finds.
+            for number in range(min(accumulated, 2)):
                 with precision.forward_context():
                     loss, whole = _loss(module, batch, whole)
+                if number == 0:
+                    # Lightning keeps the gradients of a step until the next has its loss.
+                    optimizer.zero_grad()
                 loss.backward()
                 del loss
-            if optimizer is None:
-                optimizer = module.optimizer(parameter_groups(module.student, module.objective))
-            optimizer.step()
-            optimizer.zero_grad()
-    trained = [p for p in module.student.parameters() if p.requires_grad]
-    kept = live.live - of_weights + sum(p.numel() * p.element_size() for p in trained)
+    kept = live.live - of_weights
     flops = None
     if with_flops:
         # Apart, for it takes some operations to pieces.
@@ -92,6 +99,16 @@ def step_memory(
             _loss(module, batch, whole)[0].backward()
         flops = counter.get_total_flops() * accumulated
     return StepMemory(of_weights, kept, live.peak, flops, whole)
+
+
+def _after_a_step(module: Any) -> torch.optim.Optimizer:
+    """The optimizer with all that it keeps, and gradients, as a step leaves them."""
+    # Their values are of no interest, so that no loss is needed.
+    for parameter in trainable(module.student, module.objective):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = module.optimizer(parameter_groups(module.student, module.objective))
+    optimizer.step()
+    return optimizer
 
 
 def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:

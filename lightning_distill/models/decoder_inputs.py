@@ -44,10 +44,9 @@ def decoder_inputs(labels: Tensor, model: nn.Module) -> dict[str, Tensor]:
         model: an encoder-decoder.
     """
     own = getattr(innermost(model), "prepare_decoder_input_ids_from_labels", None)
-    first = first_token(model)
     if own is not None:
         made = {"decoder_input_ids": own(labels=labels)}
-    elif first is not None:
+    elif (first := first_token(model)) is not None:
         made = {"decoder_input_ids": moved_by_one(labels, **first)}
     else:
         # It makes them in its forward, and the loss as well.

@@ -1,6 +1,12 @@
 """Less memory for more time: what lies within a layer is computed again in the backward pass."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .submodules import unwrapped
 
@@ -30,3 +36,28 @@ def checkpoint_gradients(model: nn.Module) -> None:
         inner.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+@contextmanager
+def checkpointing_in_eval(model: nn.Module) -> Iterator[None]:
+    """Let layers that are computed again in training be so in eval mode, too.
+
+    Transformers does so in training mode alone, and a batch that is tried in eval mode would take
+    the memory that is not there.
+
+    Args:
+        model: after [`checkpoint_gradients`][]; of another one nothing is changed.
+    """
+    layers = [
+        part
+        for part in model.modules()
+        if isinstance(part, GradientCheckpointingLayer) and part.gradient_checkpointing
+    ]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            # What is left is the method of its class.
+            del layer.forward

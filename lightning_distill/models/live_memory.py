@@ -35,7 +35,8 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and look at what it returns."""
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        # Most return one, and looking for others in it takes longer than the rest of this.
+        for tensor in (made,) if isinstance(made, Tensor) else tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._add(tensor.untyped_storage())
         return made

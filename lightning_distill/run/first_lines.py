@@ -75,7 +75,9 @@ def say_memory(cfg: DictConfig, data: Any, of_labels: bool = False) -> None:
     state = random_state(device)
     try:
         with _silent():
-            found, rows = memory_on_paper(cfg, data, of_labels, with_flops=False)
+            found, rows = memory_on_paper(
+                cfg, data, of_labels, with_flops=False, small_for_real=True
+            )
             there = memory_of(cfg)
     except UnknownOnPaper:
         return

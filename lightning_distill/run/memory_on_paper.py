@@ -1,5 +1,6 @@
 """How much memory the steps of a run take, before any weight is read."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from transformers.initialization import no_init_weights
 from ..checks.memory import on_paper, step_memory, StepMemory
 from ..data.data import DataFacts
 from ..data.some_rows import largest_batch
-from ..models.batch import batch_size
+from ..models.batch import batch_size, tensors
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..models.hugging_face import check_dtype, find_auto_class
 from ..models.memory import memory_of_machine
 from ..models.remote_code import remote_code_is_trusted
+from ..models.size import parameter_count
 from ..tasks import Task
 from ..training.module import DistillationModule
 from .call import call, known
@@ -35,6 +37,9 @@ OURS = "lightning_distill."
 MADE = (f"{OURS}students.from_config", f"{OURS}students.from_teacher")
 LOADED = (f"{OURS}students.pretrained", f"{OURS}teachers.pretrained")
 
+# Of parameters times numbers of a batch: a step takes some tenths of a second.
+SMALL = 2e10
+
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
 
 
@@ -48,14 +53,19 @@ class UnknownOnPaper(ValueError):
 
 def memory_of(cfg: DictConfig) -> int:
     """Bytes of memory of the device on which a run trains."""
-    device = _trainer(cfg).strategy.root_device
-    if device.type == "cuda":
+    # To make a trainer takes time, and most that ask have no choice.
+    device = _trainer(cfg).strategy.root_device if torch.cuda.is_available() else None
+    if device is not None and device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return memory_of_machine()
 
 
 def memory_on_paper(
-    cfg: DictConfig, data: Any, of_labels: bool = False, with_flops: bool = True
+    cfg: DictConfig,
+    data: Any,
+    of_labels: bool = False,
+    with_flops: bool = True,
+    small_for_real: bool = False,
 ) -> tuple[StepMemory, int]:
     """What a step of the first stage takes with its largest batch, and how many rows that has.
 
@@ -64,6 +74,8 @@ def memory_on_paper(
         data: a data module that is set up.
         of_labels: whether the student learns from labels alone.
         with_flops: whether operations are counted, too.
+        small_for_real: whether a step is taken where that costs less than one on paper, with
+            models that have drawn weights and are thrown away. It takes the same memory.
 
     Raises:
         UnknownOnPaper: saying why it cannot be told.
@@ -72,34 +84,56 @@ def memory_on_paper(
     if "lr" in cfg.optimizer and cfg.optimizer.lr is None:
         # Any will do.
         cfg.optimizer.lr = 1e-3
-    trainer = _trainer(cfg)
+    precision = _trainer(cfg).precision_plugin
     batch = largest_batch(data)
     with on_paper() as mode:
         try:
-            student, teacher = models_on_paper(cfg, data)
+            models = models_on_paper(cfg, data)
         except DATA_DEPENDENT as error:
             raise UnknownOnPaper(f"a model looks at values when it is made ({error})") from error
-        stage = stages_of(cfg, student)[0]
-        if OmegaConf.select(cfg, "gradient_checkpointing"):
-            checkpoint_gradients(student)
-        with stage.trains(student):
-            if of_labels:
-                objective = build_label_objective(stage.cfg, student)
-                rest = optimization(stage.cfg)
-                module = DistillationModule(student, None, objective, **rest, task=task_in(cfg))
-            else:
-                objective = build_objective(stage.cfg)
-                module = build_module(stage.cfg, student, teacher, objective, {})
-            precision = trainer.precision_plugin
-            precision.convert_module(module)
-            every = stage.cfg.trainer.get("accumulate_grad_batches") or 1
-            try:
-                found = step_memory(module, batch, precision, every, mode, with_flops)
-            except Exception as error:
-                # Models of any kind may look at values, which are not there.
-                first = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UnknownOnPaper(f"the models look at values ({first})") from error
+        small = small_for_real and _is_small(models, batch)
+        if not small:
+            found = _step(cfg, models, batch, of_labels, precision, mode, with_flops)
+    if small:
+        models = models_on_paper(cfg, data, drawn=True)
+        found = _step(cfg, models, batch, of_labels, precision, None, with_flops)
     return found, batch_size(batch)
+
+
+def _is_small(models: tuple[nn.Module, nn.Module | None], batch: Any) -> bool:
+    parameters = sum(parameter_count(model) for model in models if model is not None)
+    return parameters * sum(tensor.numel() for tensor in tensors(batch)) <= SMALL
+
+
+def _step(
+    cfg: DictConfig,
+    models: tuple[nn.Module, nn.Module | None],
+    batch: Any,
+    of_labels: bool,
+    precision: Any,
+    mode: Any,
+    with_flops: bool,
+) -> StepMemory:
+    student, teacher = models
+    stage = stages_of(cfg, student)[0]
+    if OmegaConf.select(cfg, "gradient_checkpointing"):
+        checkpoint_gradients(student)
+    with stage.trains(student):
+        if of_labels:
+            objective = build_label_objective(stage.cfg, student)
+            rest = optimization(stage.cfg)
+            module = DistillationModule(student, None, objective, **rest, task=task_in(cfg))
+        else:
+            objective = build_objective(stage.cfg)
+            module = build_module(stage.cfg, student, teacher, objective, {})
+        precision.convert_module(module)
+        every = stage.cfg.trainer.get("accumulate_grad_batches") or 1
+        try:
+            return step_memory(module, batch, precision, every, mode, with_flops)
+        except Exception as error:
+            # Models of any kind may look at values, which are not there.
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UnknownOnPaper(f"the models look at values ({first})") from error
 
 
 def _trainer(cfg: DictConfig) -> Any:
@@ -109,12 +143,15 @@ def _trainer(cfg: DictConfig) -> Any:
     return build_trainer(cfg, Path(str(cfg.output_dir)), callbacks=[], **QUIET)
 
 
-def models_on_paper(cfg: DictConfig, data: Any) -> tuple[nn.Module, nn.Module | None]:
+def models_on_paper(
+    cfg: DictConfig, data: Any, drawn: bool = False
+) -> tuple[nn.Module, nn.Module | None]:
     """Student and teacher; called where tensors have no data.
 
     Args:
         cfg: the run's configuration.
         data: a data module that is set up.
+        drawn: whether weights are drawn, for models that compute.
 
     Raises:
         UnknownOnPaper: naming the model that would have to be loaded.
@@ -126,15 +163,20 @@ def models_on_paper(cfg: DictConfig, data: Any) -> tuple[nn.Module, nn.Module | 
             node = node.of if node.path is None else _loading(node)
         if node.get("_target_") == f"{OURS}run.trained_teacher":
             node = node.model
-        teacher = _made(cfg, node, data, "teacher", None)
-    return _made(cfg, cfg.student, data, "student", teacher), teacher
+        teacher = _made(cfg, node, data, "teacher", None, drawn)
+    return _made(cfg, cfg.student, data, "student", teacher, drawn), teacher
 
 
 def _made(
-    cfg: DictConfig, node: DictConfig, data: Any, role: str, teacher: nn.Module | None
+    cfg: DictConfig,
+    node: DictConfig,
+    data: Any,
+    role: str,
+    teacher: nn.Module | None,
+    drawn: bool,
 ) -> nn.Module:
     # Drawing weights takes time, and some ways of it look at values.
-    with no_init_weights():
+    with nullcontext() if drawn else no_init_weights():
         made = _maker(cfg, node, data, role, teacher)
     if isinstance(made, transformers.PreTrainedModel):
         # That comes with drawing.

@@ -15,6 +15,7 @@ from ..metrics import check_pairs, check_vectors
 from ..metrics.traits import needs_teacher
 from ..models.capture import check_layers
 from ..models.embeddings import check_vocabulary
+from ..models.gradient_checkpointing import checkpointing_in_eval
 from ..models.modes import in_eval_mode
 from ..models.source import Source
 from ..models.submodules import submodules
@@ -167,7 +168,7 @@ def without_a_trace(module: Any) -> Iterator[None]:
     parts = {part for model in trained for part in model.modules()}
     states = {b: b.clone() for b in module.objective.buffers()}
     try:
-        with in_eval_mode(*trained), torch.random.fork_rng():
+        with in_eval_mode(*trained), checkpointing_in_eval(module.student), torch.random.fork_rng():
             yield
     finally:
         module.is_trying = False

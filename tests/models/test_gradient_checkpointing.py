@@ -1,6 +1,7 @@
 """Layers that are computed again in the backward pass are read and trained like any other."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from lightning_distill import Objective, Term
 from lightning_distill.balance import GradNorm, PCGrad
 from lightning_distill.criteria import AttentionKL, CosineHidden, Hint
 from lightning_distill.models.capture import capture
-from lightning_distill.models.gradient_checkpointing import checkpoint_gradients
+from lightning_distill.models.gradient_checkpointing import (
+    checkpoint_gradients,
+    checkpointing_in_eval,
+)
 from lightning_distill.models.source import Source
 from lightning_distill.students import lora
 from lightning_distill.training.optimization import trainable_by_name
@@ -87,6 +91,28 @@ def test_what_was_read_is_left_alone_by_the_second_run():
     assert not any(layer._forward_hooks for layer in student.model.layers)
     loss.backward()
     assert list(captured) == list(kept) and all(captured[k] is v for k, v in kept.items())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_in_eval_mode_layers_are_computed_again_where_that_is_asked(name):
+    """As the batch is that is tried before the first step."""
+    gradients, runs = [], []
+    for asked in (False, True):
+        student = model(name, layers=2)
+        checkpoint_gradients(student.eval())
+        runs.append(counted(student))
+        with checkpointing_in_eval(student) if asked else nullcontext():
+            student(batch()["input_ids"], use_cache=False).logits.square().mean().backward()
+        gradients.append({n: p.grad for n, p in student.named_parameters()})
+        assert not any("forward" in vars(part) for part in student.modules())
+    assert [len(r) for r in runs] == [2, 4]
+    assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
+def test_what_is_not_to_be_computed_again_is_left_alone():
+    student = model("llama", layers=2)
+    with checkpointing_in_eval(student):
+        assert not any("forward" in vars(part) for part in student.modules())
 
 
 @pytest.mark.parametrize("balance", [PCGrad, GradNorm])
