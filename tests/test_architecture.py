@@ -38,6 +38,7 @@ ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | 
 ROOMS["training"] |= {"tasks", "sealed", "quantization_schemes"}
 ROOMS["overrides"] = ROOMS["find_files"] = ROOMS["column_names"] = set()
 ROOMS["hints"] = {"overrides"}
+ROOMS["log_lines"] = set()
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
 ROOMS["data_of_files"] = {"column_names", "find_files", "overrides"}
@@ -68,6 +69,7 @@ COMMAND = {
     "main",
     "error_message",
     "hints",
+    "log_lines",
     "overrides",
     "check_values",
     "before_loading",

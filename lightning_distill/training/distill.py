@@ -4,6 +4,7 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def distill(
         log.info("AdamW at %g, because %s", usual.constant_rate, usual.reason)
     module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler, task)
     loaders = _loaders(data)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _without_tips():
         if trainer is None:
             trainer = L.Trainer(max_epochs=usual.epochs, logger=False, default_root_dir=scratch)
         elif trainer.global_step > 0:
@@ -144,6 +145,21 @@ def fit(trainer: L.Trainer, module: L.LightningModule, **options: Any) -> None:
         if not trainer.interrupted:
             raise
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _without_tips() -> Iterator[None]:
+    """Lightning does not advertise other packages meanwhile."""
+
+    def is_no_tip(record: logging.LogRecord) -> bool:
+        return "Tip: For seamless cloud" not in record.getMessage()
+
+    lightning = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    lightning.addFilter(is_no_tip)
+    try:
+        yield
+    finally:
+        lightning.removeFilter(is_no_tip)
 
 
 def _loaders(data: Any) -> dict[str, Any]:

@@ -124,3 +124,14 @@ class Worse(L.Callback):
         epoch = float(trainer.current_epoch)
         trainer.callback_metrics["val/loss"] = torch.tensor(-epoch)
         trainer.callback_metrics["val/soft_target"] = torch.tensor(epoch)
+
+
+def test_nothing_is_advertised(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    name = "lightning.pytorch.utilities.rank_zero"
+    with caplog.at_level("INFO", name):
+        distill(bert(1, 8), bert(1, 8), (loader(text_batches()), loader(text_batches())))
+        assert caplog.text and "Tip" not in caplog.text
+        # Whoever makes a trainer afterwards reads what Lightning says.
+        L.Trainer(logger=False, enable_checkpointing=False)
+    assert "Tip" in caplog.text

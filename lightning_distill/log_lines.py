@@ -1,0 +1,31 @@
+"""Lines of the log on a terminal, beside a progress bar."""
+
+import logging
+import sys
+from typing import Any
+
+
+class LogLines(logging.StreamHandler[Any]):
+    """Writes each line to what standard output is at that moment.
+
+    While a progress bar is shown it takes the place of standard output, and puts lines above
+    itself. A handler that keeps the first one would write into the bar's own line.
+
+    Args:
+        stream: what Hydra names; it is not kept.
+    """
+
+    def __init__(self, stream: Any = None):
+        super().__init__(stream)
+
+    @property
+    def stream(self) -> Any:
+        """Standard output, as it is now."""
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        """Nothing: see above."""
+
+
+__all__ = ["LogLines"]
