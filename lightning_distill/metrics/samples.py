@@ -21,8 +21,10 @@ from ..tasks import infer_task, Task
 from .kept_states import give, KeptStates
 from .traits import (
     batch_entries,
+    is_binary,
     needs_teacher,
     optional_entries,
+    reads_probabilities,
     reads_rows,
     reads_texts,
     reads_vectors,
@@ -177,8 +179,20 @@ class Samples:
         return rows, (predicted, self.task.measured_labels(labels)), entries
 
     def _measured(self, metric: Metric, predicted: Tensor) -> Tensor:
-        whole = reads_vectors(metric)
-        return predicted if whole else self.task.measured(predicted, self.entries)
+        if reads_vectors(metric):
+            return predicted
+        measured = self.task.measured(predicted, self.entries)
+        if not reads_probabilities(metric):
+            return measured
+        found = self.task.probabilities(measured)
+        if not is_binary(metric) or found.dim() < 2:
+            return found
+        if found.shape[-1] != 2:
+            raise ValueError(
+                f"{type(metric).__name__} measures two classes, and predictions have shape "
+                f"{tuple(found.shape)}. Take the Multiclass or Multilabel metric of this name."
+            )
+        return found[..., 1]
 
 
 def teacher_batch(batch: Any, predicted: Tensor) -> Any:

@@ -112,6 +112,35 @@ def reads_softmax(metric: Any) -> bool:
     return bool(getattr(metric, "reads_softmax", False))
 
 
+# Of torchmetrics: they take logits for probabilities where all of an update lie between 0 and 1.
+# The other ones of many classes look for the largest, which is the same for both.
+READ_PROBABILITIES = (
+    "MulticlassPrecisionRecallCurve",
+    "MulticlassCalibrationError",
+    "MulticlassHingeLoss",
+)
+
+
+def reads_probabilities(metric: Any) -> bool:
+    """Whether a metric is about probabilities, and may not be given logits."""
+    names = {cls.__name__ for cls in type(state_holder(metric)).__mro__}
+    return bool(names & {*READ_PROBABILITIES}) or _is_of(metric, "Binary", "Multilabel")
+
+
+def is_binary(metric: Any) -> bool:
+    """Whether a metric is given one probability for each sample, that of the second class."""
+    return _is_of(metric, "Binary")
+
+
+def _is_of(metric: Any, *beginnings: str) -> bool:
+    """Whether the name of a class of torchmetrics, or of one it is derived from, begins so."""
+    return any(
+        cls.__module__.startswith("torchmetrics.classification")
+        and cls.__name__.startswith(beginnings)
+        for cls in type(state_holder(metric)).__mro__
+    )
+
+
 # Of torchmetrics, which do not say it.
 ZERO_BY_CHANCE = (
     *("SpearmanCorrCoef", "PearsonCorrCoef", "MulticlassMatthewsCorrCoef"),

@@ -30,9 +30,13 @@ class MultiLabel(Task):
         """As whole numbers."""
         return labels.long()
 
+    def probabilities(self, predicted: Tensor) -> Tensor:
+        """Of each label by itself, from logits; in float32."""
+        return predicted.float().sigmoid()
+
     def as_values(self, predicted: Tensor) -> Tensor:
         """The probability of each label."""
-        return predicted.sigmoid()
+        return self.probabilities(predicted)
 
     def agree(self, student: Tensor, teacher: Tensor, tolerance: float) -> Tensor:
         """Where the signs of all logits are the same."""

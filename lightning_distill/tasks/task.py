@@ -298,6 +298,20 @@ class Task:
         """Labels of what counts, in the type that metrics take."""
         return labels if labels.dim() < 2 else labels.long()
 
+    def probabilities(self, predicted: Tensor) -> Tensor:
+        """Of the classes, from logits; in float32.
+
+        Args:
+            predicted: of samples, as [`measured`][] gives it: `(samples, classes)`, or one logit of
+                the second of two classes for each.
+
+        Returns:
+            The same shape.
+        """
+        if not self.has_softmax:
+            return predicted
+        return predicted.float().sigmoid() if predicted.dim() < 2 else predicted.float().softmax(-1)
+
     def as_values(self, predicted: Tensor) -> Tensor:
         """Predictions on the scale of labels that are numbers, such as probabilities of 0 or 1.
 
