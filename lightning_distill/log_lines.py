@@ -1,7 +1,9 @@
-"""Lines of the log on a terminal, beside a progress bar."""
+"""Lines of the log: on a terminal beside a progress bar, and which of them are said."""
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -28,4 +30,22 @@ class LogLines(logging.StreamHandler[Any]):
         """Nothing: see above."""
 
 
-__all__ = ["LogLines"]
+@contextmanager
+def saying(
+    wanted: Callable[[logging.LogRecord], bool], logger: str = "lightning_distill"
+) -> Iterator[None]:
+    """Meanwhile a logger says no more than what is wanted.
+
+    Args:
+        wanted: whether a record is said.
+        logger: the name of that which is asked to log it; those below it are not touched.
+    """
+    asked = logging.getLogger(logger)
+    asked.addFilter(wanted)
+    try:
+        yield
+    finally:
+        asked.removeFilter(wanted)
+
+
+__all__ = ["LogLines", "saying"]

@@ -35,7 +35,7 @@ ROOMS["sparsity"] = {"models"}
 ROOMS["data"] = {*ROOMS["callbacks"], "find_files", "column_names", "extras"}
 ROOMS["teachers"] = {"models", "cache", "objective"}
 ROOMS["training"] = {"metrics", "callbacks", "students", "cache", "teachers"} | ROOMS["tasks"]
-ROOMS["training"] |= {"tasks", "sealed", "quantization_schemes"}
+ROOMS["training"] |= {"tasks", "sealed", "quantization_schemes", "log_lines"}
 ROOMS["overrides"] = ROOMS["find_files"] = ROOMS["column_names"] = set()
 ROOMS["hints"] = {"overrides"}
 ROOMS["log_lines"] = set()
@@ -69,7 +69,6 @@ COMMAND = {
     "main",
     "error_message",
     "hints",
-    "log_lines",
     "overrides",
     "check_values",
     "before_loading",

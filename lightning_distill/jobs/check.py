@@ -26,6 +26,7 @@ from ..checks.steps import check_steps, FirstSteps
 from ..checks.teacher import check_teacher
 from ..data.data import DataFacts
 from ..data.some_rows import some_batches
+from ..log_lines import saying
 from ..metrics.traits import needs_teacher
 from ..models.batch import row_count
 from ..run.call import group
@@ -95,12 +96,8 @@ def _heard(findings: Findings) -> Iterator[None]:
         findings.add([Finding("said", "data and models", found, Level.WARNING)])
         return False
 
-    log = logging.getLogger("lightning_distill")
-    log.addFilter(keep)
-    try:
+    with saying(keep):
         yield
-    finally:
-        log.removeFilter(keep)
 
 
 @rank_zero_only

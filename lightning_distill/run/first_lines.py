@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from ..callbacks.random_state import random_state, set_random_state
 from ..checks.first_lines import FirstLines, Known, say_findings
 from ..checks.memory import check_memory
+from ..log_lines import saying
 from ..training.weak_teacher import WeakTeacher
 from .call import group
 from .image_processors import own_image_processors
@@ -93,15 +94,6 @@ def say_memory(cfg: DictConfig, data: Any, of_labels: bool = False) -> None:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Models that are made on paper say nothing: it will be said of those that are loaded."""
-
-    def say_nothing(_: logging.LogRecord) -> bool:
-        return False
-
-    logger = logging.getLogger("lightning_distill")
-    logger.addFilter(say_nothing)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.removeFilter(say_nothing)
+    with saying(lambda record: False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

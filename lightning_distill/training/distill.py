@@ -4,7 +4,6 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torchmetrics import Metric
 
 from ..callbacks import FiniteLoss
 from ..criteria import FusedLinearDivergence, HardLabel, SoftTarget
+from ..log_lines import saying
 from ..metrics.traits import best_mode
 from ..models.head import linear_head
 from ..objective.objective import Objective
@@ -92,7 +92,7 @@ def distill(
         log.info("AdamW at %g, because %s", usual.constant_rate, usual.reason)
     module = DistillationModule(student, teacher, objective, metrics, optimizer, scheduler, task)
     loaders = _loaders(data)
-    with tempfile.TemporaryDirectory() as scratch, _without_tips():
+    with tempfile.TemporaryDirectory() as scratch, saying(_is_no_tip, TIPS):
         if trainer is None:
             trainer = L.Trainer(max_epochs=usual.epochs, logger=False, default_root_dir=scratch)
         elif trainer.global_step > 0:
@@ -147,19 +147,13 @@ def fit(trainer: L.Trainer, module: L.LightningModule, **options: Any) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-@contextmanager
-def _without_tips() -> Iterator[None]:
-    """Lightning does not advertise other packages meanwhile."""
+# The logger that Lightning's tips come from.
+TIPS = "lightning.pytorch.utilities.rank_zero"
 
-    def is_no_tip(record: logging.LogRecord) -> bool:
-        return "Tip: For seamless cloud" not in record.getMessage()
 
-    lightning = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    lightning.addFilter(is_no_tip)
-    try:
-        yield
-    finally:
-        lightning.removeFilter(is_no_tip)
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning does not advertise another package."""
+    return "Tip: For seamless cloud" not in record.getMessage()
 
 
 def _loaders(data: Any) -> dict[str, Any]:
