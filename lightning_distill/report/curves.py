@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Series = dict[str, list[tuple[float, float]]]
-# In this many panels abreast.
-COLUMNS = 3
+# In this many panels abreast, and so many inches.
+COLUMNS, WIDTH = 3, 12.6
 # A term that falls to a part as small as this shows nothing of its end on an even scale.
 LONG_WAY = 50
 # Sums of terms: of students that learn from others, they are no one quantity.
@@ -68,14 +69,25 @@ def draw_curves(
     if not panels and not wide:
         return
     rows = -(-len(panels) // COLUMNS)
-    heights = [1.3] * wide + [1.0] * rows
-    figure = Figure(figsize=(12.6, 2.6 * sum(heights)), layout="constrained")
+    heights = [3.4] * wide + [2.6] * rows
+    # Fixed margins, in inches: a layout that is found takes as long as all that is drawn.
+    figure = Figure(figsize=(WIDTH, sum(heights)))
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    grid = figure.add_gridspec(
+        len(heights),
+        COLUMNS,
+        height_ratios=heights,
+        left=0.7 / WIDTH,
+        right=1 - 0.15 / WIDTH,
+        bottom=0.45 / sum(heights),
+        top=1 - 0.3 / sum(heights),
+        wspace=0.2,
+        hspace=0.35,
+    )
     colors = {run: f"C{i}" for i, run in enumerate(data)}
     if wide and monitored is not None:
         axes = figure.add_subplot(grid[0, :])
-        _draw(axes, monitored[0], data, list(data), colors, begins)
+        _draw(axes, monitored[0], data, [*data], colors, begins)
         for run, series in data.items():
             _mark_best(axes, series.get(monitored[0], []), monitored[1], colors[run])
         if teacher is not None:
@@ -85,7 +97,7 @@ def draw_curves(
     for i, (name, own) in enumerate(panels):
         axes = figure.add_subplot(grid[i // COLUMNS + wide, i % COLUMNS])
         _draw(axes, name, data, own, colors, begins)
-        if len(data) > 1:
+        if i == 0 and not wide and 1 < len(data) == len(own):
             axes.legend(fontsize=8, frameon=False)
     figure.savefig(to, dpi=120)
 
@@ -133,9 +145,21 @@ def _draw(
         axes.axvline(step, color="0.6", lw=0.8, ls=":")
     if falls_far(every):
         axes.set_yscale("log")
-    axes.set_title(name, fontsize=10)
+    # One legend is enough: a title says whose a panel is.
+    whose = f", {' and '.join(own)}" if len(own) < len(data) else ""
+    axes.set_title(f"{name}{whose}", fontsize=10)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        # A number that all have in common would be written across the title.
+        axes.ticklabel_format(axis="y", useOffset=False)
+    # What does not change is drawn so, for its last digits would not fit beside a panel.
+    low, high = axes.get_ylim()
+    least = 1e-3 * max(abs(low), abs(high))
+    if high - low < least:
+        axes.set_ylim(low - least, high + least)
     axes.grid(alpha=0.25)
 
 
