@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing as mp
+from lightning.pytorch.utilities import rank_zero_only
 
 # Not the package itself, which some tests take from a wheel.
 PRELOADED = "torch torch.distributed hypothesis pytest lightning.pytorch torchmetrics hydra"
@@ -66,14 +68,54 @@ def run_program(
         folder: where it runs.
         environment: all of its variables; what is imported already has seen those of the tests.
     """
+    (done,) = _run_all(program, arguments, folder, [environment])
+    return done
+
+
+def run_on_two_ranks(
+    program: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> list[subprocess.CompletedProcess]:
+    """The same for two processes that know of each other, as torchrun starts them."""
+    both = {**environment, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    both |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    both |= {"TORCHELASTIC_RUN_ID": f"tests-{both['MASTER_PORT']}"}
+    ranks = [{**both, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    return _run_all(program, arguments, folder, ranks)
+
+
+def _run_all(
+    program: Path,
+    arguments: Sequence[str],
+    folder: Path,
+    environments: Sequence[Mapping[str, str]],
+) -> list[subprocess.CompletedProcess]:
     with tempfile.TemporaryDirectory() as scratch:
-        files = [os.path.join(scratch, name) for name in ("out", "err")]
-        process = forked(_become, str(program), arguments, str(folder), dict(environment), files)
-        process.start()
-        process.join(300)
-        assert process.exitcode is not None, "It took more than five minutes."
-        printed = [Path(file).read_text() for file in files]
-    return subprocess.CompletedProcess([program, *arguments], process.exitcode, *printed)
+        processes, printed = [], []
+        for i, environment in enumerate(environments):
+            files = [os.path.join(scratch, f"{name}{i}") for name in ("out", "err")]
+            own = str(program), arguments, str(folder), dict(environment), files
+            processes.append(forked(_become, *own))
+            printed.append([Path(file) for file in files])
+        for process in processes:
+            process.start()
+        end = time.monotonic() + 300
+        while any(process.is_alive() for process in processes) and time.monotonic() < end:
+            time.sleep(0.05)
+            if any(process.exitcode for process in processes):
+                # The others may wait for it.
+                end = min(end, time.monotonic() + 20)
+        late = [process for process in processes if process.is_alive()]
+        for process in late:
+            process.kill()
+            process.join()
+        failed = any(process.exitcode for process in processes if process not in late)
+        assert failed or not late, "It took more than five minutes."
+        return [
+            subprocess.CompletedProcess(
+                [program, *arguments], process.exitcode, *(file.read_text() for file in files)
+            )
+            for process, files in zip(processes, printed, strict=True)
+        ]
 
 
 def started(
@@ -92,6 +134,8 @@ def _become(program, arguments, folder, environment, files):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    # Lightning reads it when it is imported, which was before.
+    rank_zero_only.rank = int(environment.get("RANK", 0))
     sys.argv = [program, *arguments]
     sys.path[:0] = [os.path.dirname(program), *environment["PYTHONPATH"].split(os.pathsep)]
     try:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import run_program
+from processes import run_on_two_ranks, run_program
 from safetensors.torch import load_file
 from speech import whisper, write_table
 
@@ -234,14 +234,13 @@ class Runs:
         program, file = self.folder / "all.py", self.folder / "commands.json"
         program.write_text(ONE_BY_ONE)
         file.write_text(json.dumps(commands))
-        self._run(program, [str(file)])
-
-    def one(self, command: list[str]) -> None:
-        self._run(self.installed / "bin" / "lightning-distill", command)
-
-    def _run(self, program: Path, typed: list[str]) -> None:
-        done = run_program(program, typed, self.folder, self.environment)
+        done = run_program(program, [str(file)], self.folder, self.environment)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+    def on_two_ranks(self, command: list[str]) -> None:
+        program = self.installed / "bin" / "lightning-distill"
+        for done in run_on_two_ranks(program, command, self.folder, self.environment):
+            assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
 def of(name: str) -> str:
@@ -327,7 +326,7 @@ def test_every_job(runs):
         runs.on_files("cached", "teacher=cached", "teacher.folder=kept", *models),
         runs.on_files("caching", "teacher=caching", *models),
     )
-    runs.one(runs.on_files("two", *live, *DDP, "data.batch_size=4"))
+    runs.on_two_ranks(runs.on_files("two", *live, *DDP, "data.batch_size=4"))
 
     metric = report(folder / "tuned")["metric"]
     found = {
