@@ -1,6 +1,6 @@
 """The gradient that each term gives the student, in step on every rank."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from ..models.compilation import gradients_before_step
 
 
 def gradients(
-    losses: Iterable[Float[Tensor, ""]], parameters: Sequence[Tensor]
+    losses: Float[Tensor, " terms"], parameters: Sequence[Tensor]
 ) -> Float[Tensor, "terms numbers"]:
     """The gradient of each loss over all parameters, in float32, the mean over the ranks."""
     found = []

@@ -114,6 +114,8 @@ def cache(
         teacher.end(trainer.strategy.barrier)
     finally:
         teacher.writer.close()
+        # Nor any where it is broken off, and the bar would stay.
+        recording.teardown("predict")
     recording.say_what_was_kept(time.perf_counter() - start)
     trainer.strategy.barrier()
     return None

@@ -114,6 +114,7 @@ def test_a_model_without_linear_layers_is_not_said_to_be_in_int8():
 
 
 def test_int8_and_written_out_attention_leave_the_model_as_it_is():
+    pytest.importorskip("torchao")
     model, given = bert(1, 8).eval(), inputs()
     proof = Proof.of(model, given, "x")
     eager, small = in_eager_attention(proof), Integers.of(proof, "int8").plain

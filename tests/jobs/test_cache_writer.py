@@ -61,6 +61,7 @@ def written(folder, **options):
     loop = trainer(folder.parent, inference_mode=False)
     with suppress(Cut):
         loop.predict(found)
+    found.teardown("predict")
     return found.asked
 
 
