@@ -2,14 +2,12 @@
 
 from contextlib import nullcontext
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from encoder_decoders import batch as encoder_decoder_batch, FAMILIES, model as encoder_decoder
-from packaging.version import Version
 from tiny import bert, loader, text_batches, trainer
 from torch import nn
 from torch.profiler import profile, ProfilerActivity
@@ -71,9 +69,6 @@ def test_what_is_predicted_is_what_the_allocator_gives_in_a_fit(recomputed, tmp_
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_encoder_with_a_decoder_takes_the_same_on_paper(family):
     """Its decoder reads the labels one place later."""
-    if family != "t5" and Version(version("transformers")) < Version("5.23"):
-        # So a run takes a real step, see `UnknownOnPaper`.
-        pytest.skip("Before transformers 5.23 each layer looks at a random number.")
 
     def measured(mode=None):
         objective = Objective({"soft_target": Term(SoftTarget(), LOGITS)})

@@ -1,5 +1,7 @@
 """`distill()` refuses what it cannot use, in words of its own and before a step."""
 
+import logging
+
 import lightning as L
 import pytest
 import torch
@@ -129,6 +131,8 @@ class Worse(L.Callback):
 def test_nothing_is_advertised(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     name = "lightning.pytorch.utilities.rank_zero"
+    # Lightning keeps its lines from the root where that has no handler when it is imported.
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     with caplog.at_level("INFO", name):
         distill(bert(1, 8), bert(1, 8), (loader(text_batches()), loader(text_batches())))
         assert caplog.text and "Tip" not in caplog.text
