@@ -27,6 +27,7 @@ def test_the_users_folder_comes_last(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_file_takes_the_place_of_a_library(tmp_path, monkeypatch, name):
+    pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     Path(f"{name}.py").touch()
     Path("only_mine.py").touch()

@@ -153,6 +153,7 @@ def test_the_program_of_those_who_come_from_elsewhere(tmp_path, monkeypatch):
 
 
 def test_the_student_of_4_bits_in_python(tmp_path, monkeypatch):
+    pytest.importorskip("torchao")
     monkeypatch.chdir(tmp_path)
     names = {name: loader(text_batches(count=1)) for name in ("train_loader", "val_loader")}
     names |= {"student": bert(1, 32), "teacher": bert(2, 32, seed=1)}

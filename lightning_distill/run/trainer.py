@@ -135,7 +135,9 @@ def _check_taken(name: str, node: Any, more: Sequence[str] = ()) -> None:
 def optimization(cfg: DictConfig) -> dict[str, Any]:
     """The factories of optimizer and scheduler, as arguments of the module."""
     scheduler = None if cfg.scheduler is None else _scheduling(cfg)
-    return {"optimizer": instantiate(cfg.optimizer), "scheduler": scheduler}
+    # Lists of a configuration would lie in checkpoints, which are read without its classes.
+    optimizer = instantiate(cfg.optimizer, _convert_="object")
+    return {"optimizer": optimizer, "scheduler": scheduler}
 
 
 def _scheduling(cfg: DictConfig) -> Scheduling:
@@ -144,7 +146,7 @@ def _scheduling(cfg: DictConfig) -> Scheduling:
     settings = {
         name: node.pop(name) for name in ("interval", "frequency", "monitor") if name in node
     }
-    make = instantiate(node)
+    make = instantiate(node, _convert_="object")
     if not callable(make):
         raise ValueError(
             f"`scheduler` ({node.get('_target_')}) must be a function of the optimizer: add "

@@ -10,7 +10,7 @@ import lightning_distill.main  # noqa: F401  registers the resolvers
 from lightning_distill.data.ragged import Ragged
 from lightning_distill.run.data import check_lengths
 from lightning_distill.run.metrics import check_metric_task, follow_task, without_agreement
-from lightning_distill.run.trainer import check_training
+from lightning_distill.run.trainer import check_training, optimization
 
 
 def data(*rows, teacher=None):
@@ -129,3 +129,14 @@ def test_an_optimizer_that_is_no_function_of_the_parameters_is_refused():
 def test_settings_that_nobody_takes_are_refused_before_the_data_are_read(typed, words):
     with pytest.raises(ValueError, match=words):
         check_training(config(typed))
+
+
+def test_checkpoints_hold_no_lists_of_the_configuration():
+    """Older releases of torch keep them as they are, and do not load them."""
+    adam = {"_target_": "torch.optim.AdamW", "_partial_": True, "betas": [0.8, 0.9]}
+    falls = {"_target_": "torch.optim.lr_scheduler.MultiStepLR", "_partial_": True}
+    falls["milestones"] = [1, 2]
+    cfg = {"optimizer": adam, "scheduler": falls, "monitor": None, "mode": None}
+    made = optimization(OmegaConf.create(cfg))
+    assert type(made["optimizer"].keywords["betas"]) is list
+    assert type(made["scheduler"].make.keywords["milestones"]) is list

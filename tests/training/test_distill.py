@@ -137,5 +137,5 @@ def test_nothing_is_advertised(tmp_path, monkeypatch, caplog):
         distill(bert(1, 8), bert(1, 8), (loader(text_batches()), loader(text_batches())))
         assert caplog.text and "Tip" not in caplog.text
         # Whoever makes a trainer afterwards reads what Lightning says.
-        L.Trainer(logger=False, enable_checkpointing=False)
+        logging.getLogger(name).info("Tip: For seamless cloud uploads, take another package.")
     assert "Tip" in caplog.text
