@@ -94,11 +94,13 @@ def draw_curves(
             axes.axhline(teacher, color="0.4", lw=1, ls="--", label="teacher, on the test rows")
         axes.margins(y=0.12)
         axes.legend(fontsize=9, frameon=False)
+    has_legend = wide
     for i, (name, own) in enumerate(panels):
         axes = figure.add_subplot(grid[i // COLUMNS + wide, i % COLUMNS])
         _draw(axes, name, data, own, colors, begins)
-        if i == 0 and not wide and 1 < len(data) == len(own):
+        if not has_legend and 1 < len(data) == len(own):
             axes.legend(fontsize=8, frameon=False)
+            has_legend = True
     figure.savefig(to, dpi=120)
 
 

@@ -76,8 +76,9 @@ def test_steps_are_whole_numbers_and_no_text_leaves_its_place(tmp_path, drawn):
             assert not any(boxes[i].overlaps(other) for other in boxes[:i])
             offset = axes.yaxis.get_offset_text().get_window_extent()
             assert not offset.width or not offset.overlaps(axes.title.get_window_extent())
-    # One legend: where all runs are in the first panel.
-    assert [sum(axes.get_legend() is not None for axes in f.axes) for f in drawn] == [1, 0, 0]
+    # One legend: in the first panel of all runs.
+    draw_curves(runs, tmp_path / "none.png")
+    assert [sum(axes.get_legend() is not None for axes in f.axes) for f in drawn] == [1, 0, 0, 1]
 
 
 def test_a_run_without_curves_leaves_no_picture(tmp_path):
