@@ -17,6 +17,8 @@ def test_a_line_stands_above_a_progress_bar_and_not_in_it():
     # Made before the bar is, as by Hydra.
     handler = LogLines()
     log.addHandler(handler)
+    # A command that another test has run leaves a handler of its own with the root.
+    log.propagate = False
     try:
         with Progress(console=console, auto_refresh=False) as progress:
             task = progress.add_task("Epoch 1", total=4)

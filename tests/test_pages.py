@@ -188,7 +188,7 @@ def test_the_versions_on_the_page_are_those_of_the_project():
     first = " ".join(PAGES["docs/install.md"].split("\n\n")[1].split())
     assert project["requires-python"] == ">=3.11" and "Python 3.11 or newer" in first
     wanted = {"torch>=2.8": "torch 2.8 or", "lightning>=2.6,<3": "Lightning 2.6 or"}
-    for requirement, words in (*wanted.items(), ("transformers>=5.18,<6", "transformers 5.18 or")):
+    for requirement, words in (*wanted.items(), ("transformers>=5.23,<6", "transformers 5.23 or")):
         assert requirement in project["dependencies"] and words in first
 
 
