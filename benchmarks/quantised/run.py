@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 ARMS = ("ptq", "qat", "qad", "qad, scales")
 # By arm and seed: the metric on the test rows, and the KL to the model before rounding.
 Found = dict[str, dict[str, dict[str, float]]]
+STEPS, RATE = 500, 2e-5
 SCHEMES = ("int8", "int8_weights", "int4", "int4_weights")
 
 
@@ -37,9 +38,9 @@ def main() -> None:
     parser.add_argument("--model", help="folder of a pretrained encoder, for sst2")
     parser.add_argument("--model-epochs", type=int, default=5)
     parser.add_argument("--scheme", default="int4", choices=SCHEMES)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument(
-        "--rate", type=float, default=2e-5, help="of weights; 2e-5 is that of LLM-QAT"
+        "--rate", type=float, default=RATE, help="of weights; 2e-5 is that of LLM-QAT"
     )
     parser.add_argument("--scales-rate", type=float, default=1e-5, help="of scales")
     parser.add_argument("--seeds", type=int, default=5)
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="further options of every command")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
-    results = HERE / f"{options.data}{'_pretrained' if options.model else ''}_{options.scheme}.json"
+    results = HERE / f"{name_of(options)}.json"
     found = json.loads(results.read_text()) if results.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         compare(options, Path(options.keep or scratch).absolute(), found, results)
@@ -57,6 +58,13 @@ def main() -> None:
         for arm, by in found.items()
     }
     show(values, "perplexity" if options.data == "lm_stdlib" else "accuracy in %")
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """What is measured, and whatever else than the defaults it is measured with."""
+    name = f"{options.data}{'_pretrained' if options.model else ''}_{options.scheme}"
+    name += f"_{options.steps}_steps" if options.steps != STEPS else ""
+    return name + (f"_rate_{options.rate:g}" if options.rate != RATE else "")
 
 
 def compare(options: argparse.Namespace, folder: Path, found: Found, results: Path) -> None:
@@ -73,7 +81,7 @@ def compare(options: argparse.Namespace, folder: Path, found: Found, results: Pa
                 run(model, *data, "job=finetune", *model_of(options), "seed=0")
             start = time.perf_counter()
             words = [*data, *words_of(arm, options, of_texts), f"student.path={model}/student"]
-            path = folder / f"{arm.replace(', ', '-')}-{options.scheme}-{seed}"
+            path = folder / f"{arm.replace(', ', '-')}-{name_of(options)}-{seed}"
             report = run(path, *words, f"seed={seed}")
             for name, row in {"before": report["teacher"], arm: report["student"]}.items():
                 # Of the model before, nothing but itself.

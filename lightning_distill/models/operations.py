@@ -18,7 +18,25 @@ def counting_operations() -> FlopCounterMode:
     gives says how many there were.
     """
     counted = {ATTENTION: _attention, ATTENTION_BACKWARD: _attention_backward}
-    return FlopCounterMode(display=False, custom_mapping=counted)
+    counter = FlopCounterMode(display=False, custom_mapping=counted)
+    counter.mod_tracker = _OfTheWhole()  # type: ignore[assignment]
+    return counter
+
+
+class _OfTheWhole:
+    """In the place of what tells torch's counter which module an operation belongs to.
+
+    Only sums of single modules need it. Without gradients it fails where a module is given a slice
+    of a trained weight, as in DeBERTa.
+    """
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -77,6 +77,10 @@ def test_it_is_cut_and_distilled_and_exported(family, job, capsys):
     ]
     metrics = [] if of_rows else ["metrics=[perplexity,agreement]"]
     run = job(family, *models, *terms, *metrics, "trainer.max_epochs=1", "baseline=false")
+    found = json.loads((run / "report.json").read_text())
+    assert all(
+        found[name]["flops"] and found[name]["latency_ms"] for name in ("student", "teacher")
+    )
     assert AutoConfig.from_pretrained(run / "student").architectures == [family.model]
     if family.name == "T5":
         inspected = json.loads(

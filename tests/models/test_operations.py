@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from students.families import batch_for, FAMILIES
 from tiny import bert, text_batches
 from torch import nn
 
+from lightning_distill.models.inputs import call_model
 from lightning_distill.models.operations import counting_operations
 
 ROWS, TOKENS, WIDTH, LAYERS = 4, 7, 8, 2
@@ -55,6 +57,38 @@ def test_a_step_has_three_times_as_many_and_the_scores_once_more():
     fused = bert(LAYERS, WIDTH, attn_implementation="sdpa").eval()
     assert counted(eager, gradient=True) == 3 * (linear + attention)
     assert counted(fused, gradient=True) == 3 * (linear + attention) + attention // 2
+
+
+class Sliced(nn.Module):
+    """Gives a layer a slice of a weight, as DeBERTa does with its distances."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.layer = nn.Parameter(torch.zeros(6, 4)), nn.Linear(4, 5)
+
+    def forward(self) -> torch.Tensor:
+        return self.layer(self.places[:3].unsqueeze(0))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_a_slice_of_a_weight_is_counted_like_any_input(mode, trained):
+    model = Sliced().requires_grad_(trained)
+    with mode(), counting_operations() as counter:
+        model()
+    assert counter.get_total_flops() == products(3, 4, 5)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_is_counted_whether_it_is_trained_or_not(family):
+    model, batch = family.build(), batch_for(family, 0)
+    counts = []
+    for trained in (False, True):
+        model.requires_grad_(trained)
+        with torch.no_grad(), counting_operations() as counter:
+            call_model(model, batch, {})
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_convolution():
