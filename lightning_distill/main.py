@@ -166,6 +166,8 @@ def _run(cfg: DictConfig) -> Any:
     # transformers imports torchao where it is installed, which reports kernels of other machines.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It says that it has listed the fonts, which is the first line of the first run.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     directory = Path(str(cfg.output_dir)).absolute()
     was_run = (directory / "config.yaml").is_file()
     try:

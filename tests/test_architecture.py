@@ -21,7 +21,7 @@ PACKAGE = ROOT / "lightning_distill"
 ROOMS: dict[str, set[str]] = {"criteria": set(), "sealed": set(), "schedules": set()}
 ROOMS["extras"] = set()
 ROOMS["quantization_schemes"] = {"extras"}
-ROOMS["models"] = {"sealed", "quantization_schemes"}
+ROOMS["models"] = {"sealed", "quantization_schemes", "log_lines"}
 ROOMS["temperatures"] = ROOMS["balance"] = ROOMS["metrics"] = {"models"}
 ROOMS["cache"] = {"models", "sealed"}
 ROOMS["weights"] = {"temperatures"}

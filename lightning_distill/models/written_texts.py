@@ -1,6 +1,7 @@
 """Texts that an encoder-decoder writes, and how sure it is of them."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from ..log_lines import saying
 from .configuration import is_encoder_decoder, pad_token
 from .decoder_inputs import decoder_inputs, mask_of_labels, UNLABELLED
 from .embeddings import generates
@@ -78,7 +80,9 @@ def write_texts(model: nn.Module, inputs: Mapping[str, Any], how: Writing) -> Te
         return_dict_in_generate=False,
         pad_token_id=config.pad_token_id if pad is None else pad,
     )
-    with evaluating(model):
+    # Of each batch it would say again which of two lengths counts, and of Whisper what the model
+    # itself does with its settings.
+    with evaluating(model), saying(_is_error, "transformers.generation.utils"):
         written = inner.generate(**own, generation_config=config)
     start = config.decoder_start_token_id
     if written.shape[1] and start is not None and bool((written[:, 0] == start).all()):
@@ -104,6 +108,10 @@ def log_probabilities(model: nn.Module, inputs: Mapping[str, Any], written: Tens
     scores = outputs["logits"].float().log_softmax(-1)
     found = scores.gather(-1, written.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return (found * counted).sum(-1) / counted.sum(-1).clamp(min=1)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _without_padding(written: Tensor, ends: Any, pad: int | None) -> Tensor:
