@@ -133,7 +133,7 @@ class FirstLines(Pace):
         rows = rows_to_look_at(known.data, "train")
         batches = list(some_batches(known.data, "train", rows))
         yield from check_tokenizers(known.data, known.tokenizers, batches[0])
-        yield from check_learnt(batches, module.objective, module.student)
+        yield from check_learnt(batches, module, known.data)
 
     def _at_the_start(self, module: Any, batches: list[Any], task: Task) -> Iterator[Finding]:
         known = self.known

@@ -11,27 +11,31 @@ from ..data.truncation import MANY
 from ..models.batch import batch_size, row_count
 from ..models.inputs import model_inputs
 from ..objective.objective import Objective
+from ..training.transfer import transferred
 from .finding import Finding, Level
 
 # Shares below which most of the data serves no term. Masked tokens are 15 % of all.
 ROWS, TOKENS = 0.5, 0.02
 
 
-def check_learnt(batches: Iterable[Any], objective: Objective, student: Any) -> Iterator[Finding]:
+def check_learnt(batches: Iterable[Any], module: Any, data: Any) -> Iterator[Finding]:
     """Count what the terms count, as each criterion says it.
 
     Args:
-        batches: of training rows.
-        objective: of the training, tried on a batch.
-        student: whose inputs say how many tokens there are.
+        batches: of training rows, as their loader gives them.
+        module: a [`DistillationModule`][] whose objective was tried on a batch.
+        data: the data module.
     """
+    objective: Objective = module.objective
     counted, rows, texts, tokens = torch.zeros(len(objective.terms)), 0, 0, 0
     are_rows = [True] * len(objective.terms)
     for batch in batches:
+        # The terms read what is made of it, as masks that only the module knows.
+        batch = module.trial_batch(transferred(module, batch, data))
         counted += objective.count_batch(batch).amax(0).cpu()
         are_rows = objective.counts_rows(batch)
         rows, texts = rows + row_count(batch), texts + batch_size(batch)
-        tokens += sum(_lengths(batch, student))
+        tokens += sum(_lengths(batch, module.student))
     best, all_found = 0.0, []
     shares: dict[str, list[str]] = {}
     for name, number, of_rows in zip(objective.terms, counted.tolist(), are_rows, strict=True):

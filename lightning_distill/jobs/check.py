@@ -132,7 +132,7 @@ def _look(cfg: DictConfig, rows: int, seconds: float, memory: bool, findings: Fi
         findings.add(check_rows(train, made.student, task))
         findings.add(check_cut(made.data))
         counted = some_batches(train, "train", COUNTED)
-        findings.add(check_learnt(counted, objective, made.student))
+        findings.add(check_learnt(counted, module, made.data))
         _measure(cfg, made, module, rows, findings)
         if seconds:
             findings.add(_first_steps(stage.cfg, module, train, seconds))

@@ -10,7 +10,7 @@ import torch
 from tiny import bert, loader
 from torch import nn
 
-from lightning_distill import Objective, Term
+from lightning_distill import DistillationModule, Objective, Term
 from lightning_distill.checks import Level
 from lightning_distill.checks.learnt import check_learnt
 from lightning_distill.checks.rows import check_rows
@@ -99,13 +99,13 @@ def test_classes_that_are_missing_or_alone():
     assert rows(unlabelled, OTHERS)["labels.constant"] is Level.WRONG
 
 
-def learnt(labels: list[list[int]], terms: dict) -> list:
+def learnt(labels: list[list[int]], terms: dict, kind=DistillationModule) -> list:
     batches = [
         {"input_ids": torch.ones(len(x), 4, dtype=torch.long),
          "attention_mask": torch.tensor([[1, 1, 1, 0]] * len(x)), "labels": torch.tensor(x)}
         for x in labels
     ]  # fmt: skip
-    return list(check_learnt(batches, Objective(terms), bert(1, 8)))
+    return list(check_learnt(batches, kind(bert(1, 8), bert(1, 8), Objective(terms)), None))
 
 
 def test_shares_are_those_that_the_criteria_count():
@@ -123,6 +123,19 @@ def test_shares_are_those_that_the_criteria_count():
     # Of tokens there are three in a row.
     (tokens,) = learnt([[[5, -100, 2, -100], [-100] * 4]], {"hard": hard})
     assert tokens.found == "learns from 2 of 6 tokens (33.3%)" and tokens.level is Level.RIGHT
+
+
+class FirstRows(DistillationModule):
+    """A user's own, which learns from some rows of each batch by a mask that it makes."""
+
+    def training_batch(self, batch):
+        return {**batch, "first": torch.arange(len(batch["labels"])) < 2}
+
+
+def test_what_a_module_makes_of_a_batch_is_what_is_counted():
+    masked = Term(SoftTarget(), {**LOGITS, "mask": "batch.first"})
+    (found,) = learnt([[0, 1, 2, 0], [1, 1, 1]], {"soft": masked}, FirstRows)
+    assert found.found == "learns from 4 of 7 rows (57.1%)"
 
 
 def started(measured: dict, weights=(0.1, 0.9), becomes_sparse=False) -> dict[str, Level]:

@@ -230,13 +230,21 @@ def test_few_numbers_of_each_answer_teach_too(run, kind):
         assert "retained_mass" in logged(folder)
 
 
-def test_the_student_writes_its_own_texts(run):
+def test_the_student_writes_its_own_texts(run, tmp_path):
     mine = ["module=on_policy", "module.prompt_tokens=8", "module.max_new_tokens=4"]
     mine += ["trainer.accumulate_grad_batches=2", "+trainer.limit_train_batches=4"]
     mine += ["data.packing=false", "baseline=false"]
     for data in (CHATS, TEXTS):
         folder = run(*mine, data=data)
         assert json.loads((folder / "result.json").read_text())["steps"] == 2
+        said = (folder / "log.txt").read_text()
+        assert "Learnt from: fused_linear_divergence" in said and "left out" not in said
+    with pytest.raises(SystemExit):
+        # Its teacher was never trained.
+        run("job=check", *mine, data=CHATS)
+    found = json.loads((tmp_path / "run2" / "check.json").read_text())["findings"]
+    assert [f["name"] for f in found if f["level"] == "wrong"] == ["teacher.chance"]
+    assert any("learns from 216 of 720 tokens" in f["found"] for f in found)
 
 
 CRITERIA = {
