@@ -6,6 +6,7 @@ from .exact_resuming import ExactResuming
 from .finite_loss import FiniteLoss
 from .graceful_stop import GracefulStop
 from .last_checkpoint import LastCheckpoint
+from .last_validation import LastValidation
 from .progress_bar import ProgressBar
 from .sealed_checkpoints import SealedCheckpointIO
 from .step_profile import StepProfile, StepTimes
@@ -17,6 +18,7 @@ __all__ = [
     "FiniteLoss",
     "GracefulStop",
     "LastCheckpoint",
+    "LastValidation",
     "ProgressBar",
     "SealedCheckpointIO",
     "StepProfile",

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from ..callbacks import GracefulStop, LastCheckpoint, StepProfile
+from ..callbacks import GracefulStop, LastCheckpoint, LastValidation, StepProfile
 from ..data.data import DataFacts
 from ..models.compilation import compile_in_place
 from ..models.files import file_in
@@ -112,7 +112,7 @@ def train(
     validations, wall_time = Validations(), WallTime()
     stop = [GracefulStop(c) for c in trainer.callbacks if isinstance(c, LastCheckpoint)][:1]  # type: ignore[attr-defined]
     # A checkpoint holds the state of those that come before it.
-    first = [validations, wall_time, LongerSchedule(), *more_callbacks, *stop]
+    first = [validations, wall_time, LongerSchedule(), *more_callbacks, LastValidation(), *stop]
     trainer.callbacks[:0] = [*first, *build_sparsity(cfg)]  # type: ignore[attr-defined]
     profile = StepProfile() if cfg.get("profile") else None
     if profile is not None:

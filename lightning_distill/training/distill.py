@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from ..callbacks import FiniteLoss
+from ..callbacks import FiniteLoss, LastValidation
 from ..criteria import FusedLinearDivergence, HardLabel, SoftTarget
 from ..log_lines import saying
 from ..metrics.traits import best_mode
@@ -119,6 +119,7 @@ def distill(
             module.scheduler = _watching(scheduler, str(best.monitor), best.mode)
         if not any(isinstance(c, FiniteLoss) for c in callbacks):
             callbacks.append(FiniteLoss())
+        callbacks.append(LastValidation())
         try:
             fit(trainer, module, **loaders)
             if trainer.interrupted:
