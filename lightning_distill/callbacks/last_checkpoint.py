@@ -79,9 +79,13 @@ class LastCheckpoint(Checkpoint):
 
 
 def ends_a_step(trainer: L.Trainer) -> bool:
-    """Whether the last batch was the last of an optimizer step, and not the last of an epoch."""
+    """Whether the last batch was the last of an optimizer step, and not the last of an epoch.
+
+    The last of `trainer.max_steps` ends an epoch, too.
+    """
     done = trainer.fit_loop.batch_idx + 1
-    return done % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
+    is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+    return done % trainer.accumulate_grad_batches == 0 and not is_last
 
 
 def _validation_follows(trainer: L.Trainer) -> bool:

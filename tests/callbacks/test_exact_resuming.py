@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_distill import DistillationModule, Objective, Term
-from lightning_distill.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_distill.callbacks import BestCheckpoint, LastCheckpoint, LastValidation
 from lightning_distill.callbacks.random_state import random_state, set_random_state
 from lightning_distill.criteria import HardLabel, Hint, SoftTarget
 from lightning_distill.data.length_grouped import LengthGroupedBatches
@@ -140,7 +140,7 @@ def run(folder, hook="", count=0, resume=False, kind="grouped", workers=0, last=
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Kill(hook, count), *more, best, last],
+        callbacks=[Kill(hook, count), *more, LastValidation(), best, last],
         default_root_dir=folder,
         **options,
     )
@@ -192,6 +192,10 @@ MORE_POINTS = [
     ("on_validation_end", 1),
     ("on_train_epoch_start", 1),
     ("on_train_end", 0),
+    # Of runs that their steps end within the fourth epoch.
+    ("on_validation_start", 3),
+    ("on_validation_end", 3),
+    ("on_train_epoch_end", 3),
 ]
 SETTINGS = {
     "epochs": {},
