@@ -52,6 +52,7 @@ class LabelReader:
         unlabelled_training: bool,
         validation_is_cut: bool,
         texts: Sequence[str] = (),
+        labels_elsewhere: bool = False,
     ) -> dict[str, Any]:
         """The labels of every split.
 
@@ -61,6 +62,7 @@ class LabelReader:
             validation_is_cut: the validation rows are cut from the training rows, whose classes
                 they may hold alone.
             texts: columns that are text, and so no labels.
+            labels_elsewhere: the rows have labels that are in no column.
 
         Returns:
             For each split what `task.read_labels` makes of the column.
@@ -71,7 +73,7 @@ class LabelReader:
         """
         columns = self._columns(splits, unlabelled_training, texts)
         given, labelled = self.count, any(v is not None for c in columns.values() for v in c)
-        if not labelled and self.column is not None:
+        if not labelled and not labels_elsewhere and self.column is not None:
             log.warning(
                 "no row of the data has a label (data.%s=%s): nothing can be learnt but from a "
                 "teacher, and nothing measured but the agreement with it",

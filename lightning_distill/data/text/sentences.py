@@ -1,7 +1,7 @@
 """Texts alone, in pairs and in lists of candidates: what all data of sentences share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import datasets
@@ -154,6 +154,10 @@ class Sentences(TextDataModule):
         others = [["", *row[1:]] if alone else row[1:] for row in split[TEXTS]]
         second = [text for row in others for text in row]
         return tokenise([first, second], tokenizer, self.max_length)
+
+    def _has_labels_elsewhere(self, splits: Mapping[str, datasets.Dataset]) -> bool:
+        """Whether rows have several candidates, of which the first belongs to the text."""
+        return any(len(row) > 2 for split in splits.values() for row in split[TEXTS])
 
     def _labels_of_texts(
         self, split: datasets.Dataset, scores: torch.Tensor, begins: np.ndarray

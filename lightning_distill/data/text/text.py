@@ -212,9 +212,14 @@ class TextDataModule(RowsModule):
             unlabelled_training=self.labelled_rows is None and not self.drop_unlabelled,
             validation_is_cut=validation_is_cut,
             texts=[column for column in (self.text, self.text_pair) if column is not None],
+            labels_elsewhere=self._has_labels_elsewhere(splits),
         )
         self.label_names, self.num_labels = reader.names, reader.count
         return labels
+
+    def _has_labels_elsewhere(self, splits: Mapping[str, datasets.Dataset]) -> bool:
+        """Whether rows have labels that are in no column."""
+        return False
 
     def _task_of_labels(self, train: datasets.Dataset) -> str:
         """The task that the labels show; said where it is no classification."""

@@ -61,6 +61,17 @@ def test_pairs_are_texts_one_after_the_other(tmp_path):
     assert lengths.tolist() == expected
 
 
+def test_the_first_of_several_candidates_is_a_label_and_a_pair_without_a_score_has_none(
+    tmp_path, caplog
+):
+    lists = [{"q": row["q"], "docs": [row["good"], *row["bad"]]} for row in TRIPLES]
+    data = ready(written(tmp_path, lists), text="q", text_pair="docs", task="ranking")
+    assert not data.unlabelled and "no row of the data has a label" not in caplog.text
+    pairs = [{"q": row["q"], "docs": [row["good"]]} for row in TRIPLES]
+    data = ready(written(tmp_path, pairs, "pairs.jsonl"), text="q", text_pair="docs")
+    assert data.unlabelled and "no row of the data has a label (data.score=score)" in caplog.text
+
+
 def test_texts_alone_have_no_labels(tmp_path, caplog):
     data = ready(written(tmp_path, [{"text": r["text"]} for r in PAIRS]))
     assert not caplog.records
