@@ -12,6 +12,7 @@ from ..models.batch import batch_size, row_count
 from ..models.inputs import model_inputs
 from ..objective.objective import Objective
 from ..training.transfer import transferred
+from ..training.trial import without_a_trace
 from .finding import Finding, Level
 
 # Shares below which most of the data serves no term. Masked tokens are 15 % of all.
@@ -29,13 +30,14 @@ def check_learnt(batches: Iterable[Any], module: Any, data: Any) -> Iterator[Fin
     objective: Objective = module.objective
     counted, rows, texts, tokens = torch.zeros(len(objective.terms)), 0, 0, 0
     are_rows = [True] * len(objective.terms)
-    for batch in batches:
-        # The terms read what is made of it, as masks that only the module knows.
-        batch = module.trial_batch(transferred(module, batch, data))
-        counted += objective.count_batch(batch).amax(0).cpu()
-        are_rows = objective.counts_rows(batch)
-        rows, texts = rows + row_count(batch), texts + batch_size(batch)
-        tokens += sum(_lengths(batch, module.student))
+    with without_a_trace(module), torch.no_grad():
+        for batch in batches:
+            # The terms read what is made of it, as masks that only the module knows.
+            batch = module.trial_batch(transferred(module, batch, data))
+            counted += objective.count_batch(batch).amax(0).cpu()
+            are_rows = objective.counts_rows(batch)
+            rows, texts = rows + row_count(batch), texts + batch_size(batch)
+            tokens += sum(_lengths(batch, module.student))
     best, all_found = 0.0, []
     shares: dict[str, list[str]] = {}
     for name, number, of_rows in zip(objective.terms, counted.tolist(), are_rows, strict=True):
