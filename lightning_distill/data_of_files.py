@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .column_names import LABELS, PAIRS, RELATED, SPOKEN, TAGS, TEXTS, WORDS, WRITTEN
+from .data_of_experiment import data_of_experiment, is_named
 from .find_files import find_files
 from .overrides import key_of, quoted
 
@@ -33,6 +34,8 @@ OF_HEADS = {
     "LMHeadModel": "text_corpus",
     "ForMaskedLM": "masked_corpus",
 }
+# What reads files of text in the place of the texts of Python that a recipe learns from.
+OF_CORPORA = {"standard_library": "text_corpus", "masked_standard_library": "masked_corpus"}
 # What reads the same columns of a data set on the hub.
 OF_HUB = {
     "text_files": "hub",
@@ -79,16 +82,14 @@ def with_data(words: Sequence[str]) -> list[str]:
     """
     typed = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
     pictures = typed.get("data.folder")
-    if pictures is not None and "data" not in typed and has_pictures(Path(pictures).expanduser()):
-        words = [*words, "data=image_folder"]
+    if pictures and not is_named(typed, "folder") and has_pictures(Path(pictures).expanduser()):
         print(f"Data: {pictures} holds pictures: data=image_folder", file=sys.stderr)
-        return words
+        return [*words, "data=image_folder"]
     given = typed.get("data.train")
-    elsewhere = {"data", "experiment", "job.run"} & typed.keys() or typed.get("resume")
     of_run = (Path(typed.get("job.path", "")) / "config.yaml").is_file()
-    if not given or elsewhere or (of_run and "job.path" in typed):
+    if not given or is_named(typed, "train") or (of_run and "job.path" in typed):
         return list(words)
-    kind = kind_of_files(given) or _kind_of_model(typed)
+    kind = _kind_of_recipe(typed) or kind_of_files(given) or _kind_of_model(typed)
     if kind is None and {"--help", "-h"} & {*words}:
         return list(words)
     if kind is None:
@@ -101,6 +102,17 @@ def with_data(words: Sequence[str]) -> list[str]:
     settings = {f"data.{k}": v for k, v in kind.settings.items()}
     more = [f"{key}={value}" for key, value in settings.items() if key not in typed]
     return [*words, f"data={kind.data}", *more]
+
+
+def _kind_of_recipe(typed: Mapping[str, str]) -> Kind | None:
+    """What files are for where an experiment trains a language model."""
+    data = OF_CORPORA.get(data_of_experiment(typed.get("experiment")) or "")
+    if data is None:
+        return None
+    kind = kind_of_files(typed["data.train"])
+    if data == "text_corpus" and kind is not None and kind.data == "chat_files":
+        return kind
+    return Kind(data, f"experiment={typed['experiment']} learns from texts as they are")
 
 
 def kind_of_files(given: Any) -> Kind | None:

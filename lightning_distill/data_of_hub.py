@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .data_of_experiment import is_named
 from .data_of_files import columns_of, first_values, has_pictures, Kind, kind_of_columns, TABLES
 from .overrides import key_of
 
@@ -26,9 +27,9 @@ def with_hub_data(words: Sequence[str]) -> list[str]:
         ValueError: for a folder whose columns nothing reads, or only in files.
     """
     typed = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
-    if {"data", "experiment", "job.run", "job.path"} & typed.keys() or typed.get("resume"):
-        return list(words)
     path, glue = typed.get("data.path"), typed.get("data.glue")
+    if is_named(typed, "path") or "job.path" in typed:
+        return list(words)
     if glue and not path:
         return [*words, "data=hub"]
     folder = Path(path).expanduser() if path else None

@@ -67,17 +67,15 @@ def _unknown(name: str, overrides: Sequence[str]) -> str:
     node: Any = None if known is None else OmegaConf.select(known, parent)
     keys: list[str] = [str(key) for key in node] if OmegaConf.is_dict(node) else []
     near = get_close_matches(last, keys, n=3)
-    if near:
-        return f"There is no {name}. Nearest: {', '.join(f'{parent}.{key}' for key in near)}."
     others = _choices_with(group, rest)
+    of_others = f"a setting of {group}={' or '.join(others)}"
+    if near:
+        here, also = (" here", f" It is {of_others}.") if others else ("", "")
+        listed = ", ".join(f"{parent}.{key}" for key in near)
+        return f"There is no {name}{here}. Nearest: {listed}.{also}"
     if others:
-        first = f"{group}={others[0]}" if group in chosen or _is_single(group) else f"+{others[0]}"
-        if not _is_single(group):
-            first = f"{group}=[{others[0]}]"
-        return (
-            f"{name} is a setting of {group}={' or '.join(others)}, which is not chosen here: type "
-            f"{first} too."
-        )
+        first = f"{group}={others[0]}" if _is_single(group) else f"{group}=[{others[0]}]"
+        return f"{name} is {of_others}, which is not chosen here: type {first} too."
     if node is not None and "_target_" in keys:
         settings = ", ".join(key for key in keys if not key.startswith("_"))
         return (

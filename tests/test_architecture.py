@@ -41,8 +41,9 @@ ROOMS["hints"] = {"overrides"}
 ROOMS["log_lines"] = set()
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
-ROOMS["data_of_files"] = {"column_names", "find_files", "overrides"}
-ROOMS["data_of_hub"] = {"data_of_files", "overrides"}
+ROOMS["data_of_experiment"] = set()
+ROOMS["data_of_files"] = {"column_names", "data_of_experiment", "find_files", "overrides"}
+ROOMS["data_of_hub"] = {"data_of_experiment", "data_of_files", "overrides"}
 ROOMS["check_values"] = {"overrides"}
 ROOMS["teacher_of_student"] = {"check_values", "overrides"}
 # Of the criteria only when they are tried.
@@ -73,6 +74,7 @@ COMMAND = {
     "check_values",
     "before_loading",
     "check_terms",
+    "data_of_experiment",
     "data_of_files",
     "data_of_hub",
     "read_config",

@@ -136,12 +136,53 @@ def test_the_data_module_is_added_where_none_is_typed(tmp_path, capsys, monkeypa
         "Data: a.csv has the columns sentence, label: data=text_files data.text=sentence\n"
     )
     assert with_data([*words, "data.text=x"]) == [*words, "data.text=x", "data=text_files"]
-    for more in ("data=hub", "experiment=lm", "resume=runs/x", "job.run=runs/x"):
+    # An experiment with files of its own kind, and one that is not ours.
+    for more in ("data=hub", "experiment=lm", "experiment=sst2", "experiment=mine"):
+        assert with_data([*words, more]) == [*words, more]
+    for more in ("resume=runs/x", "job.run=runs/x", "experiment=lm,sst2"):
         assert with_data([*words, more]) == [*words, more]
     assert with_data(["seed=1"]) == ["seed=1"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("")
     assert with_data([*words, "job.path=run"]) == [*words, "job.path=run"]
+
+
+RECIPES = [
+    # What they learn from without files: docstrings with labels, texts, pictures.
+    ("tinybert", "a.csv", ["data=text_files"]),
+    ("quantised", "a.csv", ["data=text_files"]),
+    ("minitron", "a.txt", ["data=text_corpus"]),
+    ("minitron", "b.jsonl", ["data=text_corpus"]),
+    ("lm_stdlib", "chats.jsonl", ["data=chat_files"]),
+    ("distilbert", "a.txt", ["data=masked_corpus"]),
+    ("mobilebert", "b.jsonl", ["data=masked_corpus"]),
+    ("seq2seq", "pairs.jsonl", ["data=pair_files"]),
+    ("token_classification", "tags.conll", ["data=token_files"]),
+    ("patient_consistent", "pictures", ["data=image_folder"]),
+]
+
+
+@pytest.mark.parametrize(("recipe", "name", "added"), RECIPES)
+def test_a_recipe_takes_files_of_ones_own(recipe, name, added, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = {"a.csv": "text,label\na,b\n", "a.txt": "Some text.\n", "b.jsonl": '{"text": "a"}\n'}
+    texts["chats.jsonl"] = '{"prompt": "a", "completion": "b"}\n'
+    texts |= {"pairs.jsonl": '{"source": "a", "target": "b"}\n', "tags.conll": "Ann B-per\n"}
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text)
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "cat" / "1.png").write_bytes(b"")
+    setting = "folder" if name == "pictures" else "train"
+    words = [f"experiment={recipe}", f"data.{setting}={name}"]
+    assert with_data(words) == [*words, *added]
+    assert with_data([*words, "data=hub"]) == [*words, "data=hub"]
+
+
+def test_an_experiment_with_files_of_its_own_keeps_them(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.jpg").write_bytes(b"")
+    words = ["experiment=cifar10", f"data.folder={tmp_path}"]
+    assert with_data(words) == words
 
 
 def test_files_that_are_not_there_or_not_known_are_named(tmp_path, monkeypatch):

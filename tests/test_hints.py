@@ -39,6 +39,12 @@ def test_the_groups_that_are_chosen_decide_which_settings_there_are():
     typed = ["student=from_teacher", "student.hidden_size=8"]
     said = hint("Could not override 'student.hidden_size'.", typed)
     assert said.startswith("student.hidden_size is a setting of student=causal_lm or from_config")
+    # What another one has by this very name is told beside what is written alike.
+    said = hint("Could not override 'data.train'.", ["data=standard_library", "data.train=a.txt"])
+    assert said.startswith("There is no data.train here. Nearest: data.streaming. It is a setting")
+    assert " of data=text_files or chat_files or " in said and " or text_corpus" in said
+    said = hint("Could not override 'student.num_layers'.", ["student.num_layers=2"])
+    assert "Nearest: student.num_hidden_layers" in said and "=sequence_to_sequence" in said
     typed = ["teacher=pretrained", "teacher.pth=x"]
     assert "Nearest: teacher.path" in hint("Could not override 'teacher.pth'.", typed)
     said = hint("Could not override 'teacher.path'.", ["~teacher", "teacher.path=x"])

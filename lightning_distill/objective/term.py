@@ -74,7 +74,8 @@ class Term(Terms):
     lists. Of one with parts of its own to train, each pair of layers gets its own.
 
     Raises:
-        ValueError: at construction for unknown arguments and malformed sources; in
+        ValueError: at construction for unknown arguments, malformed sources, and a `mapping` or
+            `pair` where no source names many layers; in
             [`prepare`][lightning_distill.Term.prepare] for tensors that do not fit.
     """
 
@@ -107,6 +108,7 @@ class Term(Terms):
         self.adapter = adapter
         check_mapping(mapping)
         self.mapping = mapping
+        self._check_that_layers_are_paired()
         # With mapping=auto: what pairs the layers.
         self.similar: SimilarLayers | None = None
         # With mapping=emd: what makes one value of those of all pairs.
@@ -133,6 +135,23 @@ class Term(Terms):
             if mapping == AUTO and compared <= {*self._many}:
                 self.similar = SimilarLayers()
                 self.register_load_state_dict_post_hook(_pair_as_loaded)
+
+    def _check_that_layers_are_paired(self) -> None:
+        """Refuse a choice among layers where one is named: it would change nothing."""
+        chosen = [f"mapping={self.mapping}"] if self.mapping != "uniform" else []
+        chosen += [] if self.pair is None else [f"pair={self.pair}"]
+        of = {source.role for source in self._many.values()}
+        # Of one model alone there can be all layers, or one after the other, without pairs.
+        needed = {"student", "teacher"} if self.mapping not in ("uniform", TOGETHER) else of
+        single = [s for s in self.inputs.values() if s.role != "batch" and s.role not in of]
+        if chosen and (not of or not of >= needed):
+            one = f"{single[0]} is one tensor" if single else "nothing is read of a model"
+            without = " and ".join(word.partition("=")[0] for word in chosen)
+            raise ValueError(
+                f"{' '.join(chosen)} chooses among the layers that the inputs name, and {one}. "
+                "Name many, as student.hidden_states[*] and teacher.hidden_states[*], or leave "
+                f"{without} out."
+            )
 
     @property
     def _many(self) -> dict[str, Source]:

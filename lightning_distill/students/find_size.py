@@ -138,11 +138,15 @@ def _out_of_reach(
         nearest = f"; the nearest have {below:,} and {above:,}"
     cut = ["vocabulary"] if anatomy.count(anatomy.shape) < teacher else []
     fixed = f"With {', '.join([*cut, *sorted(named)])} as named, the" if [*cut, *named] else "The"
+    told = "Ask for another size, or name fewer parts."
+    if str(parameters).strip() == str(target) and target <= 100:
+        # Nobody wants a student of forty parameters.
+        told = f"A share has a percent sign: student.parameters={target}%."
     return (
         f"student.parameters={parameters} asks for {target:,} parameters, and no student that is "
         f"cut from this teacher has as many, within {NEAR:.0%}. {fixed} smallest has {smallest:,} "
         f"({smallest / teacher:.1%} of the teacher's) and the largest {largest:,} "
-        f"({largest / teacher:.1%}){nearest}. Ask for another size, or name fewer parts."
+        f"({largest / teacher:.1%}){nearest}. {told}"
     )
 
 

@@ -132,6 +132,49 @@ def test_one_pair_of_many_is_compared_alone():
         Term(Hint(), MANY, pair=0, mapping="together")
 
 
+LAST = {"student": "student.hidden_states[-1]", "teacher": "teacher.hidden_states[-1]"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "chosen", "words"),
+    [
+        (
+            LAST,
+            {"mapping": [[0, 12]]},
+            r"mapping=\[\[0, 12\]\] .* student.hidden_states\[-1\] is one",
+        ),
+        (LAST, {"mapping": "every_2"}, "mapping=every_2 chooses .* or leave mapping out"),
+        (LAST, {"mapping": "auto", "adapter": "linear"}, "mapping=auto chooses"),
+        (LAST, {"mapping": "together"}, "mapping=together chooses"),
+        (LAST, {"pair": 1}, "pair=1 chooses .* or leave pair out"),
+        (LAST, {"pair": 1, "mapping": "last"}, "mapping=last pair=1 .* leave mapping and pair out"),
+        (
+            {**LAST, "student": "student.hidden_states[*]"},
+            {"mapping": "last"},
+            r"teacher.hidden_states\[-1\] is one tensor",
+        ),
+        ({**LAST, "teacher": "teacher.layer:a.*"}, {"mapping": "emd"}, "student.* is one tensor"),
+    ],
+)
+def test_a_choice_among_layers_is_refused_where_one_is_named(inputs, chosen, words):
+    with pytest.raises(ValueError, match=words):
+        Term(Hint(), inputs, **chosen)
+
+
+def test_all_layers_of_one_model_may_go_with_one_of_the_other():
+    one = {**MANY, "teacher": "teacher.hidden_states[-1]"}
+    students, teachers = layered(2, 1).values()
+    found = {
+        Source.parse(one["student"]): students,
+        Source.parse(one["teacher"]): teachers[0],
+    }
+    for pair, expected in ((None, students), (1, students[1:])):
+        loss = Term(Hint(), one, pair=pair).prepare(found, {"student": [], "teacher": []})
+        assert_close(loss, torch.stack([((s - teachers[0]) ** 2).mean() for s in expected]).mean())
+    # Lists of one model, without another.
+    Term(Together(), one, mapping="together")
+
+
 def test_a_term_counts_until_it_is_over(logits):
     hard = Term(HardLabel(), {"student": "student.logits", "labels": "batch.labels"})
     objective = Objective({"soft": Term(SoftTarget(2.0), LOGITS, 3.0, until=0.6), "hard": hard})

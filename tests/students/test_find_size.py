@@ -113,6 +113,8 @@ ERRORS = [
         {"parameters": "1%"},
         r"174 parameters, .*2%\. The smallest has 5,052 \(29\.1% .* the largest 17,379 \(100",
     ),
+    (BERT, {"parameters": 40}, r"100\.0%\)\. A share has a percent sign: student.parameters=40%\."),
+    (BERT, {"parameters": 400}, r"100\.0%\)\. Ask for another size, or name fewer parts"),
     (
         BERT,
         {"parameters": "75%", "width": 16, "intermediate": 24},
