@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
+from .experiment_choices import choice_of_experiment, settings_of
 from .overrides import home, key_of
 
 # Arguments of `check_number`. What a class of the configuration checks by itself is not here.
@@ -208,10 +208,11 @@ def drop_settings_of_others(cfg: DictConfig) -> None:
 def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> None:
     """Leave out what an experiment sets of its data and models where the user chose others."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    experiment = _packaged("experiment", choices.get("experiment"))
+    experiment = choices.get("experiment")
     typed = [key_of(override) for override in given]
     for group in ("data", "teacher", "student"):
-        own, meant = _keys_of(group, choices.get(group)), _choice_of(experiment, group)
+        own = settings_of(group, choices.get(group))
+        meant = choice_of_experiment(experiment, group)
         if group not in typed or not own or meant in (None, choices.get(group)):
             continue
         for key in [str(key) for key in cfg.get(group) or {}]:
@@ -219,45 +220,6 @@ def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> No
             if key not in own and not any(t == name or t.startswith(f"{name}.") for t in typed):
                 with open_dict(cfg):
                     del cfg[group][key]
-
-
-def choice_of_experiment(name: str | None, group: str) -> str | None:
-    """Which member of a group a packaged experiment takes, if it takes one.
-
-    Args:
-        name: of the experiment; `None` takes none.
-        group: as `teacher`.
-    """
-    return _choice_of(_packaged("experiment", name), group)
-
-
-def _packaged(group: str, name: str | None) -> DictConfig | None:
-    path = files("lightning_distill.conf") / group / f"{name}.yaml"
-    found = OmegaConf.create(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found if isinstance(found, DictConfig) else None
-
-
-def _choice_of(experiment: DictConfig | None, group: str) -> str | None:
-    """Which member of a group an experiment takes, if it takes one."""
-    found = (
-        [] if experiment is None else [n for n in experiment.get("defaults") or [] if n != "_self_"]
-    )
-    return next((n[f"override /{group}"] for n in found if f"override /{group}" in n), None)
-
-
-def _keys_of(group: str, name: str | None) -> set[str]:
-    """The settings of a packaged member of a group; none of one that is not packaged."""
-    node = _packaged(group, name)
-    if node is None:
-        return set()
-    keys = {str(key) for key in node} - {"defaults"}
-    for one in node.get("defaults") or []:
-        if OmegaConf.is_dict(one):
-            # As in /student@of: from_config.
-            keys |= {str(key).partition("@")[2] or str(key) for key in one}
-        elif one != "_self_":
-            keys |= _keys_of(group, str(one))
-    return keys
 
 
 def _criterion(override: str) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .column_names import LABELS, PAIRS, RELATED, SPOKEN, TAGS, TEXTS, WORDS, WRITTEN
-from .data_of_experiment import data_of_experiment, is_named
+from .experiment_choices import choice_of_experiment, default_choice, packaged, settings_of
 from .find_files import find_files
 from .overrides import key_of, quoted
 
@@ -104,9 +104,29 @@ def with_data(words: Sequence[str]) -> list[str]:
     return [*words, f"data={kind.data}", *more]
 
 
+def is_named(typed: Mapping[str, str], setting: str) -> bool:
+    """Whether it is said already which data module has a setting.
+
+    `data=` says it, a run that is gone on with or looked at, and an experiment whose own has it.
+
+    Args:
+        typed: the overrides of a command.
+        setting: of data modules, as `train`.
+    """
+    if {"data", "job.run"} & typed.keys() or typed.get("resume"):
+        return True
+    experiment = typed.get("experiment")
+    if experiment is None:
+        return False
+    # Of an experiment that is not ours nothing is known.
+    known = packaged(f"experiment/{experiment}") is not None
+    data = choice_of_experiment(experiment, "data") or default_choice("data")
+    return not known or setting in settings_of("data", data)
+
+
 def _kind_of_recipe(typed: Mapping[str, str]) -> Kind | None:
     """What files are for where an experiment trains a language model."""
-    data = OF_CORPORA.get(data_of_experiment(typed.get("experiment")) or "")
+    data = OF_CORPORA.get(choice_of_experiment(typed.get("experiment"), "data") or "")
     if data is None:
         return None
     kind = kind_of_files(typed["data.train"])

@@ -7,8 +7,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .data_of_experiment import is_named
-from .data_of_files import columns_of, first_values, has_pictures, Kind, kind_of_columns, TABLES
+from .data_of_files import (
+    columns_of,
+    first_values,
+    has_pictures,
+    is_named,
+    Kind,
+    kind_of_columns,
+    TABLES,
+)
 from .overrides import key_of
 
 # So many rows are looked at.

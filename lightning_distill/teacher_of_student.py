@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from .check_values import choice_of_experiment
+from .experiment_choices import choice_of_experiment
 from .overrides import key_of
 
 UNQUANTISED = "unquantised"

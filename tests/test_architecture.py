@@ -41,11 +41,11 @@ ROOMS["hints"] = {"overrides"}
 ROOMS["log_lines"] = set()
 ROOMS["newest_run"] = ROOMS["read_config"] = ROOMS["allowed_names"] = set()
 ROOMS["error_message"] = {"hints"}
-ROOMS["data_of_experiment"] = set()
-ROOMS["data_of_files"] = {"column_names", "data_of_experiment", "find_files", "overrides"}
-ROOMS["data_of_hub"] = {"data_of_experiment", "data_of_files", "overrides"}
-ROOMS["check_values"] = {"overrides"}
-ROOMS["teacher_of_student"] = {"check_values", "overrides"}
+ROOMS["experiment_choices"] = set()
+ROOMS["data_of_files"] = {"column_names", "experiment_choices", "find_files", "overrides"}
+ROOMS["data_of_hub"] = {"data_of_files", "overrides"}
+ROOMS["check_values"] = {"experiment_choices", "overrides"}
+ROOMS["teacher_of_student"] = {"experiment_choices", "overrides"}
 # Of the criteria only when they are tried.
 ROOMS["check_terms"] = {"check_values", "criteria", "allowed_names"}
 ROOMS["before_loading"] = {"check_terms", "check_values", "find_files", "hints", "overrides"}
@@ -74,7 +74,7 @@ COMMAND = {
     "check_values",
     "before_loading",
     "check_terms",
-    "data_of_experiment",
+    "experiment_choices",
     "data_of_files",
     "data_of_hub",
     "read_config",
