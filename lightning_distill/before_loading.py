@@ -229,8 +229,18 @@ def _check_models(cfg: DictConfig) -> None:
         quantization = _container(node.get("quantization"))
         if role == "student":
             quantization_of(quantization)
+            if target.endswith((".pretrained", ".from_teacher", ".pruned_student")):
+                _check_dropout(node.get("dropout"))
         elif quantization is not None:
             scheme_named(quantization, "teacher.quantization")
+
+
+def _check_dropout(value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(
+            f"student.dropout must be true, false or null, got {value!r}: false trains without "
+            "dropout. How much of it there is otherwise says the model's own config.json."
+        )
 
 
 def _check_sizes(role: str, node: DictConfig) -> None:

@@ -72,6 +72,10 @@ WRONG = {
         ["job=export", "job.formats=[onnx]", "job.quantization=int4"],
         "onnx has int8 only. Leave onnx out of job.formats, or take job.quantization=int8",
     ),
+    "dropout": (
+        ["student=from_teacher", "student.dropout=0.1"],
+        "student.dropout must be true, false or null, got 0.1: false trains without",
+    ),
     "a scheme": (["student.quantization=int5"], "or null, got 'int5'. Did you mean int"),
     "names": (["allow_targets=[a b]"], "`allow_targets` must be a list of packages"),
     "a foreign class": (

@@ -135,7 +135,8 @@ def words_of(arm: str, options: argparse.Namespace, of_texts: bool) -> list[str]
         words += ["trainer.max_steps=1", "optimizer.lr=1e-12"]
     if arm == "qat":
         term = "fused_linear_cross_entropy" if of_texts else "hard_label"
-        return [*words, f"criteria=[{term}]"]
+        # As training on labels is done; the command takes it out where a model learns from itself.
+        return [*words, "student.dropout=true", f"criteria=[{term}]"]
     term = "fused_linear_divergence" if of_texts else "soft_target"
     more = "criterion.label_weight=0" if of_texts else "criterion.temperature=1"
     words += ["monitor=val/forward_kl", "mode=min"]

@@ -18,6 +18,7 @@ from ..checks.memory import on_paper, step_memory, StepMemory
 from ..data.data import DataFacts
 from ..data.some_rows import largest_batch
 from ..models.batch import batch_size, tensors
+from ..models.dropout import without_dropout
 from ..models.gradient_checkpointing import checkpoint_gradients
 from ..models.hugging_face import check_dtype, find_auto_class
 from ..models.memory import memory_of_machine
@@ -216,4 +217,7 @@ def _from_folder(cfg: DictConfig, node: DictConfig, data: Any, role: str) -> nn.
         options["attn_implementation"] = node.attn_implementation
     cls = find_auto_class(node.get("auto_class") or auto_class_of(task, path))
     made: nn.Module = cls.from_config(config, **options)
+    if role == "student" and node.get("dropout") is False:
+        # Its masks are kept for the way back.
+        without_dropout(made)
     return made

@@ -86,7 +86,16 @@ def build_student(
     check_tokenizer(cfg, data, student, "student")
     _fit_task(cfg, path, "student").settle(student)
     give_rows_a_head(cfg, data, student)
-    return quantized(student, quantization, "student.quantization")
+    return quantized(student, quantization, "student.quantization", _dropout(node, teacher))
+
+
+def _dropout(node: DictConfig, teacher: nn.Module | None) -> bool | None:
+    """Whether it is said that a quantised student has dropout; of labels it learns as others do."""
+    said = node.get("dropout")
+    # Of other students it is a number, which the model has been given.
+    if isinstance(said, bool):
+        return said
+    return True if teacher is None else None
 
 
 def _arguments(node: Any) -> list[str]:

@@ -44,6 +44,7 @@ def pruned_student(
     vocabulary: VocabularyCut | None = None,
     task: Task | None = None,
     rehearsal: bool = False,
+    dropout: bool | None = None,
 ) -> nn.Module:
     """The teacher with less of everything, and perhaps fewer tokens; logs what each cut costs.
 
@@ -66,6 +67,7 @@ def pruned_student(
         vocabulary: which of the teacher's tokens it knows, and `data` give it.
         task: what the data's labels mean.
         rehearsal: whether the student is only tried, so that nothing is measured.
+        dropout: false trains it without; `None` and true, as the teacher's configuration says.
 
     Returns:
         A model of the teacher's class, in train mode, float32, on the CPU.
@@ -88,7 +90,15 @@ def pruned_student(
         with torch.random.fork_rng(devices=[]):
             seen = list(islice(data.train_dataloader(), batches))
     scores = _scores(anatomy, "random" if rehearsal else importance, seen, task, seed)
-    make = partial(prune, anatomy, scores=scores, keep=keep, label_names=label_names, freeze=freeze)
+    make = partial(
+        prune,
+        anatomy,
+        scores=scores,
+        keep=keep,
+        label_names=label_names,
+        freeze=freeze,
+        dropout=dropout,
+    )
     student = make(shape)
     if seen:
         report_cuts(teacher, anatomy, shape, make, student, task, seen)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..models.configuration import configuration, label_names as names_of_labels
+from ..models.dropout import without_dropout
 from ..models.freeze import freeze_parts
 from ..models.generation import copy_generation_config
 from ..models.label_order import label_order
@@ -34,6 +35,7 @@ def from_teacher(
     label_names: Sequence[str] | None = None,
     freeze: str | Sequence[str] | None = None,
     vocabulary: VocabularyCut | None = None,
+    dropout: bool | None = None,
 ) -> nn.Module:
     """The same model with fewer layers, its weights copied from the teacher; trainable, float32.
 
@@ -54,6 +56,7 @@ def from_teacher(
             the teacher's layers then runs once in a step, for both.
         vocabulary: which of the teacher's tokens the student knows, see
             [`cut_vocabulary`][lightning_distill.students.cut_vocabulary]; by default all.
+        dropout: false trains it without; `None` and true, as the teacher's configuration says.
 
     Returns:
         A model of the teacher's class that shares no memory with it, in train mode on the CPU,
@@ -109,6 +112,8 @@ def from_teacher(
     # What the class itself does not train, such as the sines of Marian's positions, stays frozen:
     # it is not saved either.
     student.float().train()
+    if dropout is False:
+        without_dropout(student)
     freeze_parts(student, freeze)
     return student
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.dropout import without_dropout
 from ..models.freeze import freeze_parts
 from ..models.hugging_face import find_auto_class, load
 from ..models.label_order import label_order
@@ -26,6 +27,7 @@ def pretrained(
     auto_class: str | None = None,
     attn_implementation: str | None = None,
     freeze: str | Sequence[str] | None = None,
+    dropout: bool | None = None,
 ) -> nn.Module:
     """Load a student in float32, ready to train.
 
@@ -40,6 +42,7 @@ def pretrained(
         attn_implementation: for example `eager`, which returns attention maps.
         freeze: parts that stay as they are and are in eval mode, as `[encoder]`; see
             `freeze_parts`.
+        dropout: false trains it without dropout; `None` and true, as its configuration says.
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
@@ -65,7 +68,7 @@ def pretrained(
                 f"The student {path} lacks {', '.join(sorted(new)[:4])}: these would be random "
                 "numbers. Is it a language model with a head of that kind?"
             )
-        return _ready(model, freeze)
+        return _ready(model, freeze, dropout)
     stored = model.config.id2label
     if num_labels is None:
         num_labels = len(label_names or stored) if task.has_names else 1
@@ -78,11 +81,13 @@ def pretrained(
         new |= sized
     if new:
         log.info("student: new weights, not in %s: %s", path, ", ".join(sorted(new)))
-    return _ready(model, freeze)
+    return _ready(model, freeze, dropout)
 
 
-def _ready(model: nn.Module, frozen: str | Sequence[str] | None) -> nn.Module:
+def _ready(model: nn.Module, frozen: str | Sequence[str] | None, dropout: bool | None) -> nn.Module:
     model.train()
+    if dropout is False:
+        without_dropout(model)
     freeze_parts(model, frozen)
     return model
 

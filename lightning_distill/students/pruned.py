@@ -91,6 +91,7 @@ def prune(
     keep: Any = "uniform",
     label_names: Sequence[str] | None = None,
     freeze: str | Sequence[str] | None = None,
+    dropout: bool | None = None,
 ) -> nn.Module:
     """A model of a smaller shape with the weights of the units that matter most.
 
@@ -102,6 +103,7 @@ def prune(
             [`from_teacher`][lightning_distill.students.from_teacher] takes.
         label_names: see there.
         freeze: see there.
+        dropout: see there.
 
     Returns:
         A model of the teacher's class that shares no memory with it, in train mode on the CPU.
@@ -117,7 +119,7 @@ def prune(
         keep = dict(zip([s.name for s in anatomy.stacks], chosen, strict=True))
         if len(keep) == 1:
             (keep,) = keep.values()
-    return from_teacher(made, counts, keep, label_names, freeze)
+    return from_teacher(made, counts, keep, label_names, freeze, dropout=dropout)
 
 
 def _largest(anatomy: Anatomy, stack: Stack, count: int, scores: Scores) -> list[int]:

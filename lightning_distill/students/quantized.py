@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from ..models.dropout import without_dropout
 from ..models.fake_quantization import fake_layers, fake_quantized, quantization_in_training
+from ..models.freshness import is_fresh
 from ..models.peft_parts import is_adapted
 from ..models.quantization import linear_layers
 from ..quantization_schemes import check_torchao, Quantization, quantization_of
@@ -17,6 +19,7 @@ def quantized(
     of: nn.Module,
     quantization: str | Mapping[str, str] | Quantization | None,
     where: str = "quantization",
+    dropout: bool | None = None,
 ) -> nn.Module:
     """The model with linear layers that round while it is trained, by torchao's fake quantisation.
 
@@ -27,6 +30,9 @@ def quantized(
             `int8_weights`, `int4_weights`, or `{"scheme": "int4", "train": "scales"}`, which
             freezes everything but the scales of the weights; `None` leaves the model as it is.
         where: what the user has set.
+        dropout: whether some of its values are left out at random in training. By default a model
+            with trained weights learns without: what dropout changes of its answers is many times
+            what rounding does.
 
     Returns:
         The same model. `job=export`, or
@@ -63,6 +69,9 @@ def quantized(
         )
     rounded = sum(layer.weight.numel() for layer in {id(x): x for x in layers.values()}.values())
     every = sum(p.numel() for p in of.parameters())
+    wanted = is_fresh(of) if dropout is None else dropout
+    if not wanted and without_dropout(of):
+        log.info("Student: dropout is off; student.dropout=true keeps it")
     fake_quantized(of, how)
     log.info(
         "Student: %s of %s weights are rounded to %s bits, those of %d linear layers",

@@ -24,6 +24,12 @@ ITSELF = ["student=pretrained", "student.path=model"]
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_csv(folder, "model", 2, initializer_range=0.2)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    with torch.no_grad():
+        # As one that was trained: scales of norms that are all 1 belong to fresh weights.
+        for weight in model.parameters():
+            weight.add_(1e-3 * torch.randn_like(weight))
+    model.save_pretrained(folder / "model")
     return folder
 
 
@@ -49,6 +55,10 @@ def test_it_learns_from_itself_and_is_written_in_integers(call, folder):
     run, said = call("own", *OPTIONS, *ITSELF, "student.quantization=int4")
     assert "Teacher: the student before it is quantised: teacher=unquantised" in said
     assert "weights are rounded to 4 bits" in said
+    # What dropout changes of its answers is many times what rounding does.
+    assert "dropout is off; student.dropout=true keeps it" in said
+    written = json.loads((run / "student" / "config.json").read_text())
+    assert written["hidden_dropout_prob"] == 0.0
     report = json.loads((run / "report.json").read_text())
     # As it is used: a byte for each weight of a linear layer.
     assert report["student"]["size_mb"] < 0.6 * report["teacher"]["size_mb"]
@@ -80,6 +90,17 @@ def test_it_learns_from_itself_and_is_written_in_integers(call, folder):
         call("other", "job=export", f"job.run={run}", "job.quantization=int8")
     words = "was trained for int4, and job.quantization is int8. Leave that out"
     assert words in (folder / "other" / "error.txt").read_text()
+
+
+def test_dropout_is_as_it_is_said_and_with_labels_alone_as_ever(call):
+    for name, words, expected in (
+        ("kept", ["student.quantization=int4", "student.dropout=true"], 0.1),
+        ("labels", ["job=finetune", "student.quantization=int4"], 0.1),
+        ("plain", ["teacher=pretrained", "teacher.path=model", "student.dropout=false"], 0.0),
+    ):
+        run, said = call(name, *OPTIONS, *ITSELF, *words, "trainer.max_epochs=1")
+        written = json.loads((run / "student" / "config.json").read_text())
+        assert written["hidden_dropout_prob"] == expected and "dropout is off" not in said, name
 
 
 def test_scales_alone_are_trained_and_resumed_bit_by_bit(call, folder):

@@ -145,6 +145,15 @@ def test_the_student_is_trainable_and_shares_no_memory_with_the_teacher(family):
     assert not teacher.training
 
 
+def test_without_dropout_the_teacher_keeps_its_own():
+    teacher = bert(2, 16)
+    for given, expected in ((False, {0.0}), (True, {0.1}), (None, {0.1})):
+        student = from_teacher(teacher, 1, dropout=given)
+        assert {m.p for m in student.modules() if isinstance(m, nn.Dropout)} == expected
+    assert {m.p for m in teacher.modules() if isinstance(m, nn.Dropout)} == {0.1}
+    assert teacher.config.hidden_dropout_prob == 0.1
+
+
 def test_a_half_precision_teacher_gives_a_float32_student():
     teacher, _ = build("llama")
     student = from_teacher(teacher.bfloat16(), layers=2)

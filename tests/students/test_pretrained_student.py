@@ -147,6 +147,12 @@ def test_attention_maps_come_with_eager_attention(folder, labels):
     assert len(out.attentions) == 2
 
 
+def test_it_may_learn_without_dropout(folder):
+    for given, expected in ((False, {0.0}), (None, {0.1})):
+        model = pretrained(str(folder), dropout=given)
+        assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == expected
+
+
 @pytest.mark.parametrize("labels", [3, 5])
 def test_what_it_saves_is_loaded_again_with_the_same_answers(folder, tmp_path, labels):
     student = pretrained(folder, num_labels=labels).eval()

@@ -56,6 +56,33 @@ def test_it_comes_nearer_to_what_it_was_before_quantisation(quantization, frozen
     assert (changed == scales) if frozen else (not scales and len(changed) > 20)
 
 
+def dropped(model):
+    return {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+
+
+def trained(**options):
+    model = bert(1, 16, **options)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01 * torch.randn_like(weight))
+    return model
+
+
+def test_it_learns_without_dropout_unless_its_weights_are_fresh_or_it_is_wanted(caplog):
+    assert dropped(trained()) == {0.1}
+    with caplog.at_level(logging.INFO):
+        assert dropped(quantized(trained(), "int8")) == {0.0}
+    assert "dropout is off; student.dropout=true keeps it" in caplog.text
+    assert dropped(quantized(trained(), "int8", dropout=True)) == {0.1}
+    assert dropped(quantized(bert(1, 16), "int8")) == {0.1}
+    assert dropped(quantized(bert(1, 16), "int8", dropout=False)) == {0.0}
+    assert dropped(quantized(trained(), None)) == {0.1}
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        quantized(trained(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), "int8")
+    assert "dropout" not in caplog.text
+
+
 def test_in_bf16_mixed_it_is_trained_too(tmp_path):
     student = quantized(bert(1, 32), "int8")
     module = fit(student, bert(1, 32), tmp_path, epochs=1, precision="bf16-mixed")
