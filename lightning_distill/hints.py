@@ -68,14 +68,16 @@ def _unknown(name: str, overrides: Sequence[str]) -> str:
     keys: list[str] = [str(key) for key in node] if OmegaConf.is_dict(node) else []
     near = get_close_matches(last, keys, n=3)
     others = _choices_with(group, rest)
-    of_others = f"a setting of {group}={' or '.join(others)}"
+    listed = " or ".join(others)
     if near:
-        here, also = (" here", f" It is {of_others}.") if others else ("", "")
-        listed = ", ".join(f"{parent}.{key}" for key in near)
-        return f"There is no {name}{here}. Nearest: {listed}.{also}"
+        here, also = (" here", f" It is a setting of {group}={listed}.") if others else ("", "")
+        nearest = ", ".join(f"{parent}.{key}" for key in near)
+        return f"There is no {name}{here}. Nearest: {nearest}.{also}"
     if others:
         first = f"{group}={others[0]}" if _is_single(group) else f"{group}=[{others[0]}]"
-        return f"{name} is {of_others}, which is not chosen here: type {first} too."
+        return (
+            f"{name} is a setting of {group}={listed}, which is not chosen here: type {first} too."
+        )
     if node is not None and "_target_" in keys:
         settings = ", ".join(key for key in keys if not key.startswith("_"))
         return (
