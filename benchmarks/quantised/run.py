@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
-    parser.add_argument("--set", nargs="*", default=[], help="further options of every command")
+    parser.add_argument("--set", nargs="*", default=[], help="further options of all ways")
     parser.add_argument("--keep", help="folder for the runs; a temporary one by default")
     options = parser.parse_args()
     results = HERE / f"{name_of(options)}.json"
@@ -68,14 +69,15 @@ def name_of(options: argparse.Namespace) -> str:
     """What is measured, and whatever else than the defaults it is measured with."""
     name = f"{options.data}{'_pretrained' if options.model else ''}_{options.scheme}"
     name += f"_{options.steps}_steps" if options.steps != STEPS else ""
-    return name + (f"_rate_{options.rate:g}" if options.rate != RATE else "")
+    name += f"_rate_{options.rate:g}" if options.rate != RATE else ""
+    return "_".join([name, *(re.sub(r"\W+", "_", word) for word in options.set)])
 
 
 def compare(options: argparse.Namespace, folder: Path, found: Found, results: Path) -> None:
     """Fill in what is missing, and write it after each run."""
     of_texts = options.data == "lm_stdlib"
     metric, times = ("perplexity", 1.0) if of_texts else ("accuracy", 100.0)
-    data = [*data_of(options.data), "trainer.accelerator=cpu", "preview=false", *options.set]
+    data = [*data_of(options.data), "trainer.accelerator=cpu", "preview=false"]
     model = folder / "model"
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for arm in options.arms:
@@ -86,7 +88,7 @@ def compare(options: argparse.Namespace, folder: Path, found: Found, results: Pa
             start = time.perf_counter()
             words = [*data, *words_of(arm, options, of_texts), f"student.path={model}/student"]
             path = folder / f"{arm.replace(', ', '-')}-{name_of(options)}-{seed}"
-            report = run(path, *words, f"seed={seed}")
+            report = run(path, *words, *options.set, f"seed={seed}")
             for name, row in {"before": report["teacher"], arm: report["student"]}.items():
                 # Of the model before, nothing but itself.
                 kl = row["metrics"].get("forward_kl", 0.0)

@@ -272,6 +272,7 @@ def test_only_the_layers_that_are_compared_are_kept(run, teacher, capsys):  # no
             *HIDDEN,
             'criteria.hint.inputs.teacher="teacher.hidden_states[0]"',
             'criteria.hint.inputs.student="student.hidden_states[0]"',
+            "criteria.hint.mapping=uniform",
         )
     assert "teacher.hidden_states[0] is not in the cache" in error(Path(), capsys)
 
