@@ -1,6 +1,7 @@
 """The teacher's answers on disk: shards of rows, found by what the teacher was given for them."""
 
 from .answer import Answer
+from .encoded_rows import EncodedRows
 from .folder import CacheFolder
 from .full import Full
 from .heads import write_heads
@@ -18,6 +19,7 @@ __all__ = [
     "AnswerStore",
     "CacheFolder",
     "DamagedCacheError",
+    "EncodedRows",
     "Full",
     "Plan",
     "Sampled",

@@ -11,10 +11,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from .answer import Answer, signature
+from .encoded_rows import EncodedRows
 from .shard import write_shard
-
-# An odd constant: the tokens of a row draw apart from each other.
-STRIDE = 0x9E3779B97F4A7C15
 
 
 class ShardWriter:
@@ -55,37 +53,20 @@ class ShardWriter:
         Raises:
             ValueError: for shapes that are not those of the answers, or values that are NaN.
         """
-        counts = [0] * len(ids) if lengths is None else list(lengths)
+        self.add_rows(EncodedRows.of(self.answers, ids, values, lengths))
+
+    def add_rows(self, rows: EncodedRows) -> None:
+        """Take the answers to a batch, encoded by those of this shard."""
         for answer in self.answers:
-            tensor = values[answer.name].detach().cpu()
-            self._check(answer, tensor, len(ids), lengths)
-            marks = torch.from_numpy(ids.copy())
-            per_row = [1] * len(ids)
-            if answer.per_token:
-                per_row = counts
-                inside = torch.arange(tensor.shape[1]) < torch.tensor(counts)[:, None]
-                tensor = tensor[inside]
-                marks = marks.repeat_interleave(torch.tensor(counts), dim=0)
-                places = np.concatenate([np.arange(n) for n in counts]) if counts else np.empty(0)
-                step = torch.from_numpy(
-                    (places.astype(np.uint64) * np.uint64(STRIDE)).view(np.int64)
-                )
-                marks = marks + step[:, None]
-            if len(tensor) != sum(per_row):
-                shape = tuple(values[answer.name].shape)
-                raise ValueError(
-                    f"teacher.{answer.name} has shape {shape}, which is not one vector for each of "
-                    f"{sum(per_row)} {'tokens' if answer.per_token else 'rows'}. A cache keeps "
-                    "tensors of (rows, ...), or (rows, tokens, ...) with the tokens of the mask."
-                )
-            fields = answer.encoding.encode(tensor, marks)
-            for field, column in fields.items():
-                self._append(f"{answer.name}/{field}", column)
-            columns = [fields[f] for f in sorted(fields)]
-            crc = row_checksums(ids, columns, per_row, answer.mark(self.teacher))
+            fields = rows.fields[answer.name]
+            for name, column in fields.items():
+                self._append(f"{answer.name}/{name}", column)
+            columns = [fields[name] for name in sorted(fields)]
+            per_row, mark = rows.per_row(answer.name), answer.mark(self.teacher)
+            crc = row_checksums(rows.ids, columns, per_row, mark)
             self._append(f"{answer.name}/crc", torch.tensor(crc, dtype=torch.int64))
-        self._append("id", torch.from_numpy(ids.copy()))
-        self._lengths += counts
+        self._append("id", torch.from_numpy(rows.ids.copy()))
+        self._lengths += rows.counts
 
     def write(self, name: str) -> dict[str, Any]:
         """Write what was collected as `NAME.safetensors` and begin anew; returns its facts."""
@@ -104,24 +85,6 @@ class ShardWriter:
     def _append(self, column: str, values: Tensor) -> None:
         self._columns.setdefault(column, []).append(values)
         self.bytes += values.numel() * values.element_size()
-
-    def _check(
-        self, answer: Answer, tensor: Tensor, rows: int, lengths: Sequence[int] | None
-    ) -> None:
-        expected = (rows, *((tensor.shape[1],) if answer.per_token else ()), *answer.shape)
-        if tuple(tensor.shape) != expected or (answer.per_token and lengths is None):
-            shape = ", ".join(["rows", *(["tokens"] if answer.per_token else [])])
-            raise ValueError(
-                f"teacher.{answer.name} has shape {tuple(tensor.shape)}, and had ({shape}, "
-                f"{', '.join(map(str, answer.shape))}) before. A cache holds tensors of one shape "
-                "per row, or per token where the batch has an attention_mask."
-            )
-        if tensor.isnan().any():
-            row = int(tensor.isnan().flatten(1).any(dim=1).nonzero()[0])
-            raise ValueError(
-                f"teacher.{answer.name} is NaN in row {row} of this batch; a cache would keep "
-                "that. Look at the teacher's weights and precision."
-            )
 
 
 def row_checksums(

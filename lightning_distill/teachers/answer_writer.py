@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..cache import AnswerStore, CacheFolder, Plan, ShardWriter
+from ..cache import AnswerStore, CacheFolder, EncodedRows, Plan, ShardWriter
 from ..cache.manifest import MANIFEST
 from ..models.head import Head
 
@@ -91,28 +91,23 @@ class AnswerWriter:
         """
         self._collected().add(ids, values, lengths)
 
-    def add_new(
-        self, ids: np.ndarray, values: Mapping[str, Tensor], lengths: Sequence[int] | None
-    ) -> None:
+    def add_new(self, rows: EncodedRows) -> None:
         """Take the answers to those rows that were not taken before, and write them if many are.
 
         Args:
-            ids: of the rows.
-            values: by name, (rows, ...); what is kept may be missing, and then nothing is.
-            lengths: tokens of each row.
+            rows: what is kept of them may be missing, and then nothing is written.
         """
         shard = self._collected()
-        if not {answer.name for answer in shard.answers} <= set(values):
+        if not {answer.name for answer in shard.answers} <= rows.answers.keys():
             # Another objective asks for less, such as that of a student without a teacher.
             return
         new = []
-        for i, row in enumerate(ids):
+        for i, row in enumerate(rows.ids):
             if row.tobytes() not in self._pending:
                 self._pending.add(row.tobytes())
                 new.append(i)
         if new:
-            own = None if lengths is None else [lengths[i] for i in new]
-            shard.add(ids[new], {name: value[new] for name, value in values.items()}, own)
+            shard.add_rows(rows.take(np.array(new)))
         if shard.bytes >= self.shard_bytes:
             self.write()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import nn, Tensor
 
-from ..cache import AnswerStore, Plan, row_ids, row_lengths, token_count
+from ..cache import AnswerStore, EncodedRows, Plan, row_ids, row_lengths, token_count
 from ..models.batch import row_numbers
 from ..models.forward import kept_heads
 from ..models.head import Head, head_of
@@ -107,14 +107,14 @@ class CachingTeacher(Teacher):
         self, batch: Any, sources: list[Source], asker: Asker, heads: str, keep: bool
     ) -> tuple[Any, dict[Source, Any]]:
         inputs = asker.teacher_inputs(batch)
-        ids = row_ids(inputs)
+        ids, numbers = row_ids(inputs), row_numbers(batch)
         found = np.zeros(len(ids), bool) if self.store is None else self.store.find(ids) >= 0
         if keep and asker.training:
             self._look_for_new_inputs(found)
-        if self.store is not None and found.all() and self._keeps_all(sources):
+        if self.store is not None and found.all() and _holds(self.store, sources):
             if keep:
                 self._check_masks(inputs)
-            return recall_sources(self.store, inputs, sources, self.head, row_numbers(batch))
+            return recall_sources(self.store, inputs, sources, self.head, numbers, ids)
         made = kept_heads(sources)
         # Logits follow from what is kept; that they do is seen when the first batch is tried.
         how = "whole" if not made else "checked" if heads == "checked" else "skipped"
@@ -123,15 +123,27 @@ class CachingTeacher(Teacher):
             if self.writer.plan is None:
                 self._begin_plan(asker, batch, sources, (outputs, values))
             self._check_masks(inputs)
-            lengths, new = row_lengths(inputs), np.flatnonzero(~found)
-            named = {n: v[new] for n, v in raw_values(sources, outputs, values).items()}
-            own = None if lengths is None else [lengths[i] for i in new]
-            self.writer.add_new(ids[new], named, own)
+            rows = self._encoded(ids, raw_values(sources, outputs, values), row_lengths(inputs))
+            self.writer.add_new(rows.take(np.flatnonzero(~found)))
+            if _holds(rows, sources):
+                # Read again, they would be these, and so a run that is resumed or repeated learns
+                # from the same numbers.
+                return recall_sources(rows, inputs, sources, self.head, numbers, ids)
         if made:
             given = next(s for s in sources if s.kind == "layer_input" and s.name == made[0])
             head = self.head(made[0])
             return Outputs({"logits": lambda: head(values[given])}), values
         return outputs, values
+
+    def _encoded(
+        self, ids: np.ndarray, values: Mapping[str, Tensor], lengths: Sequence[int] | None
+    ) -> EncodedRows:
+        """What is kept of these answers, if the plan has them."""
+        plan = self.writer.plan
+        assert plan is not None
+        kept = [answer for answer in plan.answers if answer.name in values]
+        about = plan.about, plan.heads, self.folder
+        return EncodedRows.of(kept, ids, values, lengths, *about)
 
     def head(self, path: str, device: Any = None) -> Head:
         """A head of the model."""
@@ -163,6 +175,8 @@ class CachingTeacher(Teacher):
             return
         # A run that raised has not come to its end.
         self.writer.close()
+        # Views begin anew with each training, as with each stage of a run.
+        self._epochs = self._asked = self._found = 0
 
         def wanted(before: Plan) -> dict[str, Any]:
             if plan is not None:
@@ -226,14 +240,6 @@ class CachingTeacher(Teacher):
 
     # What is refused.
 
-    def _keeps_all(self, sources: Sequence[Source]) -> bool:
-        """Whether each source is of one tensor, which is kept."""
-        if self.store is None or any(source.is_many for source in sources):
-            return False
-        of_teacher = self.store.about["teacher"]
-        single = [source for source in sources if source.kind != "head"]
-        return {n for s in single for n in names_of(s, of_teacher)} <= self.store.answers.keys()
-
     def _look_for_new_inputs(self, found: np.ndarray) -> None:
         if self._epochs < self.views or self._asked >= LOOKED_AT:
             return
@@ -259,3 +265,11 @@ class CachingTeacher(Teacher):
             for source in term.sources():
                 if source.role == "teacher" and per_token & set(names_of(source, plan.teacher)):
                     check_mask(source, name, term)
+
+
+def _holds(store: AnswerStore | EncodedRows, sources: Sequence[Source]) -> bool:
+    """Whether each source is of one tensor, which is kept."""
+    if any(source.is_many for source in sources):
+        return False
+    single = [source for source in sources if source.kind != "head"]
+    return {n for s in single for n in names_of(s, store.about["teacher"])} <= store.answers.keys()

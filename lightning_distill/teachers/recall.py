@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache import AnswerStore, row_ids, token_count
+from ..cache import AnswerStore, EncodedRows, row_ids, token_count
 from ..models.forward import PREDICTED
 from ..models.head import Head
 from ..models.source import Source
@@ -35,19 +35,26 @@ def read_answers(
 
 
 class Rows:
-    """The rows of a batch in a cache.
+    """The rows of a batch in a cache, or on their way into one.
 
     Args:
         store: that holds them.
         inputs: the teacher's.
         numbers: of the rows in the data, for an error.
+        ids: of the rows, where they are known.
 
     Raises:
         ValueError: if a row is not there.
     """
 
-    def __init__(self, store: AnswerStore, inputs: Any, numbers: Tensor | None = None):
-        self.store, self.ids = store, row_ids(inputs)
+    def __init__(
+        self,
+        store: AnswerStore | EncodedRows,
+        inputs: Any,
+        numbers: Tensor | None = None,
+        ids: np.ndarray | None = None,
+    ):
+        self.store, self.ids = store, row_ids(inputs) if ids is None else ids
         self.places = store.find(self.ids)
         self.device, self.tokens = _device(inputs), token_count(inputs)
         missing = np.flatnonzero(self.places < 0)
@@ -111,11 +118,12 @@ class Outputs(MutableMapping):  # type: ignore[type-arg]
 
 
 def recall_sources(
-    store: AnswerStore,
+    store: AnswerStore | EncodedRows,
     inputs: Any,
     sources: Sequence[Source],
     head: Callable[[str, torch.device], Head],
     numbers: Tensor | None = None,
+    ids: np.ndarray | None = None,
 ) -> tuple[Outputs, dict[Source, Any]]:
     """Outputs and the tensor of each source, as a live teacher gives them.
 
@@ -125,8 +133,9 @@ def recall_sources(
         sources: of the teacher.
         head: from a path and a device to the teacher's head.
         numbers: of the rows in the data, for an error.
+        ids: of the rows, where they are known.
     """
-    rows = Rows(store, inputs, numbers)
+    rows = Rows(store, inputs, numbers, ids)
     of_teacher = store.about["teacher"]
     heads = {source: head(source.name, rows.device) for source in sources if source.kind == "head"}
     wanted = {source: names_of(source, of_teacher) for source in sources if source not in heads}
@@ -173,7 +182,10 @@ def _logits(rows: Rows, path: str, head: Head) -> Tensor:
 
 
 def _with_stand_ins(
-    store: AnswerStore, source: Source, names: Sequence[str], found: Mapping[str, Tensor]
+    store: AnswerStore | EncodedRows,
+    source: Source,
+    names: Sequence[str],
+    found: Mapping[str, Tensor],
 ) -> list[Tensor]:
     """A tensor for each name: zeros where it was not kept, since no pair of layers reads it."""
     kept = [found[n] for n in names if n in found]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from ..cache import AnswerStore
+from ..cache import AnswerStore, EncodedRows
 from ..cache.answer import Encoding
 from ..models.forward import kept_heads
 from ..models.source import Source
@@ -93,7 +93,7 @@ def check_mask(source: Source, name: str, term: Any) -> None:
         )
 
 
-def not_kept(store: AnswerStore, source: Source) -> str:
+def not_kept(store: AnswerStore | EncodedRows, source: Source) -> str:
     """What is said of a source that is not in a cache."""
     near = get_close_matches(str(source).partition(".")[2], store.answers, n=1)
     hint = f" Nearest: {near[0]}." if near else ""

@@ -228,6 +228,21 @@ def test_rows_that_are_new_in_each_epoch_are_refused_and_some_that_are_known_are
     assert len(teacher.store) == 32
 
 
+def test_views_begin_anew_with_each_stage_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(caching, "LOOKED_AT", 16)
+    teacher, module = keeping(tmp_path, views=2)
+    ask(teacher, module, text_batches(4, seed=0))
+    teacher.end_epoch(alone)
+    teacher.end(alone)
+    # The first stage has seen one view of two.
+    teacher.begin(0, alone, "32-true")
+    for seed in (0, 1, 0):
+        ask(teacher, module, text_batches(4, seed=seed))
+        teacher.end_epoch(alone)
+    with pytest.raises(ValueError, match="None of 16 rows of epoch 3 was seen before"):
+        ask(teacher, module, text_batches(4, seed=2))
+
+
 def hint(mask):
     sources = {"student": "student.hidden_states[1]", "teacher": "teacher.hidden_states[1]"}
     return {"hint": Term(Hint(), sources | mask, adapter="linear")}
@@ -251,10 +266,45 @@ def test_a_term_without_a_mask_is_refused_where_there_is_padding(tmp_path):
     for live, kept, batch in zip(found, read, padded, strict=True):
         inside = batch["attention_mask"].bool()
         torch.testing.assert_close(kept[HIDDEN][inside], live[HIDDEN][inside])
-        assert kept[HIDDEN][~inside].eq(0).all() and live[HIDDEN][~inside].ne(0).all()
+        assert kept[HIDDEN][~inside].eq(0).all() and torch.equal(kept[HIDDEN], live[HIDDEN])
     teacher, module = keeping(tmp_path / "mask", terms=hint({}))
     with pytest.raises(ValueError, match="has no mask"):
         ask(teacher, module, padded, (HIDDEN,))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": "float16", "hidden_dtype": "bfloat16"},
+        {"hidden_dtype": "float8"},
+        {"logits": "top_k", "k": 1, "dtype": "bfloat16"},
+        {"logits": "sampled", "draws": 4},
+    ],
+    ids=str,
+)
+def test_what_is_asked_is_what_will_be_read(tmp_path, options):
+    # So a run that was killed, and reads some rows that it asked before, learns from the same.
+    batches, sources = text_batches(4), (LOGITS, HIDDEN)
+    teacher, module = keeping(tmp_path, terms=hint({"mask": "batch.attention_mask"}), **options)
+    asked = ask(teacher, module, batches, sources)
+    teacher.end_epoch(alone)
+    rows = teacher.model.rows
+    for first, again in zip(asked, ask(teacher, module, batches, sources), strict=True):
+        assert all(torch.equal(first[s], again[s]) for s in sources)
+    assert teacher.model.rows == rows
+    # A batch of which some rows are known is asked whole, and answered as the others are.
+    mixed = {n: torch.cat([batches[0][n][:2], v]) for n, v in text_batches(1, seed=9)[0].items()}
+    (first,) = ask(teacher, module, [mixed], sources)
+    teacher.end_epoch(alone)
+    (again,) = ask(teacher, module, [mixed], sources)
+    assert torch.equal(first[LOGITS][2:], again[LOGITS][2:])
+    # A batch that is only tried is no part of it.
+    tried = text_batches(1, seed=11)[0]
+    with torch.no_grad():
+        _, live = teacher.live.answers(tried, sources, module)
+        _, found = teacher.answers(tried, sources, module)
+    assert all(torch.equal(live[s], found[s]) for s in sources)
 
 
 class Plain(nn.Module):
