@@ -69,6 +69,18 @@ def test_every_criterion_can_be_built_by_name(path):
     assert list(objective.sums or objective.terms) == [path.stem]
 
 
+def test_every_term_may_end_before_the_run_does():
+    # It is typed without a +, so that it must be written in each file.
+    for path in sorted((CONF / "criteria").glob("*.yaml")):
+        (term,) = OmegaConf.load(path).values()
+        own = {key for key in term if key == "until"}
+        assert own == ({"until"} if term["_target_"] == "lightning_distill.Term" else set()), path
+    objective = build_objective(config("criteria.soft_target.until=0.6"))
+    for progress, counts in ((0.5, True), (0.7, False)):
+        objective.advance(progress)
+        assert bool(float(objective.weights()["soft_target"])) is counts
+
+
 @pytest.mark.parametrize("path", sorted((CONF / "metrics").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_metric_can_be_built_by_name(path):
     more = []

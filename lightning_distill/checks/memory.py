@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..models.batch import map_entries
+from ..models.batch import map_entries, tensors
 from ..models.live_memory import LiveMemory
 from ..models.operations import counting_operations
 from ..models.submodules import submodules
@@ -125,8 +125,8 @@ def _loss(module: Any, batch: Any, whole: bool) -> tuple[Tensor, bool]:
         except Exception:
             # Whatever it is that has no values: there are as many kinds as there are criteria.
             pass
-    tensors = [v for s, v in values.items() if s.role == "student" and isinstance(v, Tensor)]
-    return torch.stack([v.float().log_softmax(-1).mean() for v in tensors]).sum(), False
+    read = tensors([value for source, value in values.items() if source.role == "student"])
+    return torch.stack([v.float().log_softmax(-1).mean() for v in read]).sum(), False
 
 
 def check_memory(found: StepMemory, there: int, rows: int) -> Iterator[Finding]:

@@ -20,9 +20,10 @@ from ..run.metrics import build_metrics, without_agreement
 from ..run.models import build_student, build_teacher
 from ..run.objective import build_objective
 from ..run.recording import plan_recording, Recording
-from ..run.rehearse import rehearse
 from ..run.stage import say
+from ..run.stages import check_stages, Stage, stages_of
 from ..run.task import task_in
+from ..run.train_stages import rehearse_stages
 from ..run.trainer import build_trainer
 from ..run.verifying import verify
 from ..teachers import CachingTeacher, Teacher
@@ -90,7 +91,8 @@ def cache(
     encoding_of(*options)
     cfg.mode = None
     without_agreement(cfg)
-    module, data, sources = _teacher_and_sources(cfg)
+    modules, data, sources = _teacher_and_sources(cfg)
+    module = modules[0]
     where = _folder(cfg, folder, mode)
     trainer = _trainer(cfg)
     if mode == "verify":
@@ -98,7 +100,8 @@ def cache(
     check_keyed(data)
     assert module.teacher is not None
     teacher = CachingTeacher(module.teacher, where, *options)
-    check_encodings(dict(module.objective.terms.items()), teacher.encoding, "this job", "job.")
+    for one in modules:
+        check_encodings(dict(one.objective.terms.items()), teacher.encoding, "this job", "job.")
     check_effects(sources, teacher.options, "this job", "job.")
     batches = every_row(data, batch_size)
     versions = {name: version(name) for name in ("lightning-distill", "torch", "transformers")}
@@ -121,17 +124,16 @@ def cache(
     return None
 
 
-def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list[Source]]:
-    """The module that runs the teacher, the data, and what is read of the teacher."""
+def _teacher_and_sources(cfg: DictConfig) -> tuple[list[DistillationModule], Any, list[Source]]:
+    """The module of each stage of a run, the data, and what all of them read of the teacher."""
+    check_stages(cfg)
     data = build_data(cfg)
     check_cacheable(data, "job=cache")
     metrics = build_metrics(cfg, data)
 
     def rehearsal(teacher: nn.Module) -> None:
         student = build_student(cfg, data, teacher)
-        settled = cfg.copy()
-        settle_training(settled, student, write=False)
-        rehearse(settled, data, student, teacher, build_objective(cfg), metrics)
+        rehearse_stages(_stages(cfg, student), data, student, teacher, metrics)
 
     teacher = build_teacher(cfg, data, rehearsal)
     if not Teacher.of(teacher).is_live:
@@ -139,18 +141,28 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
             "job=cache asks a teacher that is there: teacher=trained, or teacher=pretrained "
             "teacher.path=DIR. The cache is for the runs after it, with teacher=cached."
         )
-    objective = build_objective(cfg)
     student = build_student(cfg, data, teacher)
     check_lengths(data, student=student, teacher=teacher)
-    module = DistillationModule(student, teacher, objective, task=task_in(cfg))
-    # Pairs the layers: only those that are compared are kept, and with mapping=auto all, of which a
-    # run chooses some.
-    module.prepare(next(iter(data.train_dataloader())), check=False)
-    chosen = [s for layers in objective.similar_layers().values() for s in layers.teachers]
-    sources = list(dict.fromkeys([*objective.sources("teacher"), *chosen]))
-    predicted = None if module.task is None else module.task.predicted_from("teacher", sources)
+    first, task = next(iter(data.train_dataloader())), task_in(cfg)
+    modules, sources = [], dict[Source, None]()
+    for stage in _stages(cfg, student):
+        objective = build_objective(stage.cfg)
+        module = DistillationModule(student, teacher, objective, task=task)
+        # Pairs the layers: only those that are compared are kept, and with mapping=auto all, of
+        # which a run chooses some.
+        module.prepare(first, check=False)
+        chosen = [s for layers in objective.similar_layers().values() for s in layers.teachers]
+        sources |= dict.fromkeys([*objective.sources("teacher"), *chosen])
+        modules.append(module)
+    predicted = None if task is None else task.predicted_from("teacher", [*sources])
     more = [] if predicted is None or predicted in sources else [predicted]
-    return module, data, [*sources, *more]
+    return modules, data, [*sources, *more]
+
+
+def _stages(cfg: DictConfig, student: nn.Module) -> list[Stage]:
+    settled = cfg.copy()
+    settle_training(settled, student, write=False)
+    return stages_of(settled, student)
 
 
 def _folder(cfg: DictConfig, folder: str | None, mode: str) -> Path:

@@ -40,7 +40,7 @@ def finetune(cfg: DictConfig) -> float:
     metrics = build_metrics(cfg, data)
     say_memory(cfg, data, of_labels=True)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
-    student = build_student(cfg, data, teacher)
+    student = build_student(cfg, data, teacher, of_labels=True)
     objective = build_label_objective(cfg, student)
     check_labels(data, objective)
     check_lengths(data, student=student, teacher=teacher)

@@ -22,6 +22,7 @@ from .student_vocabulary import asks_for_fewer_tokens, without_vocabulary
 from .targets import find_target
 from .task import task_in
 from .tokenizers import check_tokenizer
+from .trainer import learns_of_teacher
 
 
 def build_teacher(
@@ -61,7 +62,11 @@ def _fit_task(cfg: DictConfig, path: Any, role: str) -> Task:
 
 
 def build_student(
-    cfg: DictConfig, data: Any, teacher: nn.Module | None, rehearsal: bool = False
+    cfg: DictConfig,
+    data: Any,
+    teacher: nn.Module | None,
+    rehearsal: bool = False,
+    of_labels: bool = False,
 ) -> nn.Module:
     """The student, fresh, loaded, or cut from the teacher, as `cfg.student` says; then quantised.
 
@@ -70,6 +75,7 @@ def build_student(
         data: the data module.
         teacher: for a student that is made of it.
         rehearsal: whether the teacher is yet to be trained, so that nothing of it need be measured.
+        of_labels: whether it will learn from labels alone, whatever `cfg.criteria` says.
     """
     model = None if teacher is None else Teacher.of(teacher).model
     if teacher is not None and model is None and _is_made_of_teacher(cfg.student):
@@ -86,16 +92,20 @@ def build_student(
     check_tokenizer(cfg, data, student, "student")
     _fit_task(cfg, path, "student").settle(student)
     give_rows_a_head(cfg, data, student)
-    return quantized(student, quantization, "student.quantization", _dropout(node, teacher))
+    if quantization is None:
+        return student
+    # A teacher may be there for its weights alone, of which the student was cut.
+    of_labels = of_labels or teacher is None or not learns_of_teacher(cfg)
+    return quantized(student, quantization, "student.quantization", _dropout(node, of_labels))
 
 
-def _dropout(node: DictConfig, teacher: nn.Module | None) -> bool | None:
+def _dropout(node: DictConfig, of_labels: bool) -> bool | None:
     """Whether it is said that a quantised student has dropout; of labels it learns as others do."""
     said = node.get("dropout")
     # Of other students it is a number, which the model has been given.
     if isinstance(said, bool):
         return said
-    return True if teacher is None else None
+    return True if of_labels else None
 
 
 def _arguments(node: Any) -> list[str]:

@@ -22,6 +22,7 @@ from ..training.module import DistillationModule
 from ..training.scheduling import Scheduling
 from .call import group
 from .live_processes import LiveProcesses
+from .objective import build_objective
 from .targets import find_target, instantiate
 from .task import task_in
 
@@ -56,6 +57,11 @@ def module_learns_of_teacher(cfg: DictConfig) -> bool:
     return (
         isinstance(made, type) and issubclass(made, DistillationModule) and made.learns_of_teacher
     )
+
+
+def learns_of_teacher(cfg: DictConfig) -> bool:
+    """Whether any term or the module looks at the teacher."""
+    return module_learns_of_teacher(cfg) or bool(build_objective(cfg).sources("teacher"))
 
 
 def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:

@@ -82,6 +82,25 @@ def test_an_encoder_with_a_decoder_takes_the_same_on_paper(family):
     assert predicted.whole and predicted == measured()
 
 
+def test_layers_are_counted_where_a_criterion_looks_at_values():
+    def look_at_values(student, teacher):
+        return student.mean() if float(teacher.sum()) else teacher.mean()
+
+    def measured(layers: str):
+        inputs = {role: f"{role}.hidden_states{layers}" for role in ("student", "teacher")}
+        make = partial(torch.optim.SGD, lr=0.1)
+        with on_paper() as mode:
+            models = bert(4, 32, vocab_size=500), bert(4, 32, vocab_size=500)
+            objective = Objective({"own": Term(look_at_values, inputs)})
+            made = DistillationModule(*models, objective, optimizer=make, task="classification")
+            return step_memory(made, batch(), PRECISION, mode=mode)
+
+    found = {layers: measured(layers) for layers in ("[-1]", "[1:]")}
+    assert not any(one.whole for one in found.values())
+    # A term of many layers keeps what one of the last keeps, and more.
+    assert found["[1:]"].peak >= found["[-1]"].peak > found["[-1]"].weights
+
+
 def test_paper_and_real_tensors_take_the_same():
     with on_paper() as mode:
         predicted = step_memory(module(), batch(), PRECISION, mode=mode)

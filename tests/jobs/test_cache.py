@@ -76,6 +76,20 @@ def test_a_student_learns_the_same_from_the_answers(run, teacher, tmp_path):  # 
     assert learnt["student"]["flops"] == live["student"]["flops"]
 
 
+def test_it_keeps_what_each_stage_reads(run, teacher, tmp_path):  # noqa: F811
+    of = (
+        "hint: {inputs: {student: 'student.hidden_states[0]', teacher: 'teacher.hidden_states[0]'}}"
+    )
+    stages = (
+        f"stages=[{{name: layers, criteria: {{{of}}}}}, {{criteria: [hard_label, soft_target]}}]"
+    )
+    words = [*teacher, "criteria=[hint,hard_label,soft_target]", stages]
+    answers = run("job=cache", *words) / "answers"
+    # Not the last hidden states, which the term alone would read.
+    assert {*AnswerStore(answers).answers} == {"hidden_states[0]", "logits"}
+    assert report(run(*cached(words, answers)))["student"]["metrics"]
+
+
 def test_the_newest_cache_is_taken_where_none_is_named(
     run,  # noqa: F811
     teacher,

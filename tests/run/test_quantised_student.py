@@ -92,13 +92,20 @@ def test_it_learns_from_itself_and_is_written_in_integers(call, folder):
     assert words in (folder / "other" / "error.txt").read_text()
 
 
+CUT = ["teacher=pretrained", "teacher.path=model", "student=from_teacher", "student.layers=1"]
+
+
 def test_dropout_is_as_it_is_said_and_with_labels_alone_as_ever(call):
     for name, words, expected in (
         ("kept", ["student.quantization=int4", "student.dropout=true"], 0.1),
         ("labels", ["job=finetune", "student.quantization=int4"], 0.1),
+        # A teacher may be there for its weights alone.
+        ("cut", ["job=finetune", *CUT, "student.quantization=int4"], 0.1),
+        ("only labels", [*CUT, "student.quantization=int4", "criteria=[hard_label]"], 0.1),
         ("plain", ["teacher=pretrained", "teacher.path=model", "student.dropout=false"], 0.0),
     ):
-        run, said = call(name, *OPTIONS, *ITSELF, *words, "trainer.max_epochs=1")
+        itself = [] if "student=from_teacher" in words else ITSELF
+        run, said = call(name, *OPTIONS, *itself, *words, "trainer.max_epochs=1")
         written = json.loads((run / "student" / "config.json").read_text())
         assert written["hidden_dropout_prob"] == expected and "dropout is off" not in said, name
 
