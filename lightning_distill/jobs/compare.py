@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..check_values import check_number
 from ..extras import check_extra
@@ -59,7 +59,8 @@ def compare(
     if seeds is None:
         found = _finished(_folders(runs))
     else:
-        found = _trained(cfg, runs, _seeds(cfg, seeds), _rates(learning_rates), control)
+        rates = _rates(cfg, learning_rates)
+        found = _trained(cfg, runs, _seeds(cfg, seeds), rates, control)
     comparison = SeedComparison(settings_of(found), alpha, least_gain)
     _write(comparison, Path(str(cfg.output_dir)))
     return comparison
@@ -95,9 +96,16 @@ def _seeds(cfg: DictConfig, seeds: int | Sequence[int]) -> list[int]:
     return [int(cfg.seed) + i for i in range(seeds)]
 
 
-def _rates(rates: Sequence[float] | None) -> list[float] | None:
+def _rates(cfg: DictConfig, rates: Sequence[float] | None) -> list[float] | None:
     if rates is None:
         return None
+    own = [OmegaConf.select(stage, "optimizer.lr") for stage in cfg.get("stages") or ()]
+    if own and None not in own:
+        raise ValueError(
+            f"Each of the stages has a learning rate of its own ({', '.join(map(str, own))}), so "
+            "job.learning_rates would change nothing of the distilled student. Leave it out, or "
+            "leave optimizer.lr out of a stage."
+        )
     found = [rates] if isinstance(rates, int | float) else list(rates)
     for rate in found:
         check_number("job.learning_rates", rate, above=0, required=True)

@@ -93,6 +93,10 @@ def refused(work: Path, capsys, *options: str) -> str:
         (["job.seeds=[1,1]"], "`job.seeds` must be seeds that differ, got [1, 1]"),
         (["job.learning_rates=[0]"], "job.learning_rates must be positive, got 0"),
         (["job.learning_rates=[0.1,0.1]"], "must be rates that differ"),
+        (
+            ["job.learning_rates=[1e-3]", "stages=[{optimizer: {lr: 1e-4}}]"],
+            "Each of the stages has a learning rate of its own (0.0001), so job.learning_rates",
+        ),
         (["trainer=ddp", "trainer.devices=2"], "job=compare trains in one process"),
         (["criteria=[hard_label]"], "no term reads one"),
         (["data.batch_size=1"], "a batch has one row. Write data.batch_size=2"),
