@@ -12,7 +12,7 @@ from ..error_message import message_of, UNWRITABLE
 from ..report import SearchResult, Tried
 from ..search import open_study, StudyOnDisk
 from ..search.study import measured
-from ..search_plan import LATENCY, Plan, SIZE
+from ..search_plan import LATENCY, METRIC, Plan, SIZE
 from .inner_run import free_memory
 from .search_trial import (
     command_of,
@@ -111,11 +111,14 @@ def search_result(
 def _tried(plan: Plan, trial: FrozenTrial, best: bool, words: Sequence[str]) -> Tried:
     values, attributes = plan.values(trial.params), trial.user_attrs
     metrics = measured(trial)
+    # Of one that has not come to its end, what it had then.
+    last = metrics[-1] if metrics else None
+    metric = trial.values[plan.objectives.index(METRIC)] if trial.values else last
     return Tried(
         number=trial.number,
         state=STATES[trial.state],
         params=values,
-        metric=metrics[-1] if metrics else None,
+        metric=metric,
         parameters=attributes.get(SIZE),
         size_mb=attributes.get("size_mb"),
         latency_ms=attributes.get(LATENCY),

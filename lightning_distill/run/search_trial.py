@@ -97,10 +97,11 @@ def train_trial(
             trained = train_stages(cfg, made.stages, models, *rest)
             if not early.values:
                 raise ValueError(f"{cfg.monitor} was not measured: the validation has no rows.")
+            metric = early.of_weights(trained.result.kept_step)
             save_student(trained.module.student, made.data, directory / "student")
         finally:
             trial.set_user_attr("seconds", time.perf_counter() - start)
-    return {**found, METRIC: early.values[-1]}
+    return {**found, METRIC: metric}
 
 
 def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
