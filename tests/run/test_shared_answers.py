@@ -24,6 +24,7 @@ MANY = [
     "criteria.hint.inputs.student='student.hidden_states[1:]'",
     "criteria.hint.inputs.teacher='teacher.hidden_states[1:]'",
 ]
+FIRST = ["student.hidden_states[1:]", "student.hidden_states[:3]"]
 SECOND = ["teacher.hidden_states[1:]", "teacher.hidden_states[:3]"]
 
 
@@ -85,7 +86,7 @@ UNQUANTISED = ["teacher=unquantised", "student=pretrained", "student.path=A"]
         ),
         ({"criteria.hint.inputs.teacher": SECOND}, MANY, "inputs.teacher may change what is read"),
         (
-            {"criteria.hint.inputs.student": ["student.hidden_states[1:]", "student.hidden_states[:3]"]},
+            {"criteria.hint.inputs.student": FIRST},
             MANY,
             "criteria.hint.inputs.student may change what is read of it",
         ),
