@@ -106,8 +106,11 @@ def report(
     def of_student(role: str, title: str, own: DistillationModule, its: Result) -> Row:
         used = student_as_used(own.eval())
         # The weights that were trained are those of its checkpoint.
-        about = {"fingerprint": fingerprint(own.student)}
-        about |= {"parameters": used.parameters, "size_mb": used.size_mb}
+        about = {
+            "fingerprint": fingerprint(own.student),
+            "parameters": used.parameters,
+            "size_mb": used.size_mb,
+        }
         # A run that is older than these has left its predictions alone.
         by_class = intervals_of(its.metrics, predictions.get(role), predictions.get("teacher"))
         intervals, of = {**by_class, **its.intervals}, (own, used.model, used.forward)

@@ -22,12 +22,11 @@ from .search_trial import (
     trial_config,
 )
 from .stage import say
+from .trial_of_search import COMPLETE, FAILED, PRUNED, STUDY, TRIALS
 from .typed import typed_words
 
-FILE, TRIALS = "search.db", "trials"
 # What has no influence on a trial, or is compared by itself.
 PLACES = ("output_dir", "resume", "job", "allow_targets", "trust_remote_code")
-COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 STATES = {
     TrialState.COMPLETE: COMPLETE,
     TrialState.PRUNED: PRUNED,
@@ -52,7 +51,7 @@ def run_search(
     directory = Path(str(cfg.output_dir))
     asked: Any = OmegaConf.to_container(cfg, resolve=False)
     about = {str(k): v for k, v in asked.items() if k not in PLACES} | {"monitored": monitored}
-    study = open_study(directory / FILE, plan, monitored[1], int(cfg.seed), about)
+    study = open_study(directory / STUDY, plan, monitored[1], int(cfg.seed), about)
     words = study.study.user_attrs.get("words")
     if words is None:
         # A search that goes on is told nothing but its folder.

@@ -163,7 +163,7 @@ def train(
     parts = parts_of_test(module.metrics)
     count = validations.count
     done_by = metrics, steps, epochs, seconds, checkpoint_name, count, parts
-    intervals = dict(intervals_of_test(module, metrics))
+    intervals: dict[str, Sequence[float]] = dict(intervals_of_test(module, metrics))
     result = Result(*done_by, score, mode, intervals, kept_step)
     _write(done, result)
     return result

@@ -56,9 +56,11 @@ class EndEarly(Callback):
         self.values.append(self._kept(trainer, value) if zeros_in_place(trainer) else None)
         self.trial.set_user_attr(METRICS, self.values)
         plan, count = self.study.plan, len(self.values)
-        if not plan.prune or count >= plan.validations or self.values[-1] is None:
+        own = self.values[-1]
+        if not plan.prune or count >= plan.validations or own is None:
             return
-        reason = self._of_hyperband(count) if plan.objectives == (METRIC,) else self._beaten(count)
+        alone = plan.objectives == (METRIC,)
+        reason = self._of_hyperband(own, count) if alone else self._beaten(own, count)
         if reason is not None:
             raise TrialPruned(reason)
 
@@ -77,22 +79,22 @@ class EndEarly(Callback):
         before = [found for found in self.values[-1:] if found is not None]
         return float(self.choose([*before, value]))
 
-    def _of_hyperband(self, count: int) -> str | None:
+    def _of_hyperband(self, own: float, count: int) -> str | None:
         # A trial that was cut off has reported this before.
         if count not in self.trial.study.trials[self.trial.number].intermediate_values:
-            self.trial.report(self.values[-1], count)
+            self.trial.report(own, count)
         return "Hyperband" if self.trial.should_prune() else None
 
-    def _beaten(self, count: int) -> str | None:
+    def _beaten(self, own: float, count: int) -> str | None:
         if not is_rung(count):
             return None
         for other in self.study.trials:
-            if self._is_beaten_by(other, count):
+            if self._is_beaten_by(other, own, count):
                 return f"trial {other.number} was better, and is no larger and no slower"
         return None
 
-    def _is_beaten_by(self, other: FrozenTrial, count: int) -> bool:
-        own, its = self.values[-1], next(iter(measured(other)[count - 1 :]), None)
+    def _is_beaten_by(self, other: FrozenTrial, own: float, count: int) -> bool:
+        its = next(iter(measured(other)[count - 1 :]), None)
         if its is None:
             return False
         sizes = [name for name in self.study.plan.objectives if name != METRIC]
