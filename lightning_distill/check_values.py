@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
 from .experiment_choices import choice_of_experiment, settings_of
+from .models_of_job import unused_models
 from .overrides import home, key_of
 
 # Arguments of `check_number`. What a class of the configuration checks by itself is not here.
@@ -84,7 +85,7 @@ def check_values(cfg: DictConfig) -> None:
     for group, choice in GROUPS.items():
         if OmegaConf.select(cfg, group) is None:
             raise ValueError(f"`{group}` is left out; choose one, as in {group}={choice}.")
-    if _needs_no_teacher(cfg):
+    if "teacher" in _unused(cfg):
         # Neither its tokenizer shall be chosen, nor shall a job that reads this run ask for it.
         cfg.teacher = None
     _go_home(cfg)
@@ -237,14 +238,9 @@ def is_cut_from_teacher(student: Any) -> bool:
     return student.get("path") is None and is_cut_from_teacher(student.get("of"))
 
 
-def _needs_no_teacher(cfg: DictConfig) -> bool:
-    """Whether the job learns from labels, with a model that is not made of a teacher."""
-    return _job(cfg) == "finetune" and not is_cut_from_teacher(cfg.student)
-
-
 def _unused(cfg: DictConfig) -> tuple[str, ...]:
     """Models of the configuration that the job does without."""
-    return ("student", "teacher") if _job(cfg) in ("evaluate", "export") else ()
+    return unused_models(_job(cfg), is_cut_from_teacher(cfg.student))
 
 
 def _job(cfg: DictConfig) -> str:

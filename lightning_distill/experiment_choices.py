@@ -1,6 +1,7 @@
 """What the experiments of this package choose, and the settings of what is chosen."""
 
 from importlib.resources import files
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +15,17 @@ def choice_of_experiment(name: str | None, group: str) -> str | None:
     """
     recipe = packaged(f"experiment/{name}")
     return None if recipe is None else _choices(recipe).get(f"override /{group}")
+
+
+def setting_of_experiment(name: str | None, key: str) -> Any:
+    """What a packaged experiment sets a key to; `None` if it does not.
+
+    Args:
+        name: of the experiment; `None` sets nothing.
+        key: with dots, as `student.layers`.
+    """
+    recipe = packaged(f"experiment/{name}")
+    return None if recipe is None else OmegaConf.select(recipe, key)
 
 
 def default_choice(group: str) -> str | None:

@@ -35,6 +35,11 @@ class Choices:
         return self.values[0], self.values[-1]
 
     @property
+    def examples(self) -> tuple[Any, ...]:
+        """All values."""
+        return self.values
+
+    @property
     def codes(self) -> list[Any]:
         """The values as a storage of Optuna keeps them."""
         return [_code(value) for value in self.values]
@@ -77,6 +82,11 @@ class Range:
     def ends(self) -> tuple[Any, Any]:
         """The first and the last value."""
         return self.low, self.high
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """The ends: of a number they show what the others do."""
+        return self.ends
 
     @property
     def codes(self) -> list[Any]:

@@ -14,6 +14,15 @@ WORDS = ["student=pretrained", "student.path=DIR", "student.quantization=int4"]
         [*WORDS[:2], "student.quantization={scheme:int4,train:scales}"],
         [*WORDS, "experiment=sst2"],
         [*WORDS, "job=distill", "-m", "seed=1,2"],
+        *([*WORDS, f"job={job}"] for job in ("cache", "inspect", "check", "generate")),
+        [*WORDS, "job=compare", "job.seeds=3"],
+        [*WORDS, "job=search", "job.space.optimizer.lr=[1e-3,1e-4]"],
+        # What is tried is quantised.
+        [*WORDS[:2], "job=search", "++job.space.student.quantization=[int8,int4]"],
+        [*WORDS[:2], "job=search", "job.space={student.quantization:[int8,int4]}"],
+        [*WORDS[:2], "job=search", "job.space={student:{quantization:[int8,int4]}}"],
+        # The experiment quantises it.
+        ["experiment=quantised", *WORDS[:2]],
     ],
 )
 def test_nobody_names_a_teacher(words, capsys):
@@ -31,7 +40,11 @@ def test_nobody_names_a_teacher(words, capsys):
         [*WORDS, "~teacher"],
         # It takes a teacher of its own.
         [*WORDS, "experiment=minitron"],
-        [*WORDS, "job=finetune"],
+        ["experiment=prune_distil_quantise", *WORDS[:2]],
+        ["experiment=quantised", *WORDS[:2], "student.quantization=null"],
+        ["experiment=quantised"],
+        [*WORDS[:2], "job=search", "job.space.student.path=[A,B]"],
+        *([*WORDS, f"job={job}"] for job in ("finetune", "evaluate", "export")),
         [*WORDS, "resume=runs/x"],
     ],
 )

@@ -14,6 +14,7 @@ from ..extras import check_extra
 from ..newest_run import runs_in
 from ..report import best_rates, Run, run_of, SeedComparison, settings_of
 from ..run.compared_runs import check_runs, train_runs
+from ..run.resuming import why_not_ended
 from ..run.stage import say
 from .distill import distill
 
@@ -143,7 +144,7 @@ def _finished(folders: Sequence[Path]) -> list[Run]:
     whole = [path for path in paths if (path / "report.json").is_file()]
     for path in paths:
         if path not in whole:
-            say("Left out", f"{path} has not ended; go on with it: resume={path}")
+            say("Left out", why_not_ended(path))
     if not whole:
         raise FileNotFoundError(
             f"There is no finished run of job=distill in {', '.join(map(str, folders))}. Make "

@@ -24,11 +24,12 @@ from ..run.heads import check_head
 from ..run.labels import check_measurable
 from ..run.metrics import build_metrics, watching, without_agreement
 from ..run.objective import build_label_objective
-from ..run.resuming import why_not_ended
+from ..run.resuming import has_ended, why_not_ended
 from ..run.row_heads import check_row_head
 from ..run.save import check_hugging_face
 from ..run.task import auto_class_of, task_in
 from ..run.trainer import build_trainer
+from ..run.trial_of_search import keeps_student
 from ..tasks import Task
 from ..training.evaluation import parts_of_test
 from ..training.module import DistillationModule
@@ -52,8 +53,9 @@ def evaluate(
     """
     given = str(newest_run()) if path is None else path
     folder = Path(given) / "student" if (Path(given) / "student").is_dir() else given
-    if (Path(given) / "config.yaml").is_file() and not (Path(given) / "report.json").is_file():
-        raise ValueError(why_not_ended(Path(given)))
+    run = Path(given)
+    if (run / "config.yaml").is_file() and not (has_ended(run) or keeps_student(run)):
+        raise ValueError(why_not_ended(run))
     if (Path(folder) / "model.safetensors").is_file():
         check_hugging_face(Path(folder))
     with open_dict(cfg):

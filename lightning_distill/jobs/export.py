@@ -47,6 +47,7 @@ from ..run.save import (
     save_model_of_transformers,
 )
 from ..run.stage import say
+from ..run.trial_of_search import is_trial, why_no_report
 from ..sealed import check_folder, check_sealed, seal_folder
 from ..students.lora import check_peft
 from ..tasks import Task
@@ -202,6 +203,8 @@ def _write_processors(model: Any, run: Path, folder: Path, processors: Sequence[
 
 def _best(run: Path) -> Path:
     folders = checkpoint_folders(run)
+    if not folders and is_trial(run):
+        raise FileNotFoundError(why_no_report(run))
     if not folders:
         raise FileNotFoundError(f"There is no checkpoint in {run / 'checkpoints'}.")
     # Of the stage that came last.

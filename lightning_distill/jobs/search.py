@@ -7,14 +7,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..cache.manifest import MANIFEST
-from ..data.data import check_cacheable, DataFacts
 from ..run.cached_teacher import TARGETS
 from ..run.data import build_data
 from ..run.metrics import build_metrics, without_agreement
-from ..run.objective import build_objective
+from ..run.shared_answers import why_none_serves_all, why_not_read
 from ..run.stage import say
-from ..run.trainer import module_learns_of_teacher, process_count
+from ..run.trainer import process_count
 from ..search_plan import Plan, read_plan
+from ..teachers.refusals import NotKeptError
 from .cache import cache
 
 ANSWERS, PICTURE = "answers", "search.png"
@@ -87,40 +87,25 @@ def _teacher_of_all(cfg: DictConfig, first: DictConfig, plan: Plan, data: Any) -
     """The configuration of the teacher whose answers all trials read; `None` is the run's own."""
     if cfg.teacher is None or str(cfg.teacher.get("_target_")) in TARGETS:
         return None
-    reason = _why_live(first, plan, data)
+    folder = Path(str(cfg.output_dir)).absolute() / ANSWERS
+    reason = why_none_serves_all(first, plan, data) or _kept(cfg, first, plan, folder)
     if reason is not None:
         say("Teacher", f"asked anew in each trial, for {reason}")
         return None
-    folder = Path(str(cfg.output_dir)).absolute() / ANSWERS
-    if not (folder / MANIFEST).is_file():
-        _write_answers(cfg, plan, folder)
     path = cfg.teacher.get("path")
     # Of a folder the cache knows where it is; a name is of the hub, and brings the tokenizer.
     named = None if path is None or Path(str(path)).is_dir() else str(path)
     return {"_target_": TARGETS[0], "folder": str(folder), "path": named, "auto_class": None}
 
 
-def _why_live(cfg: DictConfig, plan: Plan, data: Any) -> str | None:
-    """Why no cache of the teacher's answers can serve all trials."""
-    keys = [parameter.key for parameter in plan.parameters]
-    for group in ("teacher", "data"):
-        changed = [key for key in keys if key.startswith(f"{group}.")]
-        # In which rows share a batch no answer differs.
-        changed = [key for key in changed if key != "data.batch_size"]
-        if changed:
-            return f"{', '.join(changed)} may change its answers"
-    if module_learns_of_teacher(cfg):
-        return f"{cfg.module.get('_target_')} asks it itself"
-    if DataFacts(data).draws_anew:
-        return "the training rows are other ones in each epoch"
-    many = [str(source) for source in build_objective(cfg).sources("teacher") if source.is_many]
-    if many and any(key.startswith("student.") for key in keys):
-        return f"each student is compared with other layers of it ({', '.join(many)})"
-    try:
-        check_cacheable(data, "job=search")
-    except ValueError as error:
-        return f"its answers cannot be kept: {error}"
-    return None
+def _kept(cfg: DictConfig, first: DictConfig, plan: Plan, folder: Path) -> str | None:
+    """Let the teacher answer once, if it has not; what stands against it is only seen then."""
+    if not (folder / MANIFEST).is_file():
+        try:
+            _write_answers(cfg, plan, folder)
+        except NotKeptError as error:
+            return f"its answers cannot be kept: {error.what}"
+    return why_not_read(first, plan, folder)
 
 
 def _write_answers(cfg: DictConfig, plan: Plan, folder: Path) -> None:
@@ -133,6 +118,9 @@ def _write_answers(cfg: DictConfig, plan: Plan, folder: Path) -> None:
         try:
             cache(one, folder=str(folder))
             return
+        except NotKeptError:
+            # Of no student it would be kept.
+            raise
         except ValueError as error:
             first = first or error
     assert first is not None

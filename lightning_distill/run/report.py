@@ -1,6 +1,6 @@
 """The report of a run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from torch import nn
 
 from ..data.data import DataFacts, defines
 from ..metrics.traits import best_mode, needs_teacher
-from ..models.fake_quantization import in_integers, quantization_in_training
 from ..models.fingerprint import fingerprint
 from ..report import (
     AGREEMENT,
@@ -19,11 +18,9 @@ from ..report import (
     differing,
     draw_curves,
     intervals_of,
-    parameter_count,
     predictions_of,
     Profile,
     Row,
-    size_mb,
     write_page,
     write_row_texts,
     write_samples,
@@ -34,6 +31,7 @@ from .intervals import of_teacher
 from .resuming import record_of
 from .similar_layers import write_similar_layers
 from .stage import Result, say
+from .student_as_used import student_as_used
 from .task import task_in
 from .typed import typed_command
 from .versions import versions_here
@@ -106,11 +104,17 @@ def report(
         )
 
     def of_student(role: str, title: str, own: DistillationModule, its: Result) -> Row:
-        size, used, forward = _as_used(own.eval())
+        used = student_as_used(own.eval())
+        # The weights that were trained are those of its checkpoint.
+        about = {
+            "fingerprint": fingerprint(own.student),
+            "parameters": used.parameters,
+            "size_mb": used.size_mb,
+        }
         # A run that is older than these has left its predictions alone.
         by_class = intervals_of(its.metrics, predictions.get(role), predictions.get("teacher"))
-        intervals, of = {**by_class, **its.intervals}, (own, used, forward)
-        return row(title, size, its.metrics, of, its.parts.get(name), its, intervals)
+        intervals, of = {**by_class, **its.intervals}, (own, used.model, used.forward)
+        return row(title, about, its.metrics, of, its.parts.get(name), its, intervals)
 
     teacher = None
     taught_by = module.taught_by
@@ -181,25 +185,6 @@ def report(
     names = ("report.html", "report.md", "curves.png", "metrics.csv", "profile.png")
     written = ["student/", *(name for name in names if (directory / name).is_file())]
     say("Written", f"{_short(directory)}: {', '.join(written)}")
-
-
-def _as_used(
-    module: DistillationModule,
-) -> tuple[dict[str, Any], nn.Module, Callable[[Any], Any]]:
-    """What the student is, itself, and its forward; in integers, where it was trained for these."""
-    student = module.student
-    used = student if quantization_in_training(student) is None else in_integers(student)
-
-    def forward(batch: Any) -> Any:
-        module.student = used
-        try:
-            return module.student_forward(batch)
-        finally:
-            module.student = student
-
-    about = {"parameters": parameter_count(used), "size_mb": size_mb(used)}
-    # The weights that were trained are those of its checkpoint.
-    return {**about, "fingerprint": fingerprint(student)}, used, forward
 
 
 def _compared(cfg: DictConfig, module: DistillationModule) -> tuple[str, bool]:

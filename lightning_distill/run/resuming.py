@@ -15,6 +15,7 @@ from ..overrides import key_of, quoted
 from ..read_config import read_config
 from ..sealed import write_whole
 from .stage import say
+from .trial_of_search import is_trial, why_no_report
 from .typed import TRUSTS, typed_command
 
 RECORD = "run.json"
@@ -60,6 +61,8 @@ def has_ended(run: Path) -> bool:
 
 def why_not_ended(run: Path) -> str:
     """What became of a run without a report, and what can be done with it."""
+    if is_trial(run):
+        return why_no_report(run)
     error = run / "error.txt"
     begun = bool(checkpoint_folders(run))
     more = (

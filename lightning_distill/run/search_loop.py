@@ -12,7 +12,7 @@ from ..error_message import message_of, UNWRITABLE
 from ..report import SearchResult, Tried
 from ..search import open_study, StudyOnDisk
 from ..search.study import measured
-from ..search_plan import LATENCY, Plan, SIZE
+from ..search_plan import LATENCY, METRIC, Plan, SIZE
 from .inner_run import free_memory
 from .search_trial import (
     command_of,
@@ -22,12 +22,11 @@ from .search_trial import (
     trial_config,
 )
 from .stage import say
+from .trial_of_search import COMPLETE, FAILED, PRUNED, STUDY, TRIALS
 from .typed import typed_words
 
-FILE, TRIALS = "search.db", "trials"
 # What has no influence on a trial, or is compared by itself.
 PLACES = ("output_dir", "resume", "job", "allow_targets", "trust_remote_code")
-COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 STATES = {
     TrialState.COMPLETE: COMPLETE,
     TrialState.PRUNED: PRUNED,
@@ -52,7 +51,7 @@ def run_search(
     directory = Path(str(cfg.output_dir))
     asked: Any = OmegaConf.to_container(cfg, resolve=False)
     about = {str(k): v for k, v in asked.items() if k not in PLACES} | {"monitored": monitored}
-    study = open_study(directory / FILE, plan, monitored[1], int(cfg.seed), about)
+    study = open_study(directory / STUDY, plan, monitored[1], int(cfg.seed), about)
     words = study.study.user_attrs.get("words")
     if words is None:
         # A search that goes on is told nothing but its folder.
@@ -111,11 +110,14 @@ def search_result(
 def _tried(plan: Plan, trial: FrozenTrial, best: bool, words: Sequence[str]) -> Tried:
     values, attributes = plan.values(trial.params), trial.user_attrs
     metrics = measured(trial)
+    # Of one that has not come to its end, what it had then.
+    last = metrics[-1] if metrics else None
+    metric = trial.values[plan.objectives.index(METRIC)] if trial.values else last
     return Tried(
         number=trial.number,
         state=STATES[trial.state],
         params=values,
-        metric=metrics[-1] if metrics else None,
+        metric=metric,
         parameters=attributes.get(SIZE),
         size_mb=attributes.get("size_mb"),
         latency_ms=attributes.get(LATENCY),

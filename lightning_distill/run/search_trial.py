@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..data.some_rows import typical_batches
 from ..models.modes import in_eval_mode
 from ..overrides import as_override, key_of
-from ..report import latency_ms, parameter_count, size_mb
+from ..report import latency_ms
 from ..search import EndEarly, StudyOnDisk
 from ..search_plan import LATENCY, METRIC, Plan, SIZE
 from .budget import EvenlySpaced
@@ -22,6 +22,7 @@ from .distillation import Distillation, prepare
 from .inner_run import logged_in
 from .objective import build_objective
 from .save import save_student
+from .student_as_used import student_as_used
 from .train_stages import train_stages
 from .trainer import build_module
 
@@ -97,10 +98,11 @@ def train_trial(
             trained = train_stages(cfg, made.stages, models, *rest)
             if not early.values:
                 raise ValueError(f"{cfg.monitor} was not measured: the validation has no rows.")
+            metric = early.of_weights(trained.result.kept_step)
             save_student(trained.module.student, made.data, directory / "student")
         finally:
             trial.set_user_attr("seconds", time.perf_counter() - start)
-    return {**found, METRIC: early.values[-1]}
+    return {**found, METRIC: metric}
 
 
 def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
@@ -109,8 +111,9 @@ def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
     made.data.setup("test")
     with in_eval_mode(made.student):
         (row,) = typical_batches(made.data, "test", (1,))
-        speed = latency_ms(module.student_forward, row)
-    return {SIZE: parameter_count(made.student), "size_mb": size_mb(made.student), LATENCY: speed}
+        used = student_as_used(module)
+        speed = latency_ms(used.forward, row)
+    return {SIZE: used.parameters, "size_mb": used.size_mb, LATENCY: speed}
 
 
 def drop_weights(directory: Path) -> None:

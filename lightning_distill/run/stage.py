@@ -9,13 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
 from ..callbacks import GracefulStop, LastCheckpoint, LastValidation, StepProfile
+from ..callbacks.kept_weights import chooser
 from ..data.data import DataFacts
 from ..models.compilation import compile_in_place
 from ..models.files import file_in
@@ -53,6 +54,7 @@ class Result:
             nothing was.
         best_mode: `max` or `min`, what is better of it; empty if nothing was monitored.
         intervals: both ends of the 95 % intervals of those of `metrics` that have one.
+        kept_step: how many optimizer steps the weights that were tested have behind them.
     """
 
     metrics: dict[str, float]
@@ -65,6 +67,7 @@ class Result:
     best: float | None = None
     best_mode: str = ""
     intervals: dict[str, Sequence[float]] = field(default_factory=dict)
+    kept_step: int = 0
 
 
 @rank_zero_only
@@ -130,22 +133,23 @@ def train(
         )
     best, score, mode = None, None, ""
     said = f"{steps:,} steps in {wall_time.seconds:.0f} s"
-    for checkpoint in trainer.checkpoint_callbacks:
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
-            # By its name: the run may have been moved since the file was written.
-            name = Path(checkpoint.best_model_path).name
-            best = directory / "checkpoints" / name if name else None
-            found = checkpoint.best_model_score
-            if found is not None:
-                score, mode = float(found), checkpoint.mode
-                said += f", and the best {checkpoint.monitor} was {score:.4f}"
+    checkpoint = chooser(trainer)
+    if checkpoint is not None:
+        # By its name: the run may have been moved since the file was written.
+        name = Path(checkpoint.best_model_path).name
+        best = directory / "checkpoints" / name if name else None
+        found = checkpoint.best_model_score
+        if found is not None:
+            score, mode = float(found), checkpoint.mode
+            said += f", and the best {checkpoint.monitor} was {score:.4f}"
     say("Trained", said)
+    kept_step = steps
     if best is None:
         # Nothing was monitored: the last weights are the result, and a resumed run needs them.
         best = directory / "checkpoints" / FINAL
         trainer.save_checkpoint(best, weights_only=True)
     else:
-        load_checkpoint(module, best)
+        kept_step = load_checkpoint(module, best)
     module.keeps_test_rows = True
     trainer.test(module, datamodule=data, verbose=False)
     _keep_rows(module.test_rows, DataFacts(data).label_names, directory)
@@ -159,7 +163,8 @@ def train(
     parts = parts_of_test(module.metrics)
     count = validations.count
     done_by = metrics, steps, epochs, seconds, checkpoint_name, count, parts
-    result = Result(*done_by, score, mode, dict(intervals_of_test(module, metrics)))
+    intervals: dict[str, Sequence[float]] = dict(intervals_of_test(module, metrics))
+    result = Result(*done_by, score, mode, intervals, kept_step)
     _write(done, result)
     return result
 
@@ -267,8 +272,11 @@ def load_student(student: nn.Module, path: Path) -> None:
     student.load_state_dict({n[len(begin) :]: v for n, v in state.items() if n.startswith(begin)})
 
 
-def load_checkpoint(module: nn.Module, path: Path) -> None:
+def load_checkpoint(module: nn.Module, path: Path) -> int:
     """Put a checkpoint's weights into `module`, which must have exactly these.
+
+    Returns:
+        How many optimizer steps the weights have behind them.
 
     Raises:
         ChangedFileError: if the file is not what was written.
@@ -276,3 +284,4 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     check_sealed(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
+    return int(state["global_step"])

@@ -52,11 +52,20 @@ def build_module(
 
 def module_learns_of_teacher(cfg: DictConfig) -> bool:
     """Whether the module that `cfg.module` names looks at the teacher where no term does."""
+    made = _module_class(cfg)
+    return made is not None and made.learns_of_teacher
+
+
+def module_needs_live_teacher(cfg: DictConfig) -> bool:
+    """Whether the module that `cfg.module` names asks a teacher what no cache can hold."""
+    made = _module_class(cfg)
+    return made is not None and made.needs_live_teacher
+
+
+def _module_class(cfg: DictConfig) -> type[DistillationModule] | None:
     target = OmegaConf.select(cfg, "module._target_")
     made = None if target is None else find_target(str(target), "module._target_")
-    return (
-        isinstance(made, type) and issubclass(made, DistillationModule) and made.learns_of_teacher
-    )
+    return made if isinstance(made, type) and issubclass(made, DistillationModule) else None
 
 
 def learns_of_teacher(cfg: DictConfig) -> bool:

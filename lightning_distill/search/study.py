@@ -180,7 +180,10 @@ def _asked(plan: Plan, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def measured(trial: FrozenTrial | Trial) -> Sequence[float]:
-    """The best metric of a trial at each of its validations so far."""
-    found: Sequence[float] = trial.user_attrs.get(METRICS, [])
+def measured(trial: FrozenTrial | Trial) -> Sequence[float | None]:
+    """At each validation of a trial the metric of the weights that it would keep; `None` without.
+
+    There are none to keep where a student is yet to become sparse.
+    """
+    found: Sequence[float | None] = trial.user_attrs.get(METRICS, [])
     return found

@@ -3,6 +3,6 @@
 from .kept import KeptSparsity
 from .magnitude import MagnitudeSparsity
 from .movement import MovementSparsity
-from .sparsity import Sparsity
+from .sparsity import Sparsity, zeros_in_place
 
-__all__ = ["KeptSparsity", "MagnitudeSparsity", "MovementSparsity", "Sparsity"]
+__all__ = ["KeptSparsity", "MagnitudeSparsity", "MovementSparsity", "Sparsity", "zeros_in_place"]

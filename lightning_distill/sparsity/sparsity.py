@@ -67,6 +67,11 @@ class Sparsity(L.Callback):
         self._before, self._done, self._step = 0.0, 0, 0
         self._total: float = 1
 
+    @property
+    def in_place(self) -> bool:
+        """Whether all weights that shall become 0 have done so; the run keeps none from before."""
+        return self._done >= self.updates
+
     @abstractmethod
     def scores(self, path: str, weight: Tensor) -> Tensor:
         """How much each weight matters; the smallest become 0.
@@ -156,7 +161,7 @@ class Sparsity(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A run does not end before all zeros are in place."""
-        if self._done < self.updates and trainer.state.fn == "fit":
+        if not self.in_place and trainer.state.fn == "fit":
             for callback in trainer.early_stopping_callbacks:
                 _begin_anew(callback)
 
@@ -220,6 +225,16 @@ def _amount(amount: float | None, pattern: Pattern, name: str) -> float:
             f"{amount!r}."
         )
     return float(amount)
+
+
+def zeros_in_place(trainer: L.Trainer) -> bool:
+    """Whether weights of now may be kept, as those of every run without sparsity may.
+
+    Args:
+        trainer: of the training.
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return all(one.in_place for one in callbacks if isinstance(one, Sparsity))
 
 
 def _forget_best(trainer: L.Trainer) -> None:

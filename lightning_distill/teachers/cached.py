@@ -107,7 +107,7 @@ class CachedTeacher(Teacher):
         outputs = outputs_of(Rows(self.store, args or inputs), self.head)
         found = {name: outputs[name] for name in PREDICTED if name in outputs}
         if not found:
-            raise ValueError(not_kept(self.store, LOGITS))
+            raise not_kept(self.store, LOGITS)
         return found
 
     def head(self, path: str, device: torch.device) -> Head:

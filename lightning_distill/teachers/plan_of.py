@@ -8,6 +8,7 @@ from ..cache.answer import Encoding
 from ..models.forward import kept_heads
 from ..models.source import Source
 from .answers import describe, raw_values, without_last_target, without_last_token
+from .refusals import NotKeptError
 from .teacher import Asker, Teacher
 
 
@@ -59,8 +60,8 @@ def _check_targets(values: Mapping[str, Any], inputs: Any) -> None:
     tokens = token_count(inputs)
     for name, value in values.items():
         if value.dim() > 2 and value.shape[1] != tokens:
-            raise ValueError(
+            raise NotKeptError(
                 f"teacher.{name} has shape {tuple(value.shape)}: it is no tensor of the target's "
-                f"{tokens} tokens, and of an encoder-decoder a cache keeps those alone. Leave its "
-                "term out, or use a live teacher."
+                f"{tokens} tokens, and of an encoder-decoder a cache keeps those alone.",
+                "Leave its term out, or use a live teacher.",
             )

@@ -141,7 +141,7 @@ def recall_sources(
     wanted = {source: names_of(source, of_teacher) for source in sources if source not in heads}
     for source, names in wanted.items():
         if not source.is_many and names[0] not in store.answers:
-            raise ValueError(not_kept(store, source))
+            raise not_kept(store, source)
     asked = {n for s, names in wanted.items() if s.kind != "sparse" for n in names}
     found = rows.values(sorted(asked & store.answers.keys()))
     values: dict[Source, Any] = dict(heads)
@@ -190,7 +190,7 @@ def _with_stand_ins(
     """A tensor for each name: zeros where it was not kept, since no pair of layers reads it."""
     kept = [found[n] for n in names if n in found]
     if not kept:
-        raise ValueError(not_kept(store, source))
+        raise not_kept(store, source)
     return [found[n] if n in found else torch.zeros_like(kept[0]) for n in names]
 
 

@@ -13,17 +13,30 @@ from .answers import names_of
 from .encodings import encoding_of
 
 
+class NotKeptError(ValueError):
+    """A cache does not hold what is asked of it, and a live teacher could say it.
+
+    Args:
+        what: is missing, a sentence.
+        advice: what to do where the cache was typed.
+    """
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what} {advice}")
+        self.what = what
+
+
 def check_source(store: AnswerStore, source: Source, name: str, term: Any) -> None:
     """Refuse a source that is not in the cache, or that needs a mask and has none."""
     if source.kind == "head":
         if source.name not in store.head_names:
-            raise ValueError(f"Term {name!r}: {not_kept(store, source)}")
+            raise not_kept(store, source, name)
         return
     of_teacher = store.about["teacher"]
     names = names_of(source, of_teacher)
     kept = [store.answers[n] for n in names if n in store.answers]
     if not kept or (len(kept) < len(names) and not source.is_many):
-        raise ValueError(f"Term {name!r}: {not_kept(store, source)}")
+        raise not_kept(store, source, name)
     if any(answer.per_token for answer in kept) and not store.about.get("one_length"):
         check_mask(source, name, term)
 
@@ -47,12 +60,12 @@ def check_encodings(
             at = criterion.encoding_temperature
             at = own if at is None else at
             if found != wanted or own != at:
-                raise ValueError(
+                raise NotKeptError(
                     f"Term {name!r} reads teacher.{source.name} as {wanted} at temperature "
                     f"{at:.4g}, and {where} keeps {found}"
-                    + (f" at {own:.4g}" if found != "full" else "")
-                    + f". Keep what it reads, with {advice}logits={wanted} "
-                    f"{advice}temperature={at:.4g}, or choose a criterion for what is there."
+                    + (f" at {own:.4g}." if found != "full" else "."),
+                    f"Keep what it reads, with {advice}logits={wanted} "
+                    f"{advice}temperature={at:.4g}, or choose a criterion for what is there.",
                 )
 
 
@@ -86,19 +99,28 @@ def check_mask(source: Source, name: str, term: Any) -> None:
     by_labels = term.criterion.masked_by_labels and "labels" in term.inputs
     # Where the classes are positions, those that count are named in another way.
     if not by_labels and not {"mask", "positions"} & {*term.inputs}:
-        raise ValueError(
+        raise NotKeptError(
             f"Term {name!r} reads {source}, which a cache keeps without padding, and has no mask: "
-            "padding would be compared with zeros. Give the term a mask, as in "
-            f"criteria.{name}.inputs.mask=batch.attention_mask."
+            "padding would be compared with zeros.",
+            f"Give the term a mask, as in criteria.{name}.inputs.mask=batch.attention_mask.",
         )
 
 
-def not_kept(store: AnswerStore | EncodedRows, source: Source) -> str:
-    """What is said of a source that is not in a cache."""
+def not_kept(
+    store: AnswerStore | EncodedRows, source: Source, term: str | None = None
+) -> NotKeptError:
+    """The refusal of a source that is not in a cache.
+
+    Args:
+        store: the cache.
+        source: of the teacher.
+        term: that reads it, if one does.
+    """
     near = get_close_matches(str(source).partition(".")[2], store.answers, n=1)
-    hint = f" Nearest: {near[0]}." if near else ""
+    hint = f"Nearest: {near[0]}. " if near else ""
     kept = [*store.answers, *(f"head:{path}" for path in store.head_names)]
-    return (
-        f"{source} is not in the cache {store.folder}, which has {', '.join(kept)}.{hint} "
-        "Make one with the same criteria: lightning-distill job=cache criteria=[...]."
+    return NotKeptError(
+        ("" if term is None else f"Term {term!r}: ")
+        + f"{source} is not in the cache {store.folder}, which has {', '.join(kept)}.",
+        f"{hint}Make one with the same criteria: lightning-distill job=cache criteria=[...].",
     )

@@ -89,6 +89,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
     teacher: nn.Module | None
     # Whether the student learns of the teacher where no term reads one.
     learns_of_teacher: ClassVar[bool] = False
+    # Whether it asks the teacher about other rows than the data's, or runs parts of it.
+    needs_live_teacher: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -103,6 +103,8 @@ class OnPolicyDistillationModule(DistillationModule):
         *DistiLLM: Towards Streamlined Distillation for Large Language Models*, 2024,
         https://arxiv.org/abs/2402.03898.
     """
+
+    needs_live_teacher: ClassVar[bool] = True
 
     def __init__(
         self,

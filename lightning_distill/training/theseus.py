@@ -53,6 +53,7 @@ class TheseusModule(DistillationModule):
     """
 
     learns_of_teacher: ClassVar[bool] = True
+    needs_live_teacher: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -106,7 +106,7 @@ def test_the_newest_sweep_is_compared(tmp_path, monkeypatch, caplog):
     run(tmp_path / "runs/sweep/2026/teacher", 0, None, 0.9, job=job)
     found, _ = compared(tmp_path)
     assert found.lines()[0]["seeds"] == [0, 2, 3, 4]
-    assert "has not ended; go on with it: resume=" in caplog.text
+    assert "has not ended: go on with resume=" in caplog.text
 
 
 def test_runs_that_cannot_be_compared(tmp_path):

@@ -4,6 +4,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 optuna = pytest.importorskip("optuna", reason="pip install 'lightning-distill[search]'")
 
@@ -13,8 +14,9 @@ from lightning_distill.search import EndEarly, open_study, StudyOnDisk  # noqa: 
 from lightning_distill.search.end_early import is_rung  # noqa: E402
 from lightning_distill.search_parameters import Range  # noqa: E402
 from lightning_distill.search_plan import Plan  # noqa: E402
+from lightning_distill.sparsity import MagnitudeSparsity  # noqa: E402
 
-# Of a trainer it reads two attributes.
+# Of a trainer it reads some attributes.
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 RATE = Range("optimizer.lr", 1e-4, 1e-1, log=True)
 
@@ -25,8 +27,13 @@ def curve(rate: float, count: int) -> list[float]:
     return [rate * 10 + 0.02 * i + 0.2 * noise.random() for i in range(count)]
 
 
-def trainer(value: float, sanity_checking: bool = False):
-    return SimpleNamespace(callback_metrics={"val/a": value}, sanity_checking=sanity_checking)
+def trainer(value, sanity_checking=False, step=1, monitor="val/a", sparsity=()):
+    """One whose best checkpoint goes by a metric; by `None` there is no best one."""
+    best = [] if monitor is None else [ModelCheckpoint(monitor=monitor, mode="max")]
+    return SimpleNamespace(
+        callback_metrics={"val/a": value}, sanity_checking=sanity_checking, global_step=step,
+        checkpoint_callbacks=best, callbacks=[*sparsity, *best],
+    )  # fmt: skip
 
 
 def begun(objectives, epochs=9, prune=True, trials=30, mode="max"):
@@ -142,6 +149,55 @@ def test_what_counts_is_the_best_so_far():
     assert callback.values == trial.user_attrs["validations"] == [3.0, 2.0, 2.0]
     with pytest.raises(ValueError, match="val/a is nan"):
         callback.on_validation_end(trainer(float("nan")), None)
+
+
+def watched(objectives=("metric", "size"), **options):
+    study = begun(objectives, **options)
+    trial = next(study.left())
+    study.draw(trial)
+    trial.set_user_attr("size", 1)
+    return EndEarly(study, trial, "val/a", "max"), trial
+
+
+@pytest.mark.parametrize("monitor", [None, "val/loss"])
+def test_what_counts_is_the_last_where_nothing_chooses_the_weights_by_it(monitor):
+    callback, _ = watched()
+    for step, value in enumerate((3.0, 5.0, 4.0), 1):
+        callback.on_validation_end(trainer(value, step=step, monitor=monitor), None)
+    assert callback.values == [3.0, 5.0, 4.0]
+    assert [callback.of_weights(step) for step in (1, 2, 3, 9)] == [3.0, 5.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("objectives", [("metric",), ("metric", "size")])
+def test_a_student_that_is_yet_to_become_sparse_is_not_compared(objectives):
+    sparsity = MagnitudeSparsity()
+
+    def go(study, trial, values, sparse_after):
+        study.draw(trial)
+        trial.set_user_attr("size", 1)
+        callback = EndEarly(study, trial, "val/a", "max")
+        for count, value in enumerate(values, 1):
+            sparsity._done = sparsity.updates if count > sparse_after else 0
+            callback.on_validation_end(trainer(value, step=count, sparsity=[sparsity]), None)
+        return callback
+
+    study = begun(objectives, trials=9)
+    left = study.left()
+    # Dense it is better than any other will be when it is sparse.
+    first = next(left)
+    found = go(study, first, [9.0] * 4 + [1.0] * 5, sparse_after=4)
+    assert found.values == measured_of(study, 0) == [None] * 4 + [1.0] * 5
+    assert found.of_weights(9) == 1.0 and found.of_weights(4) == 9.0
+    study.tell(first, {"metric": 1.0, "size": 1})
+    # Of later ones neither is a value of before compared, nor are theirs.
+    for sparse_after in (0, 4, 9):
+        trial = next(left)
+        assert len(go(study, trial, [5.0] * 9, sparse_after).values) == 9
+        study.tell(trial, {"metric": 5.0, "size": 1})
+
+
+def measured_of(study, number):
+    return study.study.trials[number].user_attrs["validations"]
 
 
 def test_a_trial_that_was_cut_off_reports_each_validation_once(tmp_path, recwarn):
