@@ -45,7 +45,8 @@ class TheseusModule(DistillationModule):
 
     Raises:
         ValueError: for patterns that name no block, for more blocks of the student than of the
-            teacher, and without a live teacher.
+            teacher, and without a live teacher; before the first step for blocks of another width,
+            or that cannot run in each other's place.
 
     References:
         Xu et al., *BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*, 2020,
@@ -96,8 +97,10 @@ class TheseusModule(DistillationModule):
     def student_forward(self, batch: Any, **options: Any) -> Any:
         """Run the student, in training with some of the teacher's blocks in it."""
         if not self.student.training:
+            if self.is_trying:
+                self._check_blocks(batch)
             return super().student_forward(batch, **options)
-        with self._replaced():
+        with self._replaced(self.drawn(self.global_step)):
             return super().student_forward(batch, **options)
 
     def drawn(self, step: int) -> list[bool]:
@@ -111,9 +114,36 @@ class TheseusModule(DistillationModule):
             own[torch.randint(len(own), (1,), generator=generator)] = True
         return own.tolist()
 
+    @torch.no_grad()
+    def _check_blocks(self, batch: Any) -> None:
+        """Refuse blocks that cannot stand in for each other, before a draw meets them."""
+        run = super().student_forward
+        own = _widths([block for block, _ in self._pairs], lambda: run(batch))
+        others = _widths(
+            [block for _, others in self._pairs for block in others],
+            lambda: self.teacher_forward(batch),
+        )
+        if own and others and own != others:
+            student, teacher = (" and ".join(map(str, sorted(found))) for found in (own, others))
+            raise ValueError(
+                "module=theseus puts the teacher's blocks in the place of the student's, so that "
+                f"both must have the same width: the student's have {student} and the teacher's "
+                f"{teacher}. Take a student of the teacher's width, as with student=from_teacher "
+                "student.layers=2."
+            )
+        try:
+            with self._replaced([False] * len(self._pairs)):
+                run(batch)
+        except Exception as error:
+            raise ValueError(
+                "module=theseus puts the teacher's blocks in the place of the student's, and they "
+                f"cannot run there: {str(error).rstrip('.')}. Take a student of the teacher's family, as with "
+                "student=from_teacher student.layers=2."
+            ) from error
+
     @contextmanager
-    def _replaced(self) -> Iterator[None]:
-        pairs = zip(self._pairs, self.drawn(self.global_step), strict=True)
+    def _replaced(self, drawn: Sequence[bool]) -> Iterator[None]:
+        pairs = zip(self._pairs, drawn, strict=True)
         out = [(block, others) for (block, others), own in pairs if not own]
         try:
             for block, others in out:
@@ -132,7 +162,7 @@ def _through(blocks: Sequence[nn.Module]) -> Callable[..., Any]:
         returned: Any = None
         for block in blocks:
             returned = block(*arguments, **options)
-            hidden: Tensor = returned[0] if isinstance(returned, tuple) else returned
+            hidden = _hidden(returned)
             if arguments:
                 arguments = (hidden, *arguments[1:])
             else:
@@ -140,6 +170,27 @@ def _through(blocks: Sequence[nn.Module]) -> Callable[..., Any]:
         return returned
 
     return forward
+
+
+def _hidden(returned: Any) -> Tensor:
+    """What a block gives to the next one."""
+    hidden: Tensor = returned[0] if isinstance(returned, tuple) else returned
+    return hidden
+
+
+def _widths(blocks: Sequence[nn.Module], run: Callable[[], Any]) -> set[int]:
+    """Those of what blocks return while a model runs."""
+    found: set[int] = set()
+    hooks = [
+        block.register_forward_hook(lambda _, __, returned: found.add(_hidden(returned).shape[-1]))
+        for block in blocks
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def _blocks(role: str, model: nn.Module, pattern: str) -> list[nn.Module]:

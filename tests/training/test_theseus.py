@@ -108,6 +108,30 @@ def test_what_cannot_be_is_refused(options, words):
         module_of(bert(4, 16), **options)
 
 
+@pytest.mark.parametrize(
+    ("student", "blocks", "words"),
+    [
+        (bert(2, 8), "*.encoder.layer.*", "same width: the student's have 8 and the teacher's 16"),
+        # Of the same width, and it is given other things.
+        (bert(2, 16), "*.encoder.layer.*.output", "cannot run there: .* Take a student of the"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused_before_the_first_step(student, blocks, words, tmp_path):
+    objective = Objective({"hard": Term(HardLabel(), LABELS)})
+    first = copy.deepcopy(student.state_dict())
+
+    def module():
+        # A rate at which the teacher's blocks would hardly ever run.
+        return TheseusModule(student, bert(4, 16), objective, rate=0.999, teacher_blocks=blocks)
+
+    with pytest.raises(ValueError, match=words):
+        module().prepare(text_batches(1)[0])
+    with pytest.raises(ValueError, match=words):
+        trainer(tmp_path, max_epochs=1).fit(module(), loader(text_batches()))
+    assert all(torch.equal(v, first[n]) for n, v in student.state_dict().items())
+    assert all("forward" not in vars(block) for block in student.bert.encoder.layer)
+
+
 def test_without_a_live_teacher_it_says_which():
     objective = Objective({"hard": Term(HardLabel(), LABELS)})
     with pytest.raises(ValueError, match="this teacher is not live: take teacher=trained"):
