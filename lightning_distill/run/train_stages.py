@@ -16,9 +16,10 @@ from ..report import save_layer_similarity
 from ..training.module import DistillationModule
 from .objective import build_objective
 from .rehearse import rehearse
-from .sparsity import build_sparsity
+from .sparsity import describe_zeros
 from .stage import load_student, Result, say, train
-from .stages import PREVIOUS, Stage, STUDENT
+from .stage_settings import PREVIOUS, STUDENT
+from .stages import Stage
 from .trainer import build_module
 
 
@@ -142,8 +143,8 @@ def train_stages(
         steps += results[stage.name].steps
     assert module is not None
     facts = _facts(results)
-    for sparsity in build_sparsity(stages[-1].cfg):
-        facts["weights that are 0"] = sparsity.check(module.student).describe()
+    if (zeros := describe_zeros(stages[-1].cfg, module.student)) is not None:
+        facts["weights that are 0"] = zeros
     return Trained(module, _sum(list(results.values())), curves, facts)
 
 
