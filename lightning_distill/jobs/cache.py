@@ -131,7 +131,9 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[DistillationModule, Any, list
         student = build_student(cfg, data, teacher)
         settled = cfg.copy()
         settle_training(settled, student, write=False)
-        rehearse(settled, data, student, teacher, build_objective(cfg), metrics)
+        tried = build_objective(cfg)
+        module = DistillationModule(student, teacher, tried, metrics, task=task_in(cfg))
+        rehearse(settled, data, module, metrics)
 
     teacher = build_teacher(cfg, data, rehearsal)
     if not Teacher.of(teacher).is_live:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ..run.check_callbacks import check_callbacks
 from ..run.data import build_data, check_lengths
 from ..run.debug import check_debug, debug
 from ..run.first_lines import first_lines, say_memory
@@ -17,7 +18,7 @@ from ..run.report import report
 from ..run.save import save_student
 from ..run.stage import say, train
 from ..run.task import task_in
-from ..run.trainer import optimization
+from ..run.trainer import check_validations, optimization
 from ..training.module import DistillationModule
 
 
@@ -38,6 +39,7 @@ def finetune(cfg: DictConfig) -> float:
     data = build_data(cfg, taught=False)
     check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
+    check_callbacks(cfg)
     say_memory(cfg, data, of_labels=True)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher)
@@ -46,8 +48,10 @@ def finetune(cfg: DictConfig) -> float:
     check_lengths(data, student=student, teacher=teacher)
     settle_training(cfg, student)
     rows = on_labels(data)
-    rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
     task = task_in(cfg)
+    tried = build_label_objective(cfg, student)
+    rehearse(cfg, rows, DistillationModule(student, None, tried, metrics, task=task), metrics)
+    check_validations(cfg, rows)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
     lines = first_lines(cfg, rows, metrics)
     if cfg.get("debug"):

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from ..check_values import check_ranges
+from ..error_message import message_of
 from .call import group
+from .follow_task import choice
+from .sparsity import build_sparsity
 from .student_quantization import check_rounds
 from .trainer import check_training
 
@@ -18,6 +23,16 @@ PARTS = (
     *("monitor", "mode", "module"),
 )
 KEYS = ("name", "criteria", "trainable", "blocks", "start", "quantization", *PARTS)
+# Those that are settings by name, with an example of one, and whether a stage may do without.
+SETTINGS: dict[str, tuple[str, bool]] = {
+    "optimizer": ("{lr:5e-5}", False),
+    "scheduler": ("{pct_start:0.2}", True),
+    "trainer": ("{max_epochs:2}", False),
+    "callbacks": ("{early_stopping:{patience:2}}", True),
+    "balance": ("{alpha:1.0}", True),
+    "sparsity": ("{amount:0.8}", True),
+    "module": ("{student_fraction:0.5}", True),
+}
 # What a stage starts from, beside the name of one before it.
 PREVIOUS, STUDENT = "previous", "student"
 # One that says its steps is not ended by the run's epochs.
@@ -85,7 +100,38 @@ def _check_entry(cfg: DictConfig, entry: DictConfig, where: str, before: Sequenc
         raise ValueError(
             f"{where} has `blocks`, which says what is trained: leave out `trainable`."
         )
-    check_training(settings_of(cfg, entry))
+    for key, (example, may_be_null) in SETTINGS.items():
+        value = entry.get(key)
+        if key in entry and not OmegaConf.is_dict(value) and (value is not None or not may_be_null):
+            raise ValueError(
+                f"{where}.{key} must be settings by name, as in {key}:{example}, got {value!r}. "
+                f"They change what the run has. {_way_to(key, value)}"
+            )
+    own = settings_of(cfg, entry)
+    try:
+        check_ranges(own)
+        check_training(own)
+        build_sparsity(own)
+    except (ValueError, InstantiationException) as error:
+        raise ValueError(f"In stage {name!r}: {message_of(error)}") from error
+
+
+def _way_to(key: str, word: Any) -> str:
+    """How a stage names another choice of a group, where it has typed one."""
+    written = choice(key, str(word)) or {}
+    # What is null is found out for the run, and what stands for another value needs no repeating.
+    own = {k: v for k, v in written.items() if v is not None and "${" not in str(v)}
+    if not own:
+        return f"For another class write {key}:{{_target_:module.Class}} and its settings."
+    settings = ",".join(f"{name}:{_typed(value)}" for name, value in own.items())
+    return f"What {key}={word} is for a run is {key}:{{{settings}}} in a stage."
+
+
+def _typed(value: Any) -> str:
+    """A value as it stands within a list on the command line."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w.]+", value):
+        return repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
 
 
 def name_of(entry: DictConfig, number: int) -> str:
@@ -137,6 +183,8 @@ def settings_of(cfg: DictConfig, entry: DictConfig) -> DictConfig:
         if key not in entry:
             continue
         value, there = entry[key], own.get(key)
+        if key == "callbacks" and OmegaConf.is_dict(value):
+            value = _with_classes(value, there)
         # Another class has other arguments.
         merges = OmegaConf.is_dict(value) and OmegaConf.is_dict(there) and "_target_" not in value
         own[key] = OmegaConf.merge(there, value) if merges else value
@@ -145,3 +193,14 @@ def settings_of(cfg: DictConfig, entry: DictConfig) -> DictConfig:
         if any(given.get(other) is not None for other in BUDGET) and given.get(key) is None:
             own.trainer[key] = -1
     return own
+
+
+def _with_classes(callbacks: DictConfig, there: Any) -> DictConfig:
+    """The callbacks of a stage; one that the run does not have is what `callbacks=[NAME]` makes."""
+    own: dict[Any, Any] = dict(callbacks.items())
+    for name, node in own.items():
+        partial = OmegaConf.is_dict(node) and "_target_" not in node
+        known = choice("callbacks", str(name)) if partial and not (there or {}).get(name) else None
+        if known is not None:
+            own[name] = OmegaConf.merge(known[name], node)
+    return OmegaConf.create(own)

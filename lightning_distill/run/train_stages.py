@@ -20,7 +20,7 @@ from .sparsity import describe_zeros
 from .stage import load_student, Result, say, train
 from .stage_settings import PREVIOUS, STUDENT
 from .stages import Stage
-from .trainer import build_module
+from .trainer import build_module, check_validations, precision_of
 
 
 @dataclass
@@ -67,7 +67,11 @@ def rehearse_stages(
         try:
             with stage.trains(student):
                 rows = stage.rows(data)
-                rehearse(stage.cfg, rows, student, teacher, objective, metrics, tried)
+                module = build_module(stage.cfg, student, teacher, objective, metrics)
+                rehearse(stage.cfg, rows, module, metrics, tried)
+                check_validations(stage.cfg, rows)
+                for kept in module.kept_teachers.values():
+                    kept.check_precision(precision_of(stage.cfg))
         except ValueError as error:
             # The cause, where a block was to learn of layers that are not its own.
             cause = _wrong_pairs(stage, objective) or str(error)

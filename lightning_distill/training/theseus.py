@@ -13,6 +13,7 @@ from ..models.submodules import submodules
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from .module import DistillationModule
+from .scheduling import Scheduling
 
 
 class TheseusModule(DistillationModule):
@@ -61,7 +62,7 @@ class TheseusModule(DistillationModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | Scheduling | None = None,
         rate: float | Schedule = 0.5,
         student_blocks: str = "*.encoder.layer.*",
         teacher_blocks: str = "*.encoder.layer.*",

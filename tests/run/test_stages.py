@@ -41,6 +41,11 @@ def run_of(stages):
     return cfg
 
 
+def sparse(amount, *layers, **more):
+    target = "lightning_distill.sparsity.MagnitudeSparsity"
+    return {"_target_": target, "amount": amount, "layers": list(layers) or None, **more}
+
+
 def test_without_a_list_the_run_is_the_only_stage(tmp_path):
     cfg = run_of(None)
     (stage,) = stages_of(cfg, bert(2, 8))
@@ -171,6 +176,67 @@ def test_a_stage_that_does_not_measure_what_it_goes_by_is_refused(monitor, entry
         settle_stages(cfg, METRICS)
 
 
+AVERAGE = {"weight_average": {"decay": 0.9}}
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "_partial_": True}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            {"callbacks": {"early_stopping": {"monitor": "val/f1"}}},
+            "callbacks.early_stopping.monitor must be one of val/accuracy, .*got 'val/f1'",
+        ),
+        (
+            {"callbacks": {"early_stopping": {"monitor": "val_loss"}}},
+            "callbacks.early_stopping.monitor must be one of .*got 'val_loss'",
+        ),
+        (
+            {"criteria": ["hard_label"], "scheduler": {**PLATEAU, "monitor": "val/hint"}},
+            "scheduler.monitor must be one of .*got 'val/hint'",
+        ),
+        ({"sparsity": sparse(0.5), "callbacks": AVERAGE}, "weight_average do not go together"),
+        ({"callbacks": {"early_stopping": {"patienc": 1}}}, "unexpected keyword argument 'patien"),
+    ],
+)
+def test_what_callbacks_of_a_stage_wait_for_in_vain_is_refused(entry, words):
+    with pytest.raises(ValueError, match=f"In stage 'b': .*{words}"):
+        settle_stages(run_of([{}, {"name": "b", **entry}]), METRICS)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"callbacks": {"early_stopping": {"monitor": "val/hint"}}},
+        {"callbacks": {"early_stopping": {"monitor": "train/loss"}}},
+        {"callbacks": {"early_stopping": {"monitor": "val/f1", "strict": False}}},
+        {"callbacks": {"early_stopping": {"monitor": "val/f1"}}, "module": {"_target_": "my.Own"}},
+        {"scheduler": {**PLATEAU, "monitor": "val/loss"}},
+        {"callbacks": AVERAGE},
+    ],
+)
+def test_what_callbacks_of_a_stage_wait_for_is_there(entry):
+    cfg = run_of([entry])
+    settle_stages(cfg, METRICS)
+
+
+def test_the_run_is_asked_as_its_stages_are():
+    cfg = run_of(None)
+    cfg.scheduler = {**PLATEAU, "monitor": "val/nothing"}
+    with pytest.raises(ValueError, match="^scheduler.monitor must be one of .*got 'val/nothing'"):
+        settle_stages(cfg, METRICS)
+
+
+def test_a_stage_has_a_callback_that_the_run_has_not_with_its_usual_settings():
+    cfg = run_of([{"callbacks": {"early_stopping": {"patience": 1}}}, {}])
+    settle_stages(cfg, METRICS)
+    first, second = stages_of(cfg, bert(2, 8))
+    made = first.cfg.callbacks.early_stopping
+    assert made._target_.endswith("EarlyStopping") and made.patience == 1
+    assert (made.monitor, made.mode) == ("val/accuracy", "max")
+    assert "early_stopping" not in second.cfg.callbacks
+
+
 def test_blocks_are_a_stage_each_with_its_own_pair_of_layers():
     stages = stages_of(
         run_of(
@@ -272,7 +338,20 @@ def test_a_stage_that_trains_nothing_is_refused():
         ([{"optimizer": {"lrr": 1}}], "optimizer.lrr is no argument"),
         ([{"quantization": False}, {}], "is false, and the student is not quantised in any stage"),
         ([{"quantization": "int8"}], r"stages\[0\].quantization must be true or false, got 'int8'"),
-        ([{"trainer": {"max_epoch": 1}}], "trainer.max_epoch is no argument.*max_epochs"),
+        ([{"trainer": {"max_epoch": 1}}], "In stage 'stage1': trainer.max_epoch is no.*max_epochs"),
+        ([{"trainer": {"max_epochs": -3}}], "In stage 'stage1': trainer.max_epochs must be at lea"),
+        ([{"mode": "up"}], "In stage 'stage1': `mode` must be min or max, got 'up'"),
+        ([{}, {"optimizer": "sgd"}], r"stages\[1\].optimizer must be settings by name, .*'sgd'"),
+        ([{"optimizer": "sgd"}], r"optimizer:\{_target_:torch.optim.SGD,_partial_:true,lr:0.05,"),
+        ([{"optimizer": None}], "optimizer must be settings by name, .*_target_:module.Class"),
+        ([{"scheduler": "constant"}], "is scheduler:{_target_:torch.optim.lr_scheduler.Const"),
+        ([{"sparsity": "magnitude"}], "sparsity must be settings .*sparsity.MagnitudeSparsity,am"),
+        ([{"balance": "own"}], "balance must be settings by name, .*For another class write bala"),
+        ([{"sparsity": {"amount": 0.5}}], "In stage 'stage1': sparsity must say by `_target_`"),
+        ([{"callbacks": {"mine": {"a": 1}}}], "callbacks.mine must say by .*got {'a': 1}"),
+        ([{"callbacks": {"mine": 3}}], "callbacks.mine must say by `_target_` what is made, got 3"),
+        ([{"module": {"_partial_": False}}], "`module` .* must be a function of .* add _partial_"),
+        ([{"name": "b", "sparsity": sparse(2)}], "In stage 'b': `sparsity.amount` is .*got 2"),
     ],
 )  # fmt: skip
 def test_a_list_that_cannot_be_is_refused_before_anything_is_loaded(stages, words):
@@ -328,11 +407,6 @@ def test_a_stage_says_whether_weights_are_rounded_in_it():
             layers = fake_layers(student).values()
             found.append({layer.weight_fake_quantizer.enabled for layer in layers})
     assert found == [{False}, {False}, {True}]
-
-
-def sparse(amount, *layers, **more):
-    target = "lightning_distill.sparsity.MagnitudeSparsity"
-    return {"_target_": target, "amount": amount, "layers": list(layers) or None, **more}
 
 
 def layers_of(stage, student):
