@@ -21,7 +21,9 @@ from ..run.models import build_student, build_teacher
 from ..run.objective import build_objective
 from ..run.recording import plan_recording, Recording
 from ..run.stage import say
-from ..run.stages import check_stages, Stage, stages_of
+from ..run.stage_monitor import settle_stages
+from ..run.stage_settings import check_stages
+from ..run.stages import Stage, stages_of
 from ..run.task import task_in
 from ..run.train_stages import rehearse_stages
 from ..run.trainer import build_trainer
@@ -130,6 +132,7 @@ def _teacher_and_sources(cfg: DictConfig) -> tuple[list[DistillationModule], Any
     data = build_data(cfg)
     check_cacheable(data, "job=cache")
     metrics = build_metrics(cfg, data)
+    settle_stages(cfg, metrics)
 
     def rehearsal(teacher: nn.Module) -> None:
         student = build_student(cfg, data, teacher)

@@ -48,7 +48,8 @@ def distill(cfg: DictConfig, show: bool = True) -> float:
         alone, facts = False, {"student alone": "not trained, for no training row has a label"}
     if alone:
         labels_only = build_label_objective(cfg, student)
-        rehearse(cfg, on_labels(data), student, None, labels_only, metrics)
+        tried = DistillationModule(student, None, labels_only, metrics, task=task_in(cfg))
+        rehearse(cfg, on_labels(data), tried, metrics)
     # A run that is older than this key has no control.
     if control := bool(cfg.get("control")):
         check_control(cfg, stages, teacher, data)

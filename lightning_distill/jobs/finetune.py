@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ..run.check_callbacks import check_callbacks
 from ..run.data import build_data, check_lengths
 from ..run.debug import check_debug, debug
 from ..run.first_lines import first_lines, say_memory
@@ -15,9 +16,10 @@ from ..run.objective import build_label_objective
 from ..run.rehearse import rehearse
 from ..run.report import report
 from ..run.save import save_student
+from ..run.sparsity import facts_of_zeros
 from ..run.stage import say, train
 from ..run.task import task_in
-from ..run.trainer import optimization
+from ..run.trainer import check_validations, optimization
 from ..training.module import DistillationModule
 
 
@@ -38,6 +40,7 @@ def finetune(cfg: DictConfig) -> float:
     data = build_data(cfg, taught=False)
     check_measurable(data, "job=finetune")
     metrics = build_metrics(cfg, data)
+    check_callbacks(cfg)
     say_memory(cfg, data, of_labels=True)
     teacher = None if cfg.teacher is None else build_teacher(cfg, data)
     student = build_student(cfg, data, teacher, of_labels=True)
@@ -46,8 +49,10 @@ def finetune(cfg: DictConfig) -> float:
     check_lengths(data, student=student, teacher=teacher)
     settle_training(cfg, student)
     rows = on_labels(data)
-    rehearse(cfg, rows, student, None, build_label_objective(cfg, student), metrics)
     task = task_in(cfg)
+    tried = build_label_objective(cfg, student)
+    rehearse(cfg, rows, DistillationModule(student, None, tried, metrics, task=task), metrics)
+    check_validations(cfg, rows)
     module = DistillationModule(student, None, objective, metrics, **optimization(cfg), task=task)
     lines = first_lines(cfg, rows, metrics)
     if cfg.get("debug"):
@@ -56,5 +61,6 @@ def finetune(cfg: DictConfig) -> float:
     say("Model", f"on labels, with {', '.join(objective.terms)}")
     result = train(cfg, module, rows, directory, lines)
     save_student(module.student, data, directory / "student")
-    report(cfg, directory, data, module, result)
+    facts = facts_of_zeros(cfg, module.student)
+    report(cfg, directory, data, module, result, facts=facts)
     return result.metrics[str(cfg.monitor).removeprefix("val/")]

@@ -99,3 +99,14 @@ def submodules(model: nn.Module) -> dict[str, nn.Module]:
     A model within a wrapper has the paths that it had before.
     """
     return {**dict(unwrapped(model).named_modules()), "": model}
+
+
+def named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters, in the order of the model.
+
+    A model within a wrapper has the names that it had before, and what the wrapper adds those that
+    it has there. A parameter that several parts share has several names.
+    """
+    inner = list(unwrapped(model).named_parameters(remove_duplicate=False))
+    own = {id(parameter) for _, parameter in inner}
+    return inner + [(name, p) for name, p in model.named_parameters() if id(p) not in own]

@@ -17,7 +17,9 @@ from .learning_rate import settle_training
 from .metrics import build_metrics, without_agreement
 from .models import build_student, build_teacher
 from .objective import build_objective
-from .stages import check_stages, Stage, stages_of
+from .stage_monitor import settle_stages
+from .stage_settings import check_stages
+from .stages import Stage, stages_of
 from .train_stages import rehearse_stages
 from .vocabularies import check_vocabularies, without_common_tokens
 
@@ -68,6 +70,7 @@ def prepare(cfg: DictConfig, before_models: Callable[[Any], None] | None = None)
     data = build_data(cfg)
     without_common_tokens(cfg, data)
     metrics = build_metrics(cfg, data)
+    settle_stages(cfg, metrics)
     # Of all stages, if there are several.
     objective = build_objective(cfg)
     _check_teacher(cfg, objective)

@@ -57,9 +57,16 @@ def _compares(node: Any) -> bool:
 
 def packaged(group_name: str, name: str) -> Any:
     """The member of a group that has this name, as `conf/` has it."""
+    return choice(group_name, name)[name]
+
+
+def choice(group_name: str, name: str) -> Any:
+    """What the file of a choice says, as `conf/` has it; `None` if there is no such choice."""
     path = files("lightning_distill.conf") / group_name / f"{name}.yaml"
+    if not name.isidentifier() or not path.is_file():
+        return None
     written: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
-    return written[name]
+    return written
 
 
 def _are_chosen(name: str) -> bool:

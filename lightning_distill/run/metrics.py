@@ -13,6 +13,7 @@ from ..objective.objective import Objective
 from ..tasks import Classification, owner_of
 from .call import call, group
 from .follow_task import follow_task, packaged
+from .monitor import settle_monitor
 from .targets import find_target
 from .task import task_in
 
@@ -79,18 +80,7 @@ def build_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
         metrics[str(name)] = call(node, more, f"metrics.{name}")
     if not metrics:
         raise ValueError("`metrics` is empty; choose some, as in metrics=[accuracy].")
-    monitored = str(cfg.monitor or f"val/{next(iter(metrics))}")
-    name = monitored.removeprefix("val/")
-    losses = ["loss", *[str(n) for n, node in group(cfg, "criteria").items() if node is not None]]
-    if not monitored.startswith("val/") or name not in [*metrics, *losses]:
-        choices = ", ".join(f"val/{n}" for n in [*metrics, *losses])
-        raise ValueError(f"`monitor` must be one of {choices}, got {monitored!r}.")
-    mode = cfg.mode
-    if mode is None:
-        mode = best_mode(metrics.get(name), "min" if name in losses else "max")
-    if mode not in ("min", "max"):
-        raise ValueError(f"`mode` must be min or max, got {mode!r}.")
-    cfg.monitor, cfg.mode = monitored, mode
+    settle_monitor(cfg, metrics)
     return metrics
 
 

@@ -1,6 +1,7 @@
 """Try on one batch what training will do, so that nothing is found out when hours are spent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,22 +14,18 @@ from ..metrics.traits import needs_teacher, reads_texts, sources_of
 from ..models.batch import labels_of
 from ..models.modes import in_eval_mode
 from ..models.written_texts import check_writes
-from ..objective.objective import Objective
 from ..training.metric_sources import feed_sources, sources_of_metrics
 from ..training.module import DistillationModule
 from ..training.scheduling import scheduler_config
 from ..training.values import student_outputs
 from .sparsity import build_sparsity
-from .task import task_in
 from .trainer import optimization
 
 
 def rehearse(
     cfg: DictConfig,
     data: Any,
-    student: nn.Module,
-    teacher: nn.Module | None,
-    objective: Objective,
+    module: DistillationModule,
     metrics: Mapping[str, Metric],
     with_objective: bool = True,
 ) -> None:
@@ -37,9 +34,8 @@ def rehearse(
     Args:
         cfg: the run's configuration.
         data: a data module that is set up.
-        student: the model to train.
-        teacher: the one that it shall learn from, trained or not.
-        objective: used up: a module of the training needs one of its own.
+        module: of student, teacher and objective, as they will be trained. The objective is used
+            up: the module of the training needs one of its own.
         metrics: those of the run.
         with_objective: false where the training begins at once, and tries it on its own device.
 
@@ -47,12 +43,25 @@ def rehearse(
         ValueError: naming the part of the configuration that does not work.
     """
     for sparsity in build_sparsity(cfg):
-        sparsity.check(student)
-    module = DistillationModule(student, teacher, objective, metrics, task=task_in(cfg))
+        sparsity.check(module.student)
     if with_objective:
-        module.prepare(next(iter(data.train_dataloader())))
-    _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
-    _try_optimization(cfg, student)
+        # As the trainer's data will be known to it.
+        module.tried_data = data
+        with _unless_it_asks_for_a_trainer():
+            module.prepare(next(iter(data.train_dataloader())))
+    with _unless_it_asks_for_a_trainer():
+        _try_metrics(module, next(iter(data.val_dataloader()), None), metrics)
+    _try_optimization(cfg, module.student)
+
+
+@contextmanager
+def _unless_it_asks_for_a_trainer() -> Iterator[None]:
+    """A module of the user's own may; it is tried when there is one."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not attached to a `Trainer`" not in str(error):
+            raise
 
 
 @torch.no_grad()

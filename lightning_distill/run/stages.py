@@ -1,11 +1,9 @@
 """A run in stages: a list in the configuration, each a training of its own of the same student."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,15 @@ from torch import nn
 
 from ..models.fake_quantization import without_rounding
 from ..models.source import matching, nearest
-from ..models.submodules import submodules
+from ..models.submodules import named_parameters, submodules
 from ..objective.objective import Objective
 from .call import group
 from .labels import on_labels
 from .objective import build_objective
-from .sparsity import kept_after
-from .student_quantization import check_rounds
-from .trainer import check_training, module_learns_of_teacher
-
-# What a stage may have of its own in the place of the run's.
-PARTS = (
-    *("optimizer", "scheduler", "trainer", "callbacks", "balance", "sparsity"),
-    *("monitor", "mode", "module"),
-)
-KEYS = ("name", "criteria", "trainable", "blocks", "start", "quantization", *PARTS)
-# What a stage starts from, beside the name of one before it.
-PREVIOUS, STUDENT = "previous", "student"
-# One that says its steps is not ended by the run's epochs.
-BUDGET = ("max_epochs", "max_steps")
-EXAMPLE = "stages=[{criteria:[hint],trainer:{max_epochs:2}},{criteria:[hard_label,soft_target]}]"
+from .sparsity import keep_zeros
+from .stage_monitor import goes_by
+from .stage_settings import check_stages, listed, name_of, PREVIOUS, STUDENT
+from .trainer import learns_of_teacher
 
 
 @dataclass(frozen=True)
@@ -70,9 +57,7 @@ class Stage:
     @property
     def learns_of_teacher(self) -> bool:
         """Whether its terms or its module look at the teacher."""
-        return module_learns_of_teacher(self.cfg) or bool(
-            build_objective(self.cfg).sources("teacher")
-        )
+        return learns_of_teacher(self.cfg)
 
     def folder(self, directory: Path) -> Path:
         """Where its checkpoints and curves lie.
@@ -107,140 +92,28 @@ class Stage:
         if self.trainable is None:
             yield
             return
-        before = {name: p.requires_grad for name, p in student.named_parameters()}
-        kept = {n for n in before if any(fnmatchcase(n, one) for one in self.trainable)}
+        named = named_parameters(student)
         for pattern in self.trainable:
-            if not any(fnmatchcase(name, pattern) for name in before):
+            if not any(fnmatchcase(name, pattern) for name, _ in named):
                 raise ValueError(
                     f"{self} trains {pattern!r}, and no parameter of the student has such a name. "
-                    f"{nearest(pattern, before)} A * stands for any letters, as in "
-                    "trainable:['*.layer.0.*']."
+                    f"{nearest(pattern, [name for name, _ in named])} A * stands for any letters, "
+                    "as in trainable:['*.layer.0.*']."
                 )
-        if not any(before[name] for name in kept):
+        before = {parameter: parameter.requires_grad for _, parameter in named}
+        kept = {p for name, p in named if any(fnmatchcase(name, one) for one in self.trainable)}
+        if not any(before[parameter] for parameter in kept):
             raise ValueError(
                 f"{self} trains nothing: all of {', '.join(self.trainable)} is frozen "
-                "(student.freeze)."
+                "(student.freeze, or weights beside adapters)."
             )
         try:
-            for name, parameter in student.named_parameters():
-                parameter.requires_grad_(before[name] and name in kept)
+            for parameter, trained in before.items():
+                parameter.requires_grad_(trained and parameter in kept)
             yield
         finally:
-            for name, parameter in student.named_parameters():
-                parameter.requires_grad_(before[name])
-
-
-# Reading the list.
-
-
-def check_stages(cfg: DictConfig) -> None:
-    """Refuse a list of stages that cannot be, before anything is loaded.
-
-    Raises:
-        ValueError: naming the stage, what is wrong with it, and what can be written.
-    """
-    stages = cfg.get("stages")
-    if stages is None:
-        return
-    if not OmegaConf.is_list(stages) or not stages:
-        raise ValueError(f"`stages` must be a list, as in {EXAMPLE}, got {stages!r}.")
-    names: list[str] = []
-    for number, entry in enumerate(stages, 1):
-        where = f"stages[{number - 1}]"
-        if not OmegaConf.is_dict(entry):
-            raise ValueError(f"{where} must be settings by name, as in {EXAMPLE}, got {entry!r}.")
-        _check_entry(cfg, entry, where, names)
-        check_rounds(cfg, entry, where, is_last=number == len(stages))
-        names.append(_name(entry, number))
-
-
-def _check_entry(cfg: DictConfig, entry: DictConfig, where: str, before: Sequence[str]) -> None:
-    for key in entry:
-        if key not in KEYS:
-            near = get_close_matches(str(key), KEYS, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{where} has a {key!r}; it can have {', '.join(KEYS)}.{hint}")
-    name = _name(entry, len(before) + 1)
-    if not re.fullmatch(r"[\w-]+", name) or name in (*before, PREVIOUS, STUDENT):
-        raise ValueError(
-            f"{where}.name must be letters, digits, - and _, and none of "
-            f"{', '.join([*before, PREVIOUS, STUDENT])}, got {name!r}."
-        )
-    start = str(entry.get("start", PREVIOUS))
-    if start not in (PREVIOUS, STUDENT, *before):
-        raise ValueError(
-            f"{where}.start must be {PREVIOUS}, {STUDENT} or the name of a stage before it "
-            f"({', '.join(before) or 'there is none'}), got {start!r}."
-        )
-    pool = [str(term) for term, node in group(cfg, "criteria").items() if node is not None]
-    for term in _chosen(entry, pool):
-        if term not in pool:
-            every = ",".join([*pool, term])
-            raise ValueError(
-                f"{where}.criteria names {term!r}, and the run has {', '.join(pool)}. All terms "
-                f"are listed once for the run, as in criteria=[{every}]; a stage says which of "
-                "them it takes."
-            )
-    if not _chosen(entry, pool):
-        raise ValueError(f"{where}.criteria is empty; the run has {', '.join(pool)}.")
-    for key in ("trainable", "blocks"):
-        if key in entry and not _is_names(entry[key]):
-            raise ValueError(
-                f"{where}.{key} must be a name or a list of names, with * for any letters, as in "
-                f"{key}:['bert.encoder.layer.*'], got {entry[key]!r}."
-            )
-    if "trainable" in entry and "blocks" in entry:
-        raise ValueError(
-            f"{where} has `blocks`, which says what is trained: leave out `trainable`."
-        )
-    check_training(_own(cfg, entry))
-
-
-def _name(entry: DictConfig, number: int) -> str:
-    return str(entry.get("name") or f"stage{number}")
-
-
-def _chosen(entry: DictConfig, pool: Sequence[str]) -> list[str]:
-    """The names of the terms that a stage takes."""
-    criteria = entry.get("criteria")
-    if criteria is None:
-        return list(pool)
-    return [str(term) for term in ([criteria] if isinstance(criteria, str) else criteria)]
-
-
-def _is_names(value: Any) -> bool:
-    names = _listed(value)
-    return bool(names) and all(isinstance(name, str) and name for name in names)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if OmegaConf.is_list(value) else [value]
-
-
-def _own(cfg: DictConfig, entry: DictConfig) -> DictConfig:
-    """The run's configuration with what a stage has of its own."""
-    own = copy.deepcopy(cfg)
-    OmegaConf.set_struct(own, False)
-    own.stages = None
-    pool = {str(name): node for name, node in group(cfg, "criteria").items() if node is not None}
-    chosen = entry.get("criteria")
-    more = chosen if OmegaConf.is_dict(chosen) else {}
-    own.criteria = {
-        name: OmegaConf.merge(pool[name], more.get(name) or {}) for name in _chosen(entry, [*pool])
-        if name in pool
-    }  # fmt: skip
-    for key in PARTS:
-        if key not in entry:
-            continue
-        value, there = entry[key], own.get(key)
-        # Another class has other arguments.
-        merges = OmegaConf.is_dict(value) and OmegaConf.is_dict(there) and "_target_" not in value
-        own[key] = OmegaConf.merge(there, value) if merges else value
-    given = entry.get("trainer") or {}
-    for key in BUDGET:
-        if any(given.get(other) is not None for other in BUDGET) and given.get(key) is None:
-            own.trainer[key] = -1
-    return own
+            for parameter, trained in before.items():
+                parameter.requires_grad_(trained)
 
 
 def stages_of(cfg: DictConfig, student: nn.Module) -> list[Stage]:
@@ -261,27 +134,27 @@ def stages_of(cfg: DictConfig, student: nn.Module) -> list[Stage]:
     # Of blocks, what the last one has left.
     ends = {PREVIOUS: PREVIOUS, STUDENT: STUDENT}
     for number, entry in enumerate(entries, 1):
-        own = _own(cfg, entry)
-        if not {"monitor", "mode"} & {*map(str, entry)} and not _predicts(build_objective(own)):
-            # What it predicts has nothing to do with what it learns yet.
-            own.monitor, own.mode = "val/loss", "min"
-        name, start = _name(entry, number), ends[str(entry.get("start", PREVIOUS))]
+        own = goes_by(cfg, entry)
+        name, start = name_of(entry, number), ends[str(entry.get("start", PREVIOUS))]
         stage = Stage(own, name, start=start, rounds=bool(entry.get("quantization", True)))
         if "trainable" in entry:
-            stage = replace(stage, trainable=tuple(_listed(entry.trainable)))
+            stage = replace(stage, trainable=tuple(listed(entry.trainable)))
         found += _of_blocks(stage, entry, student) if "blocks" in entry else [stage]
         ends[name] = found[-1].name
-    _keep_zeros(found)
+    _keep_zeros(found, student)
     return [replace(stage, number=i, of=len(found)) for i, stage in enumerate(found, 1)]
 
 
-def _keep_zeros(stages: Sequence[Stage]) -> None:
+def _keep_zeros(stages: Sequence[Stage], student: nn.Module) -> None:
     """Weights that one stage has made 0 stay so in those that go on from it."""
-    of_start: dict[str, Any] = {STUDENT: None, PREVIOUS: None}
+    # Which layers have zeros where a stage starts.
+    of_start: dict[str, list[str]] = {STUDENT: [], PREVIOUS: []}
     for stage in stages:
-        if not group(stage.cfg, "sparsity"):
-            stage.cfg.sparsity = kept_after(of_start[stage.start])
-        of_start[stage.name] = of_start[PREVIOUS] = stage.cfg.sparsity
+        try:
+            found = keep_zeros(stage.cfg, of_start[stage.start], student)
+        except ValueError as error:
+            raise ValueError(f"In {stage}: {error}") from error
+        of_start[stage.name] = of_start[PREVIOUS] = found
 
 
 def sparsity_of(stages: Sequence[Stage]) -> Any:
@@ -289,14 +162,9 @@ def sparsity_of(stages: Sequence[Stage]) -> Any:
     return next((s.cfg.sparsity for s in stages if group(s.cfg, "sparsity")), None)
 
 
-def _predicts(objective: Objective) -> bool:
-    """Whether any term looks at what the student predicts, and not at its layers alone."""
-    return any(not source.is_inner for source in objective.sources("student"))
-
-
 def _of_blocks(stage: Stage, entry: DictConfig, student: nn.Module) -> list[Stage]:
     """A stage for each block, in which it alone is trained, on its pair of layers."""
-    patterns, there = _listed(entry.blocks), list(submodules(student))
+    patterns, there = listed(entry.blocks), list(submodules(student))
     paths = matching(",".join(patterns), there)
     if not paths:
         raise ValueError(

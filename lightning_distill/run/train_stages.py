@@ -16,10 +16,11 @@ from ..report import save_layer_similarity
 from ..training.module import DistillationModule
 from .objective import build_objective
 from .rehearse import rehearse
-from .sparsity import build_sparsity
+from .sparsity import facts_of_zeros
 from .stage import load_student, Result, say, train
-from .stages import PREVIOUS, Stage, STUDENT
-from .trainer import build_module
+from .stage_settings import PREVIOUS, STUDENT
+from .stages import Stage
+from .trainer import build_module, check_validations, precision_of
 
 
 @dataclass
@@ -66,7 +67,11 @@ def rehearse_stages(
         try:
             with stage.trains(student):
                 rows = stage.rows(data)
-                rehearse(stage.cfg, rows, student, teacher, objective, metrics, tried)
+                module = build_module(stage.cfg, student, teacher, objective, metrics)
+                rehearse(stage.cfg, rows, module, metrics, tried)
+                check_validations(stage.cfg, rows)
+                for kept in module.kept_teachers.values():
+                    kept.check_precision(precision_of(stage.cfg))
         except ValueError as error:
             # The cause, where a block was to learn of layers that are not its own.
             cause = _wrong_pairs(stage, objective) or str(error)
@@ -141,9 +146,7 @@ def train_stages(
         curves.append((steps, folder / "metrics.csv"))
         steps += results[stage.name].steps
     assert module is not None
-    facts = _facts(results)
-    for sparsity in build_sparsity(stages[-1].cfg):
-        facts["weights that are 0"] = sparsity.check(module.student).describe()
+    facts = _facts(results) | facts_of_zeros(stages[-1].cfg, module.student)
     return Trained(module, _sum(list(results.values())), curves, facts)
 
 

@@ -1,7 +1,7 @@
 """Trainer, module and optimizer of a run."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,17 @@ def learns_of_teacher(cfg: DictConfig) -> bool:
     return module_learns_of_teacher(cfg) or bool(build_objective(cfg).sources("teacher"))
 
 
+def build_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """The callbacks that `cfg.callbacks` names."""
+    return [instantiate(node) for node in group(cfg, "callbacks").values() if node is not None]
+
+
 def build_trainer(cfg: DictConfig, directory: Path, **changes: Any) -> L.Trainer:
     """A trainer that writes into `directory`, with the configured callbacks and loggers."""
     cfg = cfg.copy()
     cause = Path(str(cfg.output_dir)) / ("resume_error.txt" if cfg.get("resume") else "error.txt")
     cfg.output_dir = str(directory)
-    callbacks = [instantiate(node) for node in group(cfg, "callbacks").values() if node is not None]
+    callbacks = build_callbacks(cfg)
     # What a run goes on from holds the states of all others, and so comes behind them.
     callbacks.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
     loggers = [instantiate(node) for node in group(cfg, "logger").values() if node is not None]
@@ -111,25 +116,43 @@ def _instantiated(cfg: DictConfig, options: dict[str, Any]) -> L.Trainer:
 
 
 def check_training(cfg: DictConfig) -> None:
-    """Refuse settings that the trainer, the optimizer or the scheduler does not take.
+    """Refuse settings of a training that nothing is made of, or that what is made does not take.
 
     Raises:
         ValueError: naming the setting, and those that there are.
     """
+    for name in ("callbacks", "logger"):
+        for key, node in group(cfg, name).items():
+            _check_is_made(f"{name}.{key}", node, f"{name}=[...,{key}]")
+    for name in ("balance", "sparsity", "module"):
+        _check_is_made(name, cfg.get(name), f"{name}=NAME")
     _check_taken("trainer", cfg.trainer)
     process_count(cfg)
     for name in ("optimizer", "scheduler"):
         if cfg.get(name) is not None:
             _check_taken(name, cfg[name], ("interval", "frequency", "monitor"))
-    made = find_target(cfg.optimizer.get("_target_"), "optimizer._target_")
-    if (
-        isinstance(made, type)
-        and issubclass(made, Optimizer)
-        and not cfg.optimizer.get("_partial_")
-    ):
+    _check_is_function("optimizer", cfg.optimizer, Optimizer, "the parameters")
+    if cfg.get("module") is not None:
+        of = "student, teacher and objective"
+        _check_is_function("module", cfg.module, DistillationModule, of)
+
+
+def _check_is_function(name: str, node: Any, kind: type, of: str) -> None:
+    """Refuse a node that would make its object before there is what it is made of."""
+    made = find_target(node.get("_target_"), f"{name}._target_")
+    if isinstance(made, type) and issubclass(made, kind) and not node.get("_partial_"):
         raise ValueError(
-            f"`optimizer` ({cfg.optimizer.get('_target_')}) must be a function of the parameters: "
-            "add _partial_: true to its YAML."
+            f"`{name}` ({node.get('_target_')}) must be a function of {of}: add _partial_: true "
+            "to its YAML."
+        )
+
+
+def _check_is_made(name: str, node: Any, choice: str) -> None:
+    if node is not None and (not OmegaConf.is_dict(node) or "_target_" not in node):
+        raise ValueError(
+            f"{name} must say by `_target_` what is made, got {node!r}. Choose it for the run, as "
+            f"in {choice}, so that its settings can be changed; or write "
+            f"{name}._target_=module.Class beside them."
         )
 
 
@@ -175,6 +198,43 @@ def _scheduling(cfg: DictConfig) -> Scheduling:
 
 def process_count(cfg: DictConfig) -> int:
     """How many processes train one model together."""
-    options = {"callbacks": [], "logger": False, "enable_checkpointing": False}
-    trainer = _instantiated(cfg, options | {"enable_progress_bar": False})
+    trainer = _bare_trainer(cfg)
     return trainer.num_devices * trainer.num_nodes
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """The precision of a training, as its trainer calls it."""
+    return str(_bare_trainer(cfg).precision)
+
+
+def _bare_trainer(cfg: DictConfig) -> L.Trainer:
+    options = {"callbacks": [], "logger": False, "enable_checkpointing": False}
+    return _instantiated(cfg, options | {"enable_progress_bar": False})
+
+
+def check_validations(cfg: DictConfig, data: Any) -> None:
+    """Refuse a validation after more batches than an epoch has: there would be none.
+
+    Args:
+        cfg: the configuration of a training.
+        data: a data module that is set up.
+
+    Raises:
+        ValueError: naming both numbers, and what can be written.
+    """
+    settings, loader = cfg.trainer, data.train_dataloader()
+    every = settings.get("val_check_interval")
+    if not isinstance(every, int) or isinstance(every, bool) or not isinstance(loader, Sized):
+        return
+    counts_over_epochs = settings.get("check_val_every_n_epoch", 1) is None
+    if counts_over_epochs or settings.get("limit_val_batches") == 0:
+        return
+    batches, limit = len(loader), settings.get("limit_train_batches")
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if every > batches:
+        raise ValueError(
+            f"trainer.val_check_interval is {every}, and an epoch has {batches} batches: there "
+            f"would be no validation. Take at most {batches}, a share of an epoch such as 0.5, or "
+            "count over epochs (trainer.check_val_every_n_epoch=null)."
+        )

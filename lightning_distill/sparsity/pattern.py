@@ -50,6 +50,11 @@ class Pattern:
         """The share of weights that are 0, where the pattern says it."""
         return 1 - self.columns / self.of if self.of else None
 
+    @property
+    def is_block(self) -> bool:
+        """Whether several weights are kept or become 0 together."""
+        return not self.of and self.rows * self.columns > 1
+
     def fits(self, matrix: Matrix) -> bool:
         """Whether the matrix can be divided so."""
         rows, columns = matrix.shape

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -20,9 +20,10 @@ class Sparsity(L.Callback):
 
     $$s_t = s_0 + (s - s_0) \Big(1 - \Big(1 - \frac{t - t_0}{t_1 - t_0}\Big)^3\Big)$$
 
-    from `start` to `stop`, where $s_0$ is the share that was 0 before. The parameters themselves
-    hold the zeros, so that what is saved at any time is what was trained. A checkpoint keeps the
-    masks. The best checkpoint and early stopping look only at validations with all zeros in place.
+    from `start` to `stop`, where $s_0$ is the share that was 0 before. That stays 0, also where
+    a smaller share is asked for. The parameters themselves hold the zeros, so that what is saved at
+    any time is what was trained. A checkpoint keeps the masks. The best checkpoint and early
+    stopping look only at validations with all zeros in place.
 
     Args:
         amount: $s$, from 0 to below 1; `None` where the pattern says it, as 2:4 does.
@@ -35,8 +36,12 @@ class Sparsity(L.Callback):
         layers: see `Matrices`.
 
     Raises:
-        ValueError: for settings that cannot be; in `check` for a student that they do not fit.
+        ValueError: for settings that cannot be; in `check` for a student that they do not fit, and
+            in `check_beside` for callbacks.
     """
+
+    # Whether the weights of some steps can be averaged, and are as sparse then.
+    can_be_averaged: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class Sparsity(L.Callback):
         self.layers = None if layers is None else [str(pattern) for pattern in layers]
         self.matrices: Matrices | None = None
         self.masks: dict[str, Tensor] = {}
+        # Of layers that had zeros before, what was not 0.
+        self._earlier: dict[str, Tensor] = {}
         # The share that was 0 at first, how many updates there were, and the last step seen.
         self._before, self._done, self._step = 0.0, 0, 0
         self._total: float = 1
@@ -101,17 +108,25 @@ class Sparsity(L.Callback):
             )
         return found
 
+    def check_beside(self, callbacks: Sequence[L.Callback]) -> None:
+        """Refuse other callbacks of the training that this one does not go together with.
+
+        Raises:
+            ValueError: for an average of weights.
+        """
+        if not self.can_be_averaged and any(isinstance(c, WeightAveraging) for c in callbacks):
+            raise ValueError(
+                "`sparsity` and callbacks.weight_average do not go together: an average of weights "
+                "that were 0 at different times is not 0. Leave one of them out."
+            )
+
     # Lightning's hooks.
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the weights, before a checkpoint is read."""
         if stage != "fit":
             return
-        if any(isinstance(c, WeightAveraging) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            raise ValueError(
-                "`sparsity` and callbacks.weight_average do not go together: an average of weights "
-                "that were 0 at different times is not 0. Leave one of them out."
-            )
+        self.check_beside(trainer.callbacks)  # type: ignore[attr-defined]
         self.matrices = self.check(pl_module.student)  # type: ignore[arg-type]
         self._before = self.matrices.zeros
         self.masks = {path: weight != 0 for path, weight in self.matrices.weights.items()}
@@ -119,6 +134,7 @@ class Sparsity(L.Callback):
             # Some zeros by chance are no mask.
             self._before = 0.0
             self.masks = {path: torch.ones_like(mask) for path, mask in self.masks.items()}
+        self._earlier = {path: mask for path, mask in self.masks.items() if not mask.all()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See how long the run will be."""
@@ -166,15 +182,26 @@ class Sparsity(L.Callback):
                 _begin_anew(callback)
 
     def update(self, share: float) -> None:
-        """Choose anew which weights are kept, when so many shall be 0."""
+        """Choose anew which weights are kept, when so many shall be 0; earlier zeros stay."""
         assert self.matrices is not None
         found = self.matrices
         scores = [
-            found.matrix(path, self.scores(path, weight)) for path, weight in found.weights.items()
+            found.matrix(path, self._scores(path, weight)) for path, weight in found.weights.items()
         ]
         masks = self.pattern.masks(scores, self._groups(share), self.scope == "model")
         for path, mask in zip(found.weights, masks, strict=True):
-            self.masks[path] = found.shaped(path, mask).contiguous()
+            kept = found.shaped(path, mask).contiguous()
+            self.masks[path] = kept & self._earlier[path] if path in self._earlier else kept
+
+    def _scores(self, path: str, weight: Tensor) -> Tensor:
+        """Those of the class, and the least of all for what was 0 before."""
+        scores = self.scores(path, weight)
+        if path not in self._earlier:
+            return scores
+        self._earlier[path] = earlier = self._earlier[path].to(scores.device)
+        # Of a block the mean is taken, which one weight alone must not decide.
+        least = scores.min() if self.pattern.is_block else scores.new_tensor(-torch.inf)
+        return torch.where(earlier, scores, least)
 
     def _groups(self, share: float) -> float:
         """Of the pattern's groups, how many; 2:4 has all of them when half of the weights are 0."""
@@ -201,13 +228,18 @@ class Sparsity(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs to go on."""
-        masks = {path: mask.cpu() for path, mask in self.masks.items()}
-        return {"masks": masks, "before": self._before, "done": self._done, "step": self._step}
+        masks, earlier = (
+            {path: mask.cpu() for path, mask in one.items()} for one in (self.masks, self._earlier)
+        )
+        rest = {"before": self._before, "done": self._done, "step": self._step}
+        return {"masks": masks, "earlier": earlier, **rest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
         self.masks, self._before = dict(state_dict["masks"]), state_dict["before"]
         self._done, self._step = state_dict["done"], state_dict["step"]
+        # A checkpoint that is older than this entry has none.
+        self._earlier = dict(state_dict.get("earlier", self._earlier))
 
 
 def _amount(amount: float | None, pattern: Pattern, name: str) -> float:

@@ -144,7 +144,11 @@ class CachedTeacher(Teacher):
         check_encodings(terms, lambda name: answers[name].encoding, where, "job.")
 
     def begin(self, rank: int, barrier: Callable[[], None], precision: str) -> None:
-        """Refuse answers that were made under another precision.
+        """Refuse answers that were made under another precision, as `check_precision` does."""
+        self.check_precision(precision)
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse a training under another precision than that of the answers.
 
         Raises:
             ValueError: that names both.

@@ -223,6 +223,16 @@ class Teacher(nn.Module):
             asked = [source for term in terms.values() for source in term.sources()]
             check_layers(self.model, [source for source in asked if source.role == "teacher"])
 
+    def check_precision(self, precision: str) -> None:
+        """Refuse a training whose precision is not that of answers which are kept.
+
+        Args:
+            precision: the trainer's, such as `bf16-mixed`.
+
+        Raises:
+            ValueError: that names both.
+        """
+
     def begin(self, rank: int, barrier: Callable[[], None], precision: str) -> None:
         """Called on every rank when a loop begins, before the first batch.
 

@@ -122,6 +122,8 @@ class DistillationModule(KeepsTeachers, Attached, Measured):
         self.metrics = metrics_of_stages(metrics, {*objective.terms, *objective.sums})
         # A batch is only tried: a teacher that keeps its answers need not keep these.
         self.is_trying = False
+        # Where a batch is tried before there is a trainer: the data module that it is of.
+        self.tried_data: Any = None
         # Whether a test keeps what is predicted for each row, and by `student` and `teacher` what
         # the last one has kept.
         self.keeps_test_rows = False

@@ -32,6 +32,7 @@ from .on_policy_checks import check_ends, check_writers
 from .on_policy_options import check_options, largest, Share
 from .ranks import rank, ranks
 from .replay_buffer import ReplayBuffer
+from .scheduling import Scheduling
 
 log = logging.getLogger("lightning_distill")
 
@@ -113,7 +114,7 @@ class OnPolicyDistillationModule(DistillationModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | Scheduling | None = None,
         *,
         student_fraction: Share = 1.0,
         teacher_fraction: Share = 0.0,
@@ -294,7 +295,7 @@ class OnPolicyDistillationModule(DistillationModule):
         own = {"eos_token_id": self.eos_token_id, "pad_token_id": self.pad_token_id}[name]
         if own is not None:
             return own
-        data = self.trainer.datamodule if self.is_attached else None  # type: ignore[attr-defined]
+        data = self.trainer.datamodule if self.is_attached else self.tried_data  # type: ignore[attr-defined]
         return special_token(name, data, self.student)
 
     def ends(self) -> list[int]:

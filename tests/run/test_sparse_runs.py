@@ -48,6 +48,15 @@ def test_killed_and_gone_on_with_every_stage_keeps_its_zeros(work):  # noqa: F81
     assert float((weight == 0).float().mean()) == pytest.approx(0.75, abs=0.01)
 
 
+def test_a_model_that_learns_from_labels_alone_says_what_is_zero(work):  # noqa: F811
+    words = [w for w in ARGUMENTS if not w.startswith(("teacher", "student.layers", "baseline"))]
+    more = ["job=finetune", "student=from_config", "sparsity=magnitude", "hydra.run.dir=own"]
+    done = command(work, *words, *more)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((work / "own" / "report.json").read_text())
+    assert report["facts"]["weights that are 0"].startswith("50.0% of ")
+
+
 def test_pruned_distilled_sparse_and_quantised_in_one_run(work):  # noqa: F811
     words = [w for w in WORDS if not w.startswith(("student", "trainer.max_epochs"))]
     words += ["experiment=prune_distil_quantise", "hydra.run.dir=run", "student.parameters=90%"]

@@ -3,14 +3,21 @@
 from functools import cache
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 from tiny import bert
+from torch import nn
+from torchmetrics import MeanSquaredError
+from torchmetrics.classification import MulticlassAccuracy
 
 import lightning_distill.main  # noqa: F401  registers the resolvers
 from lightning_distill.models.fake_quantization import fake_layers
-from lightning_distill.run.stages import check_stages, Stage, stages_of
-from lightning_distill.students import quantized
+from lightning_distill.run.sparsity import build_sparsity, facts_of_zeros
+from lightning_distill.run.stage_monitor import settle_stages
+from lightning_distill.run.stage_settings import check_stages
+from lightning_distill.run.stages import Stage, stages_of
+from lightning_distill.students import lora, quantized
 
 TERMS = "criteria=[hint,hard_label,soft_target]"
 LAYERS = [
@@ -32,6 +39,11 @@ def run_of(stages):
         cfg.task, cfg.monitor, cfg.mode = "classification", "val/accuracy", "max"
         cfg.stages = stages
     return cfg
+
+
+def sparse(amount, *layers, **more):
+    target = "lightning_distill.sparsity.MagnitudeSparsity"
+    return {"_target_": target, "amount": amount, "layers": list(layers) or None, **more}
 
 
 def test_without_a_list_the_run_is_the_only_stage(tmp_path):
@@ -98,6 +110,133 @@ def test_a_stage_that_learns_of_layers_alone_is_chosen_by_its_loss():
     assert (own.cfg.monitor, own.cfg.mode) == ("val/accuracy", "max")
 
 
+METRICS = {"accuracy": MulticlassAccuracy(2), "error": MeanSquaredError()}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"criteria": ["hint"], "monitor": "val/loss"}, ("val/loss", "min")),
+        ({"monitor": "val/hint"}, ("val/hint", "min")),
+        ({"monitor": "val/error"}, ("val/error", "min")),
+        ({"monitor": "val/accuracy"}, ("val/accuracy", "max")),
+        ({"monitor": None}, ("val/accuracy", "max")),
+        ({"monitor": "val/error", "mode": "max"}, ("val/error", "max")),
+        ({"mode": "min"}, ("val/accuracy", "min")),
+    ],
+)
+def test_what_is_best_of_a_monitor_of_a_stage_is_no_setting_of_the_run(entry, expected):
+    cfg = run_of([{}, entry])
+    settle_stages(cfg, METRICS)
+    first, stage = stages_of(cfg, bert(2, 8))
+    assert (stage.cfg.monitor, stage.cfg.mode) == expected
+    stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "mode": "${mode}"}
+    stage.cfg.callbacks.early_stopping = stopping
+    assert stage.cfg.callbacks.best_checkpoint.mode == expected[1]
+    assert stage.cfg.callbacks.early_stopping.mode == expected[1]
+    assert (first.cfg.monitor, first.cfg.mode) == ("val/accuracy", "max")
+
+
+def test_what_is_best_is_that_of_the_run_where_a_stage_names_the_same_monitor():
+    cfg = run_of([{"monitor": "val/accuracy"}])
+    cfg.mode = "min"
+    settle_stages(cfg, METRICS)
+    assert stages_of(cfg, bert(2, 8))[0].cfg.mode == "min"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "entry", "words"),
+    [
+        (
+            "val/accuracy",
+            {"name": "b", "monitor": "val/f1"},
+            "In stage 'b': `monitor` must be one of val/accuracy, val/error, val/loss, .*'val/f1'",
+        ),
+        (
+            "val/accuracy",
+            {"criteria": ["hard_label"], "monitor": "val/hint"},
+            "In stage 'stage2': `monitor` must be .*'val/hint'.$",
+        ),
+        (
+            "val/hint",
+            {"criteria": ["hard_label"]},
+            "In stage 'stage2': .*'val/hint'. Give the stage one of its own",
+        ),
+        (
+            "val/accuracy",
+            {"criteria": ["hint"], "mode": "max"},
+            "`mode` is 'max' and there is no `monitor`. .*monitor:val/accuracy,mode:max",
+        ),
+    ],
+)
+def test_a_stage_that_does_not_measure_what_it_goes_by_is_refused(monitor, entry, words):
+    cfg = run_of([{"criteria": ["hint"]}, entry])
+    cfg.monitor = monitor
+    with pytest.raises(ValueError, match=words):
+        settle_stages(cfg, METRICS)
+
+
+AVERAGE = {"weight_average": {"decay": 0.9}}
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "_partial_": True}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            {"callbacks": {"early_stopping": {"monitor": "val/f1"}}},
+            "callbacks.early_stopping.monitor must be one of val/accuracy, .*got 'val/f1'",
+        ),
+        (
+            {"callbacks": {"early_stopping": {"monitor": "val_loss"}}},
+            "callbacks.early_stopping.monitor must be one of .*got 'val_loss'",
+        ),
+        (
+            {"criteria": ["hard_label"], "scheduler": {**PLATEAU, "monitor": "val/hint"}},
+            "scheduler.monitor must be one of .*got 'val/hint'",
+        ),
+        ({"sparsity": sparse(0.5), "callbacks": AVERAGE}, "weight_average do not go together"),
+        ({"callbacks": {"early_stopping": {"patienc": 1}}}, "unexpected keyword argument 'patien"),
+    ],
+)
+def test_what_callbacks_of_a_stage_wait_for_in_vain_is_refused(entry, words):
+    with pytest.raises(ValueError, match=f"In stage 'b': .*{words}"):
+        settle_stages(run_of([{}, {"name": "b", **entry}]), METRICS)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"callbacks": {"early_stopping": {"monitor": "val/hint"}}},
+        {"callbacks": {"early_stopping": {"monitor": "train/loss"}}},
+        {"callbacks": {"early_stopping": {"monitor": "val/f1", "strict": False}}},
+        {"callbacks": {"early_stopping": {"monitor": "val/f1"}}, "module": {"_target_": "my.Own"}},
+        {"scheduler": {**PLATEAU, "monitor": "val/loss"}},
+        {"callbacks": AVERAGE},
+    ],
+)
+def test_what_callbacks_of_a_stage_wait_for_is_there(entry):
+    cfg = run_of([entry])
+    settle_stages(cfg, METRICS)
+
+
+def test_the_run_is_asked_as_its_stages_are():
+    cfg = run_of(None)
+    cfg.scheduler = {**PLATEAU, "monitor": "val/nothing"}
+    with pytest.raises(ValueError, match="^scheduler.monitor must be one of .*got 'val/nothing'"):
+        settle_stages(cfg, METRICS)
+
+
+def test_a_stage_has_a_callback_that_the_run_has_not_with_its_usual_settings():
+    cfg = run_of([{"callbacks": {"early_stopping": {"patience": 1}}}, {}])
+    settle_stages(cfg, METRICS)
+    first, second = stages_of(cfg, bert(2, 8))
+    made = first.cfg.callbacks.early_stopping
+    assert made._target_.endswith("EarlyStopping") and made.patience == 1
+    assert (made.monitor, made.mode) == ("val/accuracy", "max")
+    assert "early_stopping" not in second.cfg.callbacks
+
+
 def test_blocks_are_a_stage_each_with_its_own_pair_of_layers():
     stages = stages_of(
         run_of(
@@ -126,6 +265,46 @@ def test_what_a_stage_trains_is_trainable_again_afterwards_but_for_what_was_froz
         trained = {n for n, p in student.named_parameters() if p.requires_grad}
     assert trained == {n for n in before if ".layer.0." in n}
     assert {n: p.requires_grad for n, p in student.named_parameters()} == before
+
+
+def names(student, *trainable):
+    with Stage(OmegaConf.create(), "a", trainable=trainable).trains(student):
+        return {name for name, p in student.named_parameters() if p.requires_grad}
+
+
+def test_patterns_name_parameters_as_they_are_called_without_a_wrapper():
+    plain = bert(2, 8)
+    expected = names(plain, "bert.encoder.layer.1.*")
+    assert {f"module.{n}" for n in expected} == names(
+        nn.DataParallel(plain), "bert.encoder.layer.1.*"
+    )
+    compiled = torch.compile(plain)
+    assert {f"_orig_mod.{n}" for n in expected} == names(compiled, "bert.encoder.layer.1.*")
+
+
+def test_patterns_name_adapters_and_heads_of_a_student_with_adapters():
+    pytest.importorskip("peft", reason="pip install 'lightning-distill[lora]'")
+    student = lora(bert(2, 8), rank=2)
+    begin = "base_model.model."
+    found = names(student, "bert.encoder.layer.1.*")
+    assert found and all(n.startswith(f"{begin}bert.encoder.layer.1.") for n in found)
+    assert all(".lora_" in n for n in found)
+    head = names(student, "classifier.*")
+    assert head == {f"{begin}classifier.modules_to_save.default.{n}" for n in ("weight", "bias")}
+    with pytest.raises(ValueError, match="student.freeze, or weights beside adapters"):
+        names(student, "bert.embeddings.*")
+    stages = stages_of(
+        run_of([{"name": "b", "blocks": "*.encoder.layer.*", "criteria": ["hint"]}, {}]), student
+    )
+    with stages[1].trains(student):
+        trained = {n for n, p in student.named_parameters() if p.requires_grad}
+    assert trained == found
+
+
+def test_a_parameter_of_several_parts_has_the_name_of_each():
+    shared = nn.ModuleDict({"embeddings": nn.Linear(2, 2, bias=False), "head": nn.Linear(2, 2)})
+    shared["head"].weight = shared["embeddings"].weight
+    assert names(shared, "head.*") == {"embeddings.weight", "head.bias"}
 
 
 def test_a_stage_that_trains_nothing_is_refused():
@@ -159,7 +338,20 @@ def test_a_stage_that_trains_nothing_is_refused():
         ([{"optimizer": {"lrr": 1}}], "optimizer.lrr is no argument"),
         ([{"quantization": False}, {}], "is false, and the student is not quantised in any stage"),
         ([{"quantization": "int8"}], r"stages\[0\].quantization must be true or false, got 'int8'"),
-        ([{"trainer": {"max_epoch": 1}}], "trainer.max_epoch is no argument.*max_epochs"),
+        ([{"trainer": {"max_epoch": 1}}], "In stage 'stage1': trainer.max_epoch is no.*max_epochs"),
+        ([{"trainer": {"max_epochs": -3}}], "In stage 'stage1': trainer.max_epochs must be at lea"),
+        ([{"mode": "up"}], "In stage 'stage1': `mode` must be min or max, got 'up'"),
+        ([{}, {"optimizer": "sgd"}], r"stages\[1\].optimizer must be settings by name, .*'sgd'"),
+        ([{"optimizer": "sgd"}], r"optimizer:\{_target_:torch.optim.SGD,_partial_:true,lr:0.05,"),
+        ([{"optimizer": None}], "optimizer must be settings by name, .*_target_:module.Class"),
+        ([{"scheduler": "constant"}], "is scheduler:{_target_:torch.optim.lr_scheduler.Const"),
+        ([{"sparsity": "magnitude"}], "sparsity must be settings .*sparsity.MagnitudeSparsity,am"),
+        ([{"balance": "own"}], "balance must be settings by name, .*For another class write bala"),
+        ([{"sparsity": {"amount": 0.5}}], "In stage 'stage1': sparsity must say by `_target_`"),
+        ([{"callbacks": {"mine": {"a": 1}}}], "callbacks.mine must say by .*got {'a': 1}"),
+        ([{"callbacks": {"mine": 3}}], "callbacks.mine must say by `_target_` what is made, got 3"),
+        ([{"module": {"_partial_": False}}], "`module` .* must be a function of .* add _partial_"),
+        ([{"name": "b", "sparsity": sparse(2)}], "In stage 'b': `sparsity.amount` is .*got 2"),
     ],
 )  # fmt: skip
 def test_a_list_that_cannot_be_is_refused_before_anything_is_loaded(stages, words):
@@ -215,3 +407,52 @@ def test_a_stage_says_whether_weights_are_rounded_in_it():
             layers = fake_layers(student).values()
             found.append({layer.weight_fake_quantizer.enabled for layer in layers})
     assert found == [{False}, {False}, {True}]
+
+
+def layers_of(stage, student):
+    return [set(one.check(student).weights) for one in build_sparsity(stage.cfg)]
+
+
+def test_a_stage_keeps_the_zeros_of_all_that_it_goes_on_from():
+    student = bert(2, 8)
+    queries, dense = ({f"bert.encoder.layer.{i}.{n}" for i in (0, 1)} for n in (
+        "attention.self.query", "intermediate.dense",
+    ))  # fmt: skip
+    a, b, c, d, e = stages_of(
+        run_of(
+            [
+                {"name": "a", "sparsity": sparse(0.8, "*.intermediate.dense")},
+                {"name": "b", "sparsity": sparse(0.5, "*.query")},
+                {"name": "c", "sparsity": None},
+                {"name": "d", "sparsity": sparse(0.5, "*.query"), "start": "a"},
+                {"name": "e", "sparsity": None, "start": "student"},
+            ]
+        ),
+        student,
+    )
+    assert layers_of(a, student) == [dense]
+    assert layers_of(b, student) == layers_of(d, student) == [queries, dense]
+    assert layers_of(c, student) == [queries | dense]
+    assert layers_of(e, student) == [] and facts_of_zeros(e.cfg, student) == {}
+    for layer in student.bert.encoder.layer:
+        layer.intermediate.dense.weight.data.zero_()
+    # All of them count in what the report says.
+    for stage in (b, c):
+        said = facts_of_zeros(stage.cfg, student)["weights that are 0"]
+        assert said.endswith(" weights in 4 layers") and not said.startswith("0.0%")
+
+
+def test_a_stage_that_trains_other_parts_has_no_zeros_to_keep():
+    student = bert(1, 8)
+    stages = stages_of(
+        run_of([{"sparsity": sparse(0.8)}, {"sparsity": None, "trainable": ["classifier.*"]}]),
+        student,
+    )
+    with stages[1].trains(student):
+        assert layers_of(stages[1], student) == [set()]
+    assert facts_of_zeros(stages[1].cfg, student)["weights that are 0"].endswith("in 6 layers")
+
+
+def test_layers_that_shall_become_sparse_and_are_not_there_are_told_with_the_stage():
+    with pytest.raises(ValueError, match="In stage 'stage2': `sparsity.layers` names 'deco"):
+        stages_of(run_of([{}, {"sparsity": sparse(0.8, "decoder*")}]), bert(1, 8))

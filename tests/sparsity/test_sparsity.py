@@ -178,6 +178,89 @@ def test_a_later_stage_keeps_and_goes_on():
     assert all((one["0.weight"][kept] == 0).all() for one in module.seen)
 
 
+@pytest.mark.parametrize("how", [MagnitudeSparsity, MovementSparsity])
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ({"amount": 0.8}, {"amount": 0.5}, 0.8),
+        ({"amount": 0.5}, {"amount": 0.75}, 0.75),
+        ({"amount": 0.5, "scope": "model"}, {"amount": 0.5}, None),
+        ({"amount": 0.25}, {"amount": None, "pattern": "2:4"}, None),
+        ({"amount": 0.25}, {"amount": 0.5, "pattern": "2x2"}, None),
+    ],
+)
+def test_what_is_0_before_stays_so_whatever_chooses_later(how, before, after, share):
+    module = Module(lr=0.4)
+    fit(module, MagnitudeSparsity(**before, start=0.0, stop=0.5))
+    kept = {i: module.student[i].weight == 0 for i in (0, 2)}
+    module.seen = []
+    fit(module, how(**after, start=0.0, stop=0.8))
+    for i, mask in kept.items():
+        assert mask.any()
+        assert all((one[f"{i}.weight"][mask] == 0).all() for one in module.seen)
+        assert (module.student[i].weight[mask] == 0).all()
+        if share is not None:
+            # Those of before count in the share.
+            assert zeros(module, i) == round(share * mask.numel()) / mask.numel()
+    assert zeros(module) >= 0.5
+
+
+def test_zeros_of_other_layers_are_kept_beside_those_that_become_so():
+    module = Module(lr=0.4)
+    fit(module, MagnitudeSparsity(0.8, start=0.0, layers=["0"]))
+    kept = module.student[0].weight == 0
+    for how in (MagnitudeSparsity, MovementSparsity):
+        module.seen = []
+        # Two of one class, of other layers each.
+        fit(module, how(0.5, layers=["2"]), KeptSparsity(["0"]), KeptSparsity(["2"]))
+        assert all(torch.equal(one["0.weight"] == 0, kept) for one in module.seen)
+        assert zeros(module, 2) == 0.5
+
+
+def test_few_zeros_of_before_are_kept_beside_what_takes_them_for_chance():
+    module = Module(lr=0.4)
+    module.student[0].weight.data[0, 0] = 0
+    fit(module, MovementSparsity(0.005), KeptSparsity(["0"]))
+    assert module.student[0].weight[0, 0] == 0
+
+
+def test_of_layers_that_are_not_trained_nothing_is_kept():
+    module = Module()
+    module.student[0].requires_grad_(False)
+    module.student[0].weight.data[:, :4] = 0
+    fit(module, KeptSparsity(["0"]))
+    assert zeros(module) == 0.5
+    averages = WeightAveraging()
+    KeptSparsity().check_beside([averages])
+    with pytest.raises(ValueError, match="do not go together"):
+        MagnitudeSparsity().check_beside([averages])
+
+
+def test_a_run_that_goes_on_knows_the_zeros_of_before(tmp_path):
+    def movement():
+        return MovementSparsity(0.75, start=0.2, stop=0.8, updates=5)
+
+    sparse = Module(lr=0.4)
+    fit(sparse, MagnitudeSparsity(0.5, start=0.0))
+    state = {n: v.clone() for n, v in sparse.student.state_dict().items()}
+    keep = ModelCheckpoint(tmp_path, save_top_k=-1, every_n_train_steps=10)
+    whole, cut, again = Module(lr=0.4), Module(lr=0.4), Module(lr=0.4)
+    whole.student.load_state_dict(state)
+    cut.student.load_state_dict(state)
+    fit(whole, movement())
+    fit(cut, movement(), keep)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[movement()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    (path,) = tmp_path.glob("*step=10.ckpt")
+    # As fresh as in another process, but for what the checkpoint holds.
+    trainer.fit(again, DataLoader(rows(), 4), ckpt_path=path, weights_only=True)
+    for one, two in zip(whole.student.parameters(), again.student.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert (again.student[0].weight[state["0.weight"] == 0] == 0).all()
+
+
 def test_the_weights_of_a_model_are_those_of_its_layers():
     found = Matrices(bert(2, 16))
     assert len(found.weights) == 12 and all(".layer." in path for path in found.weights)
