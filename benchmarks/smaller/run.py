@@ -7,7 +7,8 @@ FOLDER holds `sst2/{train,dev,test}.tsv`. One teacher of eight layers is trained
 Students have a quarter of its layers (`depth`), or as many parameters with all layers (`width`), or
 with less of both (`both`). Those of one cut have the same shape, so that only the choice of weights
 differs. The teacher's logits alone teach them for so many steps. Every command is
-`lightning-distill`. What is in the results already is not run again.
+`lightning-distill`. What is in the results already is not run again, nor is a student that another
+way to choose has made already.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scipy.stats import ttest_rel
@@ -68,6 +70,12 @@ def compare(options: argparse.Namespace, folder: Path, found: Found, results: Pa
         name = f"{cut}, {kind}, {steps}"
         if str(seed) in found.get(name, {}):
             continue
+        same = same_student(found, cut, kind, seed, options.kinds)
+        if steps and same is not None and str(seed) in found.get(f"{cut}, {same}, {steps}", {}):
+            found.setdefault(name, {})[str(seed)] = found[f"{cut}, {same}, {steps}"][str(seed)]
+            results.write_text(json.dumps(found, indent=1) + "\n")
+            print(f"{name}, seed {seed}: the student is that of {same}", flush=True)
+            continue
         if not (teacher / "report.json").is_file():
             epochs = f"trainer.max_epochs={options.teacher_epochs}"
             run(teacher, *words, "job=finetune", *teacher_words, epochs, "seed=0")
@@ -89,6 +97,16 @@ def compare(options: argparse.Namespace, folder: Path, found: Found, results: Pa
         seconds = time.perf_counter() - start
         value = found[name][str(seed)]["metric"]
         print(f"{name}, seed {seed}: {value:.4f} ({seconds:.0f} s)", flush=True)
+
+
+def same_student(found: Found, cut: str, kind: str, seed: int, kinds: Sequence[str]) -> str | None:
+    """Another way to choose that has chosen the same: its answers before training are the same.
+
+    It learns the same from the same rows in the same order, so there is no need to train it again.
+    """
+    before = {other: found.get(f"{cut}, {other}, 0", {}).get(str(seed)) for other in kinds}
+    others = (other for other, row in before.items() if other != kind and row == before[kind])
+    return next(others, None) if before.get(kind) else None
 
 
 def shape_of(cut: str, found: Found) -> list[str]:
