@@ -136,9 +136,9 @@ class TheseusModule(DistillationModule):
                 run(batch)
         except Exception as error:
             raise ValueError(
-                "module=theseus puts the teacher's blocks in the place of the student's, and they "
-                f"cannot run there: {str(error).rstrip('.')}. Take a student of the teacher's family, as with "
-                "student=from_teacher student.layers=2."
+                "module=theseus puts the teacher's blocks in the place of the student's, and "
+                f"they cannot run there: {str(error).rstrip('.')}. Take a student of the teacher's "
+                "family, as with student=from_teacher student.layers=2."
             ) from error
 
     @contextmanager
