@@ -13,7 +13,6 @@ from ..models.submodules import submodules
 from ..objective.objective import Objective
 from ..schedules import Schedule
 from .module import DistillationModule
-from .scheduling import Scheduling
 
 
 class TheseusModule(DistillationModule):
@@ -64,7 +63,7 @@ class TheseusModule(DistillationModule):
         objective: Objective,
         metrics: Mapping[str, Metric] | Metric | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | Scheduling | None = None,
+        scheduler: Callable[..., Any] | None = None,
         rate: float | Schedule = 0.5,
         student_blocks: str = "*.encoder.layer.*",
         teacher_blocks: str = "*.encoder.layer.*",
@@ -137,8 +136,8 @@ class TheseusModule(DistillationModule):
                 run(batch)
         except Exception as error:
             raise ValueError(
-                "module=theseus puts the teacher's blocks in the place of the student's, and they "
-                f"cannot run there: {str(error).rstrip('.')}. Take a student of the teacher's "
+                "module=theseus puts the teacher's blocks in the place of the student's, and "
+                f"they cannot run there: {str(error).rstrip('.')}. Take a student of the teacher's "
                 "family, as with student=from_teacher student.layers=2."
             ) from error
 

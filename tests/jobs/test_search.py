@@ -91,6 +91,21 @@ def vocabulary(run: Path) -> dict[str, int]:
     return {"vocab_size": AutoConfig.from_pretrained(run.parent / "teacher").vocab_size}
 
 
+def test_the_metric_is_that_of_the_weights_that_are_kept(work):
+    words = ["sparsity=magnitude", "sparsity.start=0.5", "sparsity.stop=0.9", "monitor=val/loss"]
+    space = ["job.space.sparsity.amount=[0.95]", "optimizer.lr=1e-9", "student.layers=3"]
+    call_in(work, *SEARCH, *words, *space, "hydra.run.dir=sparse")
+    (trial,) = result(work / "sparse")["trials"]
+    folder = work / "sparse" / trial["folder"]
+    with (folder / "metrics.csv").open() as file:
+        values = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    kept = json.loads((folder / "result.json").read_text())
+    # Two epochs: dense, and with all zeros in place.
+    assert len(values) == 2 and values[0] != values[1]
+    assert trial["metric"] == kept["best"] == pytest.approx(values[1])
+    assert kept["checkpoint"].endswith(f"step-{kept['kept_step']}.ckpt")
+
+
 def test_only_what_nobody_beats_keeps_its_weights(searched):
     found = result(searched)
     done = [t for t in found["trials"] if t["state"] == "complete"]
