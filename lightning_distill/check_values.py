@@ -91,25 +91,6 @@ def check_values(cfg: DictConfig) -> None:
     _go_home(cfg)
     drop_settings_of_others(cfg)
     _check_interpolations(cfg)
-    _check_required(cfg)
-    check_ranges(cfg)
-    if cfg.get("compile") and cfg.get("gradient_checkpointing"):
-        # torch 2.13 stops with an error of its own compiler where shapes vary.
-        raise ValueError(
-            "compile=true and gradient_checkpointing=true do not go together: torch does not "
-            "compile layers that are computed again. Set one of them to false."
-        )
-
-
-def check_ranges(cfg: DictConfig) -> None:
-    """Refuse numbers, choices and flags that cannot be.
-
-    Args:
-        cfg: the configuration of a run, or of one of its stages.
-
-    Raises:
-        ValueError: naming the value, what it must be and what it is.
-    """
     for name, choices in CHOICES.items():
         value = OmegaConf.select(cfg, name)
         if name == "mode" and _job(cfg) == "cache":
@@ -117,6 +98,7 @@ def check_ranges(cfg: DictConfig) -> None:
             continue
         if value is not None and value not in choices:
             raise ValueError(f"`{name}` must be {' or '.join(choices)}, got {value!r}.")
+    _check_required(cfg)
     for name, limits in NUMBERS.items():
         check_number(name, OmegaConf.select(cfg, name), **limits)
     limited = OmegaConf.select(cfg, "trainer.max_steps", default=-1) not in (-1, None)
@@ -126,6 +108,12 @@ def check_ranges(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value is not None:
             check_boolean(name, value)
+    if cfg.get("compile") and cfg.get("gradient_checkpointing"):
+        # torch 2.13 stops with an error of its own compiler where shapes vary.
+        raise ValueError(
+            "compile=true and gradient_checkpointing=true do not go together: torch does not "
+            "compile layers that are computed again. Set one of them to false."
+        )
 
 
 def check_number(

@@ -9,7 +9,6 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from ..check_values import check_ranges
 from ..error_message import message_of
 from .call import group
 from .follow_task import choice
@@ -109,7 +108,6 @@ def _check_entry(cfg: DictConfig, entry: DictConfig, where: str, before: Sequenc
             )
     own = settings_of(cfg, entry)
     try:
-        check_ranges(own)
         check_training(own)
         build_sparsity(own)
     except (ValueError, InstantiationException) as error:
