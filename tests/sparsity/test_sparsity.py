@@ -58,6 +58,16 @@ def zeros(module, layer=0):
     return float((module.student[layer].weight == 0).float().mean())
 
 
+def go_on(module, sparsity, folder):
+    """From the checkpoint of step 10 in a folder."""
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[sparsity], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    (path,) = folder.glob("*step=10.ckpt")
+    trainer.fit(module, DataLoader(rows(), 4), ckpt_path=path, weights_only=True)
+
+
 def test_the_share_grows_with_the_cube_and_stays():
     module = Module()
     sparsity = MagnitudeSparsity(0.5, start=0.2, stop=0.6, updates=4)
@@ -143,12 +153,7 @@ def test_a_run_that_goes_on_is_the_same(tmp_path):
     keep = ModelCheckpoint(tmp_path, save_top_k=-1, every_n_train_steps=10)
     fit(Module(), sparsity(), keep)
     again = Module()
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=2, callbacks=[sparsity()], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    (path,) = tmp_path.glob("*step=10.ckpt")
-    trainer.fit(again, DataLoader(rows(), 4), ckpt_path=path, weights_only=True)
+    go_on(again, sparsity(), tmp_path)
     for one, two in zip(whole.student.parameters(), again.student.parameters(), strict=True):
         assert torch.equal(one, two)
 
@@ -249,13 +254,8 @@ def test_a_run_that_goes_on_knows_the_zeros_of_before(tmp_path):
     cut.student.load_state_dict(state)
     fit(whole, movement())
     fit(cut, movement(), keep)
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=2, callbacks=[movement()], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    (path,) = tmp_path.glob("*step=10.ckpt")
     # As fresh as in another process, but for what the checkpoint holds.
-    trainer.fit(again, DataLoader(rows(), 4), ckpt_path=path, weights_only=True)
+    go_on(again, movement(), tmp_path)
     for one, two in zip(whole.student.parameters(), again.student.parameters(), strict=True):
         assert torch.equal(one, two)
     assert (again.student[0].weight[state["0.weight"] == 0] == 0).all()
