@@ -16,7 +16,7 @@ from ..run.metrics import watching
 from ..run.objective import build_label_objective
 from ..run.rehearse import rehearse
 from ..run.report import BASELINE, CONTROL, report
-from ..run.save import save_student
+from ..run.save import save_student, save_teacher_tokenizer
 from ..run.stage import say, train
 from ..run.stages import sparsity_of
 from ..run.task import task_in
@@ -59,6 +59,7 @@ def distill(cfg: DictConfig, show: bool = True) -> float:
     if cfg.get("debug"):
         return debug_stages(stages, (student, teacher), metrics, data, lines)
     save_student(student, data, directory / "student", with_weights=False)
+    save_teacher_tokenizer(data, directory)
 
     untrained = copy.deepcopy(student)
     models = student, teacher

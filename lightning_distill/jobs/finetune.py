@@ -15,7 +15,7 @@ from ..run.models import build_student, build_teacher
 from ..run.objective import build_label_objective
 from ..run.rehearse import rehearse
 from ..run.report import report
-from ..run.save import save_student
+from ..run.save import save_student, save_teacher_tokenizer
 from ..run.sparsity import facts_of_zeros
 from ..run.stage import say, train
 from ..run.task import task_in
@@ -58,6 +58,7 @@ def finetune(cfg: DictConfig) -> float:
     if cfg.get("debug"):
         return debug(cfg, module, rows, lines)
     save_student(student, data, directory / "student", with_weights=False)
+    save_teacher_tokenizer(data, directory)
     say("Model", f"on labels, with {', '.join(objective.terms)}")
     result = train(cfg, module, rows, directory, lines)
     save_student(module.student, data, directory / "student")

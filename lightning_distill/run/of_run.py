@@ -16,6 +16,7 @@ from ..overrides import key_of, quoted
 from ..read_config import read_config
 from .image_processors import FILE as IMAGE_PROCESSOR
 from .resuming import CONFIG, go_to, record_of
+from .save import TEACHER_TOKENIZER
 from .stage import say
 from .tokenizers import FILES as TOKENIZER
 
@@ -185,13 +186,17 @@ def _check_data_is_named(path: Path) -> None:
 
 
 def _read_as_student(cfg: DictConfig, run: Path, typed: list[str]) -> None:
-    """The student brings the tokenizer, or what else reads rows, that it was trained with."""
+    """The student brings the tokenizer, or what else reads rows, that it was trained with.
+
+    A teacher's own tokenizer decides which rows there are, so it is read with, too.
+    """
     files_of_readers = (*TOKENIZER, IMAGE_PROCESSOR)
     if "data" in typed or not any((run / "student" / n).is_file() for n in files_of_readers):
         return
     for option in READERS:
         if option in cfg.data and f"data.{option}" not in typed:
-            cfg.data[option] = None
+            kept = run / option
+            cfg.data[option] = str(kept) if option == TEACHER_TOKENIZER and kept.is_dir() else None
 
 
 def _teach_with_student(cfg: DictConfig, run: Path) -> None:

@@ -23,6 +23,8 @@ from ..tasks import task_of
 
 # Within a student's folder: its adapters, and how it was quantised while it was trained.
 ADAPTER, ROUNDED = "adapter", "quantization.json"
+# Within a run's directory: the tokenizer of a teacher that reads the texts by another one.
+TEACHER_TOKENIZER = "teacher_tokenizer"
 # Which files tell that a folder holds a processor of this kind.
 PROCESSORS = {
     "AutoTokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
@@ -84,6 +86,21 @@ def save_student(model: Any, data: Any, folder: Path, with_weights: bool = True)
     if saves_itself(model):
         task.finish_folder(folder, model, facts.max_length)
     seal_folder(folder)
+
+
+@rank_zero_only
+def save_teacher_tokenizer(data: Any, directory: Path) -> None:
+    """Write the teacher's tokenizer, if it is not the student's, so that rows can be made again.
+
+    Rows of a language model, and the words of a tagger that count, are those that both can read.
+
+    Args:
+        data: of the run.
+        directory: of the run.
+    """
+    own = DataFacts(data).teacher_tokenizer
+    if own is not None:
+        own.save_pretrained(directory / TEACHER_TOKENIZER)
 
 
 def quantization_in(folder: Path) -> Quantization | None:

@@ -21,7 +21,7 @@ from .directory import begin_trial
 from .distillation import Distillation, prepare
 from .inner_run import logged_in
 from .objective import build_objective
-from .save import save_student
+from .save import save_student, save_teacher_tokenizer
 from .student_as_used import student_as_used
 from .train_stages import train_stages
 from .trainer import build_module
@@ -100,6 +100,7 @@ def train_trial(
                 raise ValueError(f"{cfg.monitor} was not measured: the validation has no rows.")
             metric = early.of_weights(trained.result.kept_step)
             save_student(trained.module.student, made.data, directory / "student")
+            save_teacher_tokenizer(made.data, directory)
         finally:
             trial.set_user_attr("seconds", time.perf_counter() - start)
     return {**found, METRIC: metric}

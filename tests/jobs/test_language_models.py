@@ -276,11 +276,20 @@ def test_models_with_different_tokenizers(run, criterion, capsys):
     assert "Metrics: agreement, forward_kl left out" in (folder / "log.txt").read_text()
     assert set(report(folder)["student"]["metrics"]) == {"perplexity", "bits_per_byte"}
     assert "bits_per_byte" in report(folder)["teacher"]["metrics"]
+    # Measured again on the same rows, those that both can read; the teacher may be gone.
+    again = folder.parent / "again"
+    with pytest.MonkeyPatch.context() as patch:
+        typed = ["job=evaluate", f"job.path={folder}", "+trainer.limit_test_batches=2"]
+        patch.setattr(sys, "argv", ["x", *typed, f"hydra.run.dir={again}"])
+        main()
+    measured = json.loads((again / "evaluation.json").read_text())
+    assert measured["perplexity"] == report(folder)["student"]["metrics"]["perplexity"]
 
 
 def test_models_with_one_tokenizer_are_said_to_share_it(run):
     folder = run("baseline=false", student=STUDENTS["pretrained"])
     assert "token ids mean the same to student and teacher" in (folder / "log.txt").read_text()
+    assert not (folder / "teacher_tokenizer").exists()
 
 
 def test_a_run_that_was_cut_off_goes_on(run):
