@@ -73,6 +73,10 @@ def _unknown(name: str, overrides: Sequence[str]) -> str:
         here, also = (" here", f" It is a setting of {group}={listed}.") if others else ("", "")
         nearest = ", ".join(f"{parent}.{key}" for key in near)
         return f"There is no {name}{here}. Nearest: {nearest}.{also}"
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    if target is not None and target in [_target_of(group, other, parent) for other in others]:
+        # What takes it there takes it here, too.
+        return f"{name} is not among the settings here, and can be added: type +{name}=VALUE."
     if others:
         first = f"{group}={others[0]}" if _is_single(group) else f"{group}=[{others[0]}]"
         return (
@@ -138,6 +142,12 @@ def _choices_with(group: str, rest: str) -> list[str]:
                 found.append(file.name.removesuffix(".yaml"))
     # What is meant most often first.
     return sorted(found, key=lambda name: name not in ("pretrained", "text_files"))
+
+
+def _target_of(group: str, choice: str, parent: str) -> Any:
+    """What one of a group makes at a key, which begins with the group."""
+    text = (files(PACKAGED) / group / f"{choice}.yaml").read_text(encoding="utf-8")
+    return OmegaConf.select(OmegaConf.create({group: OmegaConf.create(text)}), f"{parent}._target_")
 
 
 def _composed(chosen: Mapping[str, str]) -> Any:

@@ -23,6 +23,9 @@ UNKNOWN = {
     "timm,",
     "data.columns=x": "data.columns is a setting of data=text_files or embedding_files",
     "criteria.hint.weight=2": "which is not chosen here: type criteria=[hint] too.",
+    # Of another choice that makes its students alike.
+    "student.hidden_dropout_prob=0.1": "is not among the settings here, and can be added: type "
+    "+student.hidden_dropout_prob=VALUE.",
     "student.nothing=2": "If its constructor takes nothing, type +student.nothing=VALUE.",
     "optimizer.rate=1": "optimizer.rate is no setting of torch.optim.AdamW, which has lr, betas,",
 }

@@ -10,6 +10,23 @@ from . import batch as batches
 from .pooling import read_pooled
 from .source import Item, matching, nearest, OF_LAYERS, OUTPUTS, Source
 
+# Entries that only some batches have, and what brings them.
+_TWO_TOKENIZERS = (
+    "It is there where a causal language model learns from texts and its teacher has another "
+    "tokenizer. Two that read the same tokens are compared token by token, as with "
+    "criteria=[fused_linear_divergence]; other models by their answers, as with "
+    "criteria=[soft_target]."
+)
+_OF_DATA = "It comes with {}, which says where it is in the data."
+BROUGHT_BY = {
+    "spans": _TWO_TOKENIZERS,
+    "teacher": _TWO_TOKENIZERS,
+    "place": "It is there where a row has several texts, as with data=embedding_files.",
+    "scores": _OF_DATA.format("data=embedding_files data.scores=COLUMN"),
+    "vectors": _OF_DATA.format("data=embedding_files data.vectors=COLUMN"),
+    "row_labels": _OF_DATA.format("data=token_files data.row_label=COLUMN"),
+}
+
 
 def entry(container: Any, name: str, source: Source) -> Any:
     """A named entry of what a model returned, or of a batch."""
@@ -51,9 +68,13 @@ def _batch_entry(batch: Any, name: str, source: Source) -> Any:
         return found
     names = [name for name, value in batches.entries(batch).items() if value is not None]
     listed = nearest(name, names) if names else f"It has {batches.describe(batch)}."
+    without = (
+        "Where the criterion can do without it, leave the input out, as in "
+        "criteria.NAME.inputs.mask=null."
+    )
     raise ValueError(
-        f"{source} is not there: the batch has no {name!r}. {listed} Where the criterion can do "
-        "without it, leave the input out, as in criteria.NAME.inputs.mask=null."
+        f"{source} is not there: the batch has no {name!r}. {listed} "
+        f"{BROUGHT_BY.get(name, without)}"
     )
 
 

@@ -34,6 +34,8 @@ from lightning_distill.models.batch import (
     with_entries,
 )
 from lightning_distill.models.inputs import model_inputs, named
+from lightning_distill.models.reading import read
+from lightning_distill.models.source import Source
 
 X = torch.arange(12.0).view(3, 4)
 LABELS = torch.tensor([0, 1, 2])
@@ -305,6 +307,23 @@ def test_a_mask_that_the_batch_does_not_have_may_be_left_out(mask):
     message = str(info.value)
     assert "batch.attention_mask is not there: the batch has no 'attention_mask'." in message
     assert "leave the input out, as in criteria.NAME.inputs.mask=null" in message
+
+
+OF_SOME_BATCHES = {
+    "alm": "another tokenizer.*token by token, as with criteria=.fused_linear_divergence.",
+    "uld": "another tokenizer.*other models by their answers, as with criteria=.soft_target.",
+    "pair_score": "several texts, as with data=embedding_files",
+    "row_label": "data=token_files data.row_label=COLUMN",
+}
+
+
+@pytest.mark.parametrize("name", OF_SOME_BATCHES)
+def test_an_entry_that_only_some_batches_have_says_what_brings_it(name):
+    node = OmegaConf.load(Path(__file__).parents[2] / f"conf/criteria/{name}.yaml")[name]
+    for source in map(Source.parse, node.inputs.values()):
+        if source.role == "batch" and str(source) != "batch.labels":
+            with pytest.raises(ValueError, match=OF_SOME_BATCHES[name]):
+                read(source, {"x": X, "labels": LABELS}, {})
 
 
 def test_the_configuration_of_hint_does_without_its_mask():
