@@ -12,7 +12,7 @@ from .check_values import check_number
 from .extras import check_extra
 from .search_parameters import Parameter, read_parameter
 
-METRIC, LATENCY, SIZE = OBJECTIVES = ("metric", "latency", "size")
+METRIC, LATENCY, SIZE, SIZE_MB = OBJECTIVES = ("metric", "latency", "size", "size_mb")
 EXAMPLE = "job.space.student.layers=[1,2,3]"
 # A trial of so many optimizer steps is measured so often: with 1, 3 and 9 validations behind it,
 # it may end early.
@@ -53,7 +53,7 @@ class Plan:
 
     Attributes:
         parameters: what is tried.
-        objectives: `metric`, and `latency` or `size` if they count too.
+        objectives: `metric`, and `latency`, `size` or `size_mb` if they count too.
         trials: how many shapes are tried.
         epochs: of a trial; `None` if it has `steps`.
         steps: optimizer steps of a trial; `None` if it has `epochs`.
@@ -99,7 +99,7 @@ def read_plan(
         cfg: the run's configuration, whose options are searched.
         space: from options by their dotted keys, or nested, to a list of choices or to a range
             `{low, high}` with `step` or `log`; empty is what suits the student.
-        objectives: some of `metric`, `latency` and `size`, with `metric` among them.
+        objectives: some of `metric`, `latency`, `size` and `size_mb`, with `metric` among them.
         trials: how many are tried.
         epochs: of a trial.
         steps: of a trial, in the place of its epochs.
@@ -148,7 +148,7 @@ def _read_objectives(given: Any) -> tuple[str, ...]:
     if METRIC not in names:
         raise ValueError(
             "job.objectives must have metric among them, as in job.objectives=[metric,size], got "
-            f"[{', '.join(names)}]: latency and size are known without training."
+            f"[{', '.join(names)}]: what is fast or small is known without training."
         )
     return tuple(dict.fromkeys(names))
 

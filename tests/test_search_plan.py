@@ -146,7 +146,7 @@ OPTIONS = {
     "neither": (dict(epochs=None), "job.epochs must be a whole number, got None."),
     "prune": (dict(prune="no"), "job.prune must be true or false, got 'no'."),
     "objective": (dict(objectives=["metric", "latencies"]), "Did you mean latency?"),
-    "metric": (dict(objectives=["size"]), "latency and size are known without training"),
+    "metric": (dict(objectives=["size"]), "what is fast or small is known without training"),
     "none": (dict(objectives=[]), "must have metric among them"),
     "stages": (dict(more={"stages": [{}]}), "leave out `stages`"),
     "teacher": (

@@ -38,7 +38,7 @@ def search(
     Args:
         cfg: the run's configuration, of which each trial is made.
         space: from options to their choices, or to ranges; empty is what suits the student.
-        objectives: `metric`, and `latency` or `size` if they count too.
+        objectives: `metric`, and `latency`, `size` or `size_mb` if they count too.
         trials: how many are tried.
         epochs: of a trial.
         steps: of the optimizer, in the place of the epochs of a trial.

@@ -59,7 +59,7 @@ class SearchResult:
     Attributes:
         metric: its name.
         higher_is_better: of that metric.
-        objectives: `metric`, and `latency` or `size` if they count too.
+        objectives: `metric`, and `latency`, `size` or `size_mb` if they count too.
         trials: those that ended, in order.
         facts: further values of the file, by name.
     """
@@ -120,12 +120,14 @@ class SearchResult:
         Console().print(table_of(title, narrow, cells))
 
     def draw(self, to: Path) -> None:
-        """Draw the metric against size, and latency if it is an objective, into a PNG file.
+        """Draw the metric against size, and against latency and megabytes if they are objectives.
 
         Args:
-            to: the file.
+            to: the PNG file.
         """
         axes_of = {"parameters": "parameters"}
+        if "size_mb" in self.objectives:
+            axes_of["size_mb"] = "size (MB)"
         if "latency" in self.objectives:
             axes_of["latency_ms"] = "latency (ms)"
         figure = Figure(figsize=(5.2 * len(axes_of), 3.8), layout="constrained")

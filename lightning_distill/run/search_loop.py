@@ -12,7 +12,7 @@ from ..error_message import message_of, UNWRITABLE
 from ..report import SearchResult, Tried
 from ..search import open_study, StudyOnDisk
 from ..search.study import measured
-from ..search_plan import LATENCY, METRIC, Plan, SIZE
+from ..search_plan import LATENCY, METRIC, Plan, SIZE, SIZE_MB
 from .inner_run import free_memory
 from .search_trial import (
     command_of,
@@ -119,7 +119,7 @@ def _tried(plan: Plan, trial: FrozenTrial, best: bool, words: Sequence[str]) -> 
         params=values,
         metric=metric,
         parameters=attributes.get(SIZE),
-        size_mb=attributes.get("size_mb"),
+        size_mb=attributes.get(SIZE_MB),
         latency_ms=attributes.get(LATENCY),
         validations=len(metrics),
         seconds=attributes.get("seconds"),

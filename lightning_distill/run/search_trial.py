@@ -15,7 +15,7 @@ from ..models.modes import in_eval_mode
 from ..overrides import as_override, key_of
 from ..report import latency_ms
 from ..search import EndEarly, StudyOnDisk
-from ..search_plan import LATENCY, METRIC, Plan, SIZE
+from ..search_plan import LATENCY, METRIC, Plan, SIZE, SIZE_MB
 from .budget import EvenlySpaced
 from .directory import begin_trial
 from .distillation import Distillation, prepare
@@ -114,7 +114,7 @@ def _size_and_speed(cfg: DictConfig, made: Distillation) -> dict[str, float]:
         (row,) = typical_batches(made.data, "test", (1,))
         used = student_as_used(module)
         speed = latency_ms(used.forward, row)
-    return {SIZE: used.parameters, "size_mb": used.size_mb, LATENCY: speed}
+    return {SIZE: used.parameters, SIZE_MB: used.size_mb, LATENCY: speed}
 
 
 def drop_weights(directory: Path) -> None:

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ..search_plan import LATENCY, METRIC, Plan, SIZE
+from ..search_plan import METRIC, OBJECTIVES, Plan
 
 # Hyperband tells its brackets apart by it and by a trial's number.
 NAME = "search"
@@ -146,7 +146,8 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     less, more = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-    directions = {METRIC: more if mode == "max" else less, LATENCY: less, SIZE: less}
+    directions = dict.fromkeys(OBJECTIVES, less)
+    directions[METRIC] = more if mode == "max" else less
     study = optuna.create_study(
         storage=f"sqlite:///{path}",
         study_name=NAME,

@@ -106,6 +106,21 @@ def test_the_metric_is_that_of_the_weights_that_are_kept(work):
     assert kept["checkpoint"].endswith(f"step-{kept['kept_step']}.ckpt")
 
 
+def test_bits_count_where_megabytes_are_an_objective(work):
+    pytest.importorskip("torchao", reason="pip install 'lightning-distill[quantization]'")
+    words = ["student.layers=1", "job.objectives=[metric,size_mb]", "hydra.run.dir=rounded"]
+    call_in(work, *SEARCH, *words, "job.space.student.quantization=[null,int8_weights]")
+    found = result(work / "rounded")
+    assert found["objectives"] == ["metric", "size_mb"]
+    plain, rounded = sorted(
+        found["trials"], key=lambda t: t["params"]["student.quantization"] or ""
+    )
+    assert plain["parameters"] == rounded["parameters"]
+    assert rounded["size_mb"] < plain["size_mb"]
+    # The smaller one is beaten by none.
+    assert rounded["best"]
+
+
 def test_only_what_nobody_beats_keeps_its_weights(searched):
     found = result(searched)
     done = [t for t in found["trials"] if t["state"] == "complete"]

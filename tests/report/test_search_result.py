@@ -45,7 +45,7 @@ def test_the_files_hold_every_trial(tmp_path):
     assert rows[3]["reason"] == "not, so many" and rows[3]["metric"] == ""
 
 
-@pytest.mark.parametrize("objectives", [("metric",), ("metric", "latency", "size")])
+@pytest.mark.parametrize("objectives", [("metric",), ("metric", "latency", "size", "size_mb")])
 def test_it_is_shown_and_drawn(tmp_path, capsys, monkeypatch, objectives):
     monkeypatch.setenv("COLUMNS", "80")
     result(objectives=objectives).show()

@@ -43,7 +43,10 @@ def do(study, most=None):
         values = study.draw(trial)
         layers = values.get("student.layers", 1)
         metric = 0.2 * layers + random.Random(str(sorted(values.items(), key=str))).random()
-        study.tell(trial, {"metric": metric, "size": layers, "latency": metric * layers})
+        study.tell(
+            trial,
+            {"metric": metric, "size": layers, "latency": metric * layers, "size_mb": 4 * layers},
+        )
         found.append(values)
     return found
 
@@ -100,7 +103,7 @@ def test_more_trials_of_few_are_the_rest():
 
 
 @pytest.mark.parametrize(
-    "objectives", [("metric",), ("metric", "size"), ("metric", "latency", "size")]
+    "objectives", [("metric",), ("metric", "size"), ("metric", "latency", "size", "size_mb")]
 )
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_best_are_those_that_no_other_beats(objectives, mode):
