@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,10 @@ def save_teacher_tokenizer(data: Any, directory: Path) -> None:
         directory: of the run.
     """
     own = DataFacts(data).teacher_tokenizer
-    if own is not None:
+    if own is None:
+        # Of another run that was here before.
+        shutil.rmtree(directory / TEACHER_TOKENIZER, ignore_errors=True)
+    else:
         own.save_pretrained(directory / TEACHER_TOKENIZER)
 
 

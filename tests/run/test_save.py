@@ -1,6 +1,7 @@
 """What is written of a student, and that the advice for loading it works when it is followed."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -11,7 +12,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_distill.data import ImageProcessor
-from lightning_distill.run.save import check_hugging_face, processors_in, save_student
+from lightning_distill.run.save import (
+    check_hugging_face,
+    processors_in,
+    save_student,
+    save_teacher_tokenizer,
+    TEACHER_TOKENIZER,
+)
 
 
 class Tied(nn.Module):
@@ -57,3 +64,13 @@ def test_a_preprocessor_is_of_sound_or_of_pictures_as_its_file_says(tmp_path):
     ImageProcessor(8, 8).save_pretrained(tmp_path / "picture")
     assert processors_in(tmp_path / "sound") == ["AutoTokenizer", "AutoFeatureExtractor"]
     assert processors_in(tmp_path / "picture") == ["AutoImageProcessor"]
+
+
+def test_a_teachers_tokenizer_stays_no_longer_than_its_run(tmp_path):
+    own = SimpleNamespace(teacher_tokenizer=tokenizer())
+    save_teacher_tokenizer(own, tmp_path)
+    assert (tmp_path / TEACHER_TOKENIZER / "tokenizer_config.json").is_file()
+    # Another run in the same directory, whose models read the same tokens.
+    for _ in range(2):
+        save_teacher_tokenizer(SimpleNamespace(teacher_tokenizer=None), tmp_path)
+        assert not (tmp_path / TEACHER_TOKENIZER).exists()
