@@ -35,6 +35,16 @@ def keep_zeros(cfg: DictConfig, before: Sequence[str], student: nn.Module) -> li
     return list(dict.fromkeys([*before, *own]))
 
 
+def makes_zeros(cfg: DictConfig) -> bool:
+    """Whether more weights become 0 in a training, or what is 0 only stays so.
+
+    Args:
+        cfg: of the training.
+    """
+    chosen = group(cfg, "sparsity")
+    return bool(chosen) and chosen.get("_target_") != KEPT["_target_"]
+
+
 def build_sparsity(cfg: DictConfig) -> list[Sparsity]:
     """The callback that `cfg.sparsity` names, and what keeps the zeros of stages before; or none.
 

@@ -18,7 +18,7 @@ from ..objective.objective import Objective
 from .call import group
 from .labels import on_labels
 from .objective import build_objective
-from .sparsity import keep_zeros
+from .sparsity import keep_zeros, makes_zeros
 from .stage_monitor import goes_by
 from .stage_settings import check_stages, listed, name_of, PREVIOUS, STUDENT
 from .trainer import learns_of_teacher
@@ -158,8 +158,15 @@ def _keep_zeros(stages: Sequence[Stage], student: nn.Module) -> None:
 
 
 def sparsity_of(stages: Sequence[Stage]) -> Any:
-    """How the student of a run becomes sparse, so that one without a teacher can, too."""
-    return next((s.cfg.sparsity for s in stages if group(s.cfg, "sparsity")), None)
+    """How the student of a run becomes sparse, so that one without a teacher can, too.
+
+    That is what the last stage says which has made weights of it 0. Nothing, where none has.
+    """
+    of_start: dict[str, Any] = {STUDENT: None, PREVIOUS: None}
+    for stage in stages:
+        own = stage.cfg.sparsity if makes_zeros(stage.cfg) else of_start[stage.start]
+        of_start[stage.name] = of_start[PREVIOUS] = own
+    return of_start[PREVIOUS]
 
 
 def _of_blocks(stage: Stage, entry: DictConfig, student: nn.Module) -> list[Stage]:

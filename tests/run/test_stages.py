@@ -16,7 +16,7 @@ from lightning_distill.models.fake_quantization import fake_layers
 from lightning_distill.run.sparsity import build_sparsity, facts_of_zeros
 from lightning_distill.run.stage_monitor import settle_stages
 from lightning_distill.run.stage_settings import check_stages
-from lightning_distill.run.stages import Stage, stages_of
+from lightning_distill.run.stages import sparsity_of, Stage, stages_of
 from lightning_distill.students import lora, quantized
 
 TERMS = "criteria=[hint,hard_label,soft_target]"
@@ -439,6 +439,37 @@ def test_a_stage_keeps_the_zeros_of_all_that_it_goes_on_from():
     for stage in (b, c):
         said = facts_of_zeros(stage.cfg, student)["weights that are 0"]
         assert said.endswith(" weights in 4 layers") and not said.startswith("0.0%")
+
+
+@pytest.mark.parametrize(
+    ("stages", "amount"),
+    [
+        (None, None),
+        ([{}, {}], None),
+        ([{"sparsity": sparse(0.8)}, {"sparsity": None}], 0.8),
+        ([{"sparsity": sparse(0.3)}, {"sparsity": sparse(0.6)}, {"sparsity": sparse(0.8)}], 0.8),
+        # Zeros of stages that the student does not come from are none of its own.
+        ([{"sparsity": sparse(0.8)}, {"sparsity": None, "start": "student"}], None),
+        (
+            [
+                {"name": "a", "sparsity": sparse(0.3)},
+                {"sparsity": sparse(0.8)},
+                {"sparsity": None, "start": "a"},
+            ],
+            0.3,
+        ),
+    ],
+)
+def test_the_student_alone_becomes_as_sparse_as_the_last_stage_says(stages, amount):
+    found = sparsity_of(stages_of(run_of(stages), bert(2, 8)))
+    assert (found and found.amount) == amount
+
+
+def test_the_student_alone_of_a_run_without_stages_becomes_sparse_as_that():
+    cfg = run_of(None)
+    with open_dict(cfg):
+        cfg.sparsity = sparse(0.7)
+    assert sparsity_of(stages_of(cfg, bert(2, 8))).amount == 0.7
 
 
 def test_a_stage_that_trains_other_parts_has_no_zeros_to_keep():
