@@ -1,11 +1,12 @@
 """The built-in words with tags: what does a name in a line of Python stand for?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 
 from ...tasks import TokenClassification
-from .stdlib_names import stdlib_names
+from .stdlib_names import stdlib_names, TAGS
 from .tagged_words import TaggedWords
 
 
@@ -18,6 +19,7 @@ class StandardLibraryNames(TaggedWords):
 
     Args:
         rows: how many lines in all, at most.
+        label_names: all tags in order; by default the 13 that there are.
         options: those of [`TaggedWords`][]; words and tags are in `words` and `tags`.
 
     Raises:
@@ -25,9 +27,12 @@ class StandardLibraryNames(TaggedWords):
         RuntimeError: if this Python has no sources.
     """
 
-    def __init__(self, rows: int = 3000, **options: Any):
+    def __init__(
+        self, rows: int = 3000, label_names: Sequence[str] | None = None, **options: Any
+    ):
         own = {"text": "words", "label": "tags", "task": TokenClassification.name}
-        super().__init__(**{**own, **options})
+        names = TAGS if label_names is None else label_names
+        super().__init__(label_names=names, **{**own, **options})
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 100:
             raise ValueError(f"`rows` must be a whole number of at least 100, got {rows!r}.")
         self.rows = rows

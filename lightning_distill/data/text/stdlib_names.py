@@ -14,6 +14,9 @@ Line = tuple[tuple[str, ...], tuple[str, ...]]
 # Of a name in a file: line and column of its first letter, and what it stands for.
 Names = dict[tuple[int, int], tuple[str, str]]
 
+KINDS = ("class", "exception", "function", "module", "parameter", "variable")
+# All tags, sorted: an installation may have few names of a kind, and none in the training lines.
+TAGS = (*(f"{part}-{kind}" for part in "BI" for kind in KINDS), "O")
 SHORTEST, LONGEST = 5, 40
 # The longest string, in letters, that counts as a word.
 LONGEST_STRING = 20

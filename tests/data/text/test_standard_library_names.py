@@ -82,6 +82,23 @@ def test_no_line_is_in_two_splits():
     assert found == stdlib_names(1000)
 
 
+# Which lines there are depends on the Python: on some, few rows have none of the rarer tags.
+@pytest.mark.parametrize("rows", [100, 150, 300, 3000])
+def test_all_tags_are_known_whatever_the_training_lines_have(rows):
+    data = StandardLibraryNames(rows=rows, vocab_size=300)
+    data.setup("fit")
+    kinds = ("class", "exception", "function", "module", "parameter", "variable")
+    tags = sorted(["O", *(f"{part}-{kind}" for part in "BI" for kind in kinds)])
+    assert data.label_names == tags and data.num_labels == 13
+    assert {t for split in stdlib_names(rows).values() for _, own in split for t in own} <= {*tags}
+
+
+def test_own_names_of_tags_are_those_that_count():
+    data = StandardLibraryNames(rows=100, vocab_size=300, label_names=["O", "B-class"])
+    with pytest.raises(ValueError, match=r"Tag .* is none of O, B-class\. Correct the row"):
+        data.setup("fit")
+
+
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="`rows` must be a whole number of at least 100, got 10"):
         StandardLibraryNames(rows=10)
