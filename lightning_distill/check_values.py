@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
-from .experiment_choices import choice_of_experiment, settings_of
+from .experiment_choices import choice_of_experiment, default_choice, packaged, settings_of
 from .models_of_job import unused_models
 from .overrides import home, key_of
 
@@ -210,11 +210,14 @@ def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> No
     """Leave out what an experiment sets of its data and models where the user chose others."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     experiment = choices.get("experiment")
+    if packaged(f"experiment/{experiment}") is None:
+        return
     typed = [key_of(override) for override in given]
     for group in ("data", "teacher", "student"):
         own = settings_of(group, choices.get(group))
-        meant = choice_of_experiment(experiment, group)
-        if group not in typed or not own or meant in (None, choices.get(group)):
+        # It may set values of what is there without a word.
+        meant = choice_of_experiment(experiment, group) or default_choice(group)
+        if group not in typed or not own or meant == choices.get(group):
             continue
         for key in [str(key) for key in cfg.get(group) or {}]:
             name = f"{group}.{key}"

@@ -311,6 +311,29 @@ def test_what_a_recipe_sets_of_its_models_is_left_out_where_others_are_chosen(
     assert OmegaConf.select(cfg, kept) is not None
 
 
+EXPERIMENTS = sorted(
+    path.name.removesuffix(".yaml")
+    for path in (files("lightning_distill.conf") / "experiment").iterdir()
+    if path.name.endswith(".yaml")
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_leaves_settings_behind_where_others_are_chosen(name, tmp_path, monkeypatch):
+    others = {"teacher": "pretrained", "student": "from_teacher", "data": "token_files"}
+    words = [f"{group}={choice}" for group, choice in others.items()]
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_distill.jobs.run", lambda cfg: seen.append(cfg.copy()))
+    monkeypatch.setattr("lightning_distill.main.check_before_loading", drop_settings_of_others)
+    typed = ["x", f"experiment={name}", *words, "teacher.path=x", "hydra.run.dir=run"]
+    monkeypatch.setattr(sys, "argv", typed)
+    main()
+    for group, choice in others.items():
+        chosen = OmegaConf.load(str(files("lightning_distill.conf") / group / f"{choice}.yaml"))
+        assert set(seen[0][group]) <= set(chosen), group
+
+
 def test_every_recipe_names_its_paper():
     folder = files("lightning_distill.conf") / "experiment"
     names = [r.__name__ for r in (*OF_ROWS, distilbert, mobilebert)] + [
