@@ -15,7 +15,6 @@ from ..models.fake_quantization import without_rounding
 from ..models.source import matching, nearest
 from ..models.submodules import named_parameters, submodules
 from ..objective.objective import Objective
-from .call import group
 from .labels import on_labels
 from .objective import build_objective
 from .sparsity import keep_zeros, makes_zeros
