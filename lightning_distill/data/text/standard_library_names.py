@@ -27,9 +27,7 @@ class StandardLibraryNames(TaggedWords):
         RuntimeError: if this Python has no sources.
     """
 
-    def __init__(
-        self, rows: int = 3000, label_names: Sequence[str] | None = None, **options: Any
-    ):
+    def __init__(self, rows: int = 3000, label_names: Sequence[str] | None = None, **options: Any):
         own = {"text": "words", "label": "tags", "task": TokenClassification.name}
         names = TAGS if label_names is None else label_names
         super().__init__(label_names=names, **{**own, **options})
