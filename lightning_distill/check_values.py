@@ -187,23 +187,32 @@ def _go_home(node: Any) -> None:
 
 
 def drop_settings_of_others(cfg: DictConfig) -> None:
-    """Leave out what an experiment sets of its criteria, data and models where others were chosen.
+    """Leave out what an experiment sets of its parts where others were chosen.
 
-    What a user sets of a criterion that is not chosen is refused.
+    What a user sets of a criterion, a metric or a callback that is not chosen is refused.
     """
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     _drop_settings_of_other_choices(cfg, given)
-    typed = {name for o in given if (name := _criterion(o)) is not None}
-    for name, node in list((cfg.get("criteria") or {}).items()):
-        if not OmegaConf.is_dict(node) or "_target_" in node:
-            continue
-        if name in typed:
-            raise ValueError(
-                f"criteria.{name} is set, but {name} is not among the criteria: choose it, as in "
-                f"criteria=[{name}], or leave that out."
-            )
-        with open_dict(cfg):
-            del cfg.criteria[name]
+    for group in ("criteria", "metrics", "callbacks"):
+        for name in _without_class(cfg.get(group)):
+            # What is not one of this package's may lack its class by mistake.
+            if group != "criteria" and packaged(f"{group}/{name}") is None:
+                continue
+            if any(key_of(override).startswith(f"{group}.{name}.") for override in given):
+                raise ValueError(
+                    f"{group}.{name} is set, but {name} is not among the {group}: choose it, as in "
+                    f"{group}=[{name}], or leave that out."
+                )
+            with open_dict(cfg):
+                del cfg[group][name]
+
+
+def _without_class(members: Any) -> list[str]:
+    """Members of a list of choices that have settings and nothing that they are settings of."""
+    if not OmegaConf.is_dict(members):
+        return []
+    nodes = {str(name): node for name, node in members.items()}
+    return [name for name, n in nodes.items() if OmegaConf.is_dict(n) and "_target_" not in n]
 
 
 def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> None:
@@ -224,11 +233,6 @@ def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> No
             if key not in own and not any(t == name or t.startswith(f"{name}.") for t in typed):
                 with open_dict(cfg):
                     del cfg[group][key]
-
-
-def _criterion(override: str) -> str | None:
-    found = re.match(r"\+*criteria\.(\w+)\.", override)
-    return None if found is None else found[1]
 
 
 def is_cut_from_teacher(student: Any) -> bool:

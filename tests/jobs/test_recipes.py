@@ -300,13 +300,7 @@ OWN_DATA = ["data=text_files", "data.train=a.tsv", "data.validation=a.tsv", "dat
 def test_what_a_recipe_sets_of_its_models_is_left_out_where_others_are_chosen(
     recipe, words, left_out, kept, tmp_path, monkeypatch
 ):
-    seen = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_distill.jobs.run", lambda cfg: seen.append(cfg.copy()))
-    monkeypatch.setattr("lightning_distill.main.check_before_loading", drop_settings_of_others)
-    monkeypatch.setattr(sys, "argv", ["x", f"experiment={recipe}", *words, "hydra.run.dir=run"])
-    main()
-    (cfg,) = seen
+    cfg = given([f"experiment={recipe}", *words], tmp_path, monkeypatch)
     assert left_out is None or OmegaConf.select(cfg, left_out) is None
     assert OmegaConf.select(cfg, kept) is not None
 
@@ -321,17 +315,40 @@ EXPERIMENTS = sorted(
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_experiment_leaves_settings_behind_where_others_are_chosen(name, tmp_path, monkeypatch):
     others = {"teacher": "pretrained", "student": "from_teacher", "data": "token_files"}
+    lists = {"criteria": "hard_label", "metrics": "accuracy", "callbacks": "finite_loss"}
     words = [f"{group}={choice}" for group, choice in others.items()]
-    seen = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_distill.jobs.run", lambda cfg: seen.append(cfg.copy()))
-    monkeypatch.setattr("lightning_distill.main.check_before_loading", drop_settings_of_others)
-    typed = ["x", f"experiment={name}", *words, "teacher.path=x", "hydra.run.dir=run"]
-    monkeypatch.setattr(sys, "argv", typed)
-    main()
+    words += [f"{group}=[{choice}]" for group, choice in lists.items()]
+    cfg = given([f"experiment={name}", "teacher.path=x", *words], tmp_path, monkeypatch)
     for group, choice in others.items():
         chosen = OmegaConf.load(str(files("lightning_distill.conf") / group / f"{choice}.yaml"))
-        assert set(seen[0][group]) <= set(chosen), group
+        assert set(cfg[group]) <= set(chosen), group
+    for group, choice in lists.items():
+        # A recipe may have terms of its own beside those that are chosen.
+        assert choice in cfg[group] and all("_target_" in one for one in cfg[group].values())
+
+
+def given(words, folder, monkeypatch):
+    """The configuration of a command once what belongs to other choices is left out."""
+    seen = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("lightning_distill.jobs.run", lambda cfg: seen.append(cfg.copy()))
+    monkeypatch.setattr("lightning_distill.main.check_before_loading", drop_settings_of_others)
+    monkeypatch.setattr(sys, "argv", ["x", *words, "hydra.run.dir=run"])
+    main()
+    return seen[0]
+
+
+def test_what_is_typed_of_a_metric_that_is_not_chosen_is_refused(tmp_path, monkeypatch, capsys):
+    words = ["experiment=seq2seq", "metrics=[perplexity]", "metrics.rouge.rows=5"]
+    with pytest.raises(SystemExit):
+        given(words, tmp_path, monkeypatch)
+    said = "metrics.rouge is set, but rouge is not among the metrics: choose it, as in "
+    assert f"{said}metrics=[rouge], or leave that out." in capsys.readouterr().err
+
+
+def test_a_metric_of_one_s_own_is_not_left_out_for_it_lacks_its_class(tmp_path, monkeypatch):
+    cfg = given(["experiment=seq2seq", "+metrics.mine.rows=5"], tmp_path, monkeypatch)
+    assert cfg.metrics.mine == {"rows": 5}
 
 
 def test_every_recipe_names_its_paper():
