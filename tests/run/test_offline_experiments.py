@@ -1,4 +1,4 @@
-"""What is said to run offline does so on the Python that runs the tests, whatever sources it has."""
+"""What is said to run offline does so on this Python, whatever sources it has."""
 
 import pytest
 from hydra import compose, initialize_config_module
