@@ -194,14 +194,17 @@ def drop_settings_of_others(cfg: DictConfig) -> None:
     given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     _drop_settings_of_other_choices(cfg, given)
     for group in ("criteria", "metrics", "callbacks"):
-        for name in _without_class(cfg.get(group)):
+        lacking = _without_class(cfg.get(group))
+        for name in lacking:
             # What is not one of this package's may lack its class by mistake.
             if group != "criteria" and packaged(f"{group}/{name}") is None:
                 continue
             if any(key_of(override).startswith(f"{group}.{name}.") for override in given):
+                others = [one for one in cfg[group] if one not in lacking]
+                chosen = [one for one in others if packaged(f"{group}/{one}") is not None]
                 raise ValueError(
                     f"{group}.{name} is set, but {name} is not among the {group}: choose it, as in "
-                    f"{group}=[{name}], or leave that out."
+                    f"{group}=[{','.join([*chosen, name])}], or leave that out."
                 )
             with open_dict(cfg):
                 del cfg[group][name]

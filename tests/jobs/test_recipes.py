@@ -343,7 +343,7 @@ def test_what_is_typed_of_a_metric_that_is_not_chosen_is_refused(tmp_path, monke
     with pytest.raises(SystemExit):
         given(words, tmp_path, monkeypatch)
     said = "metrics.rouge is set, but rouge is not among the metrics: choose it, as in "
-    assert f"{said}metrics=[rouge], or leave that out." in capsys.readouterr().err
+    assert f"{said}metrics=[perplexity,rouge], or leave that out." in capsys.readouterr().err
 
 
 def test_a_metric_of_one_s_own_is_not_left_out_for_it_lacks_its_class(tmp_path, monkeypatch):
