@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from importlib.resources import files
 
+import causal
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -213,6 +214,34 @@ def test_a_patient_teacher_is_asked_at_temperature_one_and_sees_the_same_mix():
     assert [*cfg.criteria] == ["soft_target"] and cfg.data.mixup == 1.0
     assert cfg.criteria.soft_target.criterion.temperature == 1.0
     assert cfg.criteria.soft_target.weight == 1.0 and "labels" not in str(cfg.criteria)
+    student, teacher = bert(2, 16, seed=1), bert(4, 16, seed=2)
+    (batch,) = text_batches(1)
+    expected = kl(seen(student, batch)["logits"], seen(teacher, batch)["logits"]).mean()
+    found = loss_of(cfg, student, teacher, batch, "classification")
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_minitron_learns_the_next_token_of_the_teacher_and_no_label():
+    student, teacher = causal.model("llama", seed=1), causal.model("llama", layers=2, seed=2)
+    batch = causal.batch()
+    # As `data=standard_library` gives them: what follows each token.
+    batch["labels"] = nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
+    found = loss_of(composed("minitron"), student, teacher, batch, "language_modelling")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        logits = [model.double()(**inputs).logits[:, :-1] for model in (student, teacher)]
+    expected = mean(kl(*logits), batch["attention_mask"][:, 1:].double())
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def loss_of(cfg, student, teacher, batch, task):
+    """What a recipe of one stage makes of a batch."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.task = task
+    student.eval()
+    module = DistillationModule(student.float(), teacher.float(), build_objective(cfg), task=task)
+    return module.losses(batch)["loss"].double()
 
 
 SMALL = [
@@ -230,10 +259,19 @@ BERT = ["hidden_size=16", "intermediate_size=16", "num_attention_heads=2"]
 def of_files(folder, recipe):
     """Data of one's own in the place of the recipe's, which take longer to make."""
     texts = [f"a {('good', 'bad')[i % 2]} film {i}" for i in range(24)]
-    if recipe == "mobilebert":
-        (folder / "rows.txt").write_text("\n".join(texts))
-        more = ["data=masked_corpus", "data.document=line", "data.vocab_size=300"]
-        more += ["teacher.model.num_attention_heads=4", "data.max_length=16"]
+    if recipe == "patient_consistent":
+        # Digits are pictures at once.
+        pytest.importorskip("sklearn", reason="pip install 'lightning-distill[digits]'")
+        return []
+    if recipe in ("mobilebert", "distilbert", "minitron"):
+        (folder / "rows.txt").write_text("\n".join(texts * 4))
+        more = ["data.vocab_size=300", "data.max_length=16"]
+        more += {
+            "mobilebert": ["data=masked_corpus", "teacher.model.num_attention_heads=4"],
+            "distilbert": ["data=masked_corpus"],
+            "minitron": ["data=text_corpus", "teacher.model.num_key_value_heads=2"],
+        }[recipe]
+        more += ["data.document=line"] if recipe != "minitron" else ["student.parameters=80%"]
         return [*more, *(f"data.{s}=rows.txt" for s in ("train", "validation", "test"))]
     lines = ["text\tlabel", *(f"{text}\t{i % 2}" for i, text in enumerate(texts))]
     (folder / "rows.tsv").write_text("\n".join(lines) + "\n")
@@ -250,8 +288,10 @@ def as_typed(value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "recipe", ["pkd", "tinybert", "minilm", "minilmv2", "flash", "theseus", "mobilebert"]
-)
+    "recipe",
+    ["pkd", "tinybert", "minilm", "minilmv2", "flash", "theseus", "mobilebert", "distilbert",
+     "minitron", "patient_consistent"],
+)  # fmt: skip
 def test_one_word_runs_a_recipe(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_DISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
