@@ -67,6 +67,8 @@ OPTIONAL_GROUPS = (
     *("teacher", "criteria", "balance", "sparsity", "metrics", "scheduler", "callbacks"),
     "logger",
 )
+# Groups of one choice that a training is made of, whose settings belong to that choice.
+PARTS_OF_TRAINING = ("balance", "module", "optimizer", "scheduler", "sparsity")
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -219,13 +221,18 @@ def _without_class(members: Any) -> list[str]:
 
 
 def _drop_settings_of_other_choices(cfg: DictConfig, given: Sequence[str]) -> None:
-    """Leave out what an experiment sets of its data and models where the user chose others."""
+    """Leave out what an experiment sets of a part where the user chose another, or none."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     experiment = choices.get("experiment")
     if packaged(f"experiment/{experiment}") is None:
         return
     typed = [key_of(override) for override in given]
-    for group in ("data", "teacher", "student"):
+    for group in ("data", "teacher", "student", *PARTS_OF_TRAINING):
+        if f"~{group}" in given and group in OPTIONAL_GROUPS:
+            # Hydra takes out the choice alone.
+            if cfg.get(group) is not None:
+                cfg[group] = None
+            continue
         own = settings_of(group, choices.get(group))
         # It may set values of what is there without a word.
         meant = choice_of_experiment(experiment, group) or default_choice(group)

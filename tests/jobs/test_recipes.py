@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from lightning_distill import DistillationModule
 from lightning_distill.check_values import drop_settings_of_others
+from lightning_distill.experiment_choices import settings_of
 from lightning_distill.main import main
 from lightning_distill.run.objective import build_objective
 from lightning_distill.run.stages import stages_of
@@ -265,13 +266,14 @@ def of_files(folder, recipe):
         return []
     if recipe in ("mobilebert", "distilbert", "minitron"):
         (folder / "rows.txt").write_text("\n".join(texts * 4))
-        more = ["data.vocab_size=300", "data.max_length=16"]
-        more += {
-            "mobilebert": ["data=masked_corpus", "teacher.model.num_attention_heads=4"],
-            "distilbert": ["data=masked_corpus"],
-            "minitron": ["data=text_corpus", "teacher.model.num_key_value_heads=2"],
-        }[recipe]
-        more += ["data.document=line"] if recipe != "minitron" else ["student.parameters=80%"]
+        lines = ["data=masked_corpus", "data.document=line"]
+        more = {
+            "mobilebert": [*lines, "teacher.model.num_attention_heads=4"],
+            "distilbert": lines,
+            "minitron": ["data=text_corpus", "teacher.model.num_key_value_heads=2",
+                         "student.parameters=80%"],
+        }[recipe]  # fmt: skip
+        more = [*more, "data.vocab_size=300", "data.max_length=16"]
         return [*more, *(f"data.{s}=rows.txt" for s in ("train", "validation", "test"))]
     lines = ["text\tlabel", *(f"{text}\t{i % 2}" for i, text in enumerate(texts))]
     (folder / "rows.tsv").write_text("\n".join(lines) + "\n")
@@ -355,16 +357,25 @@ EXPERIMENTS = sorted(
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_experiment_leaves_settings_behind_where_others_are_chosen(name, tmp_path, monkeypatch):
     others = {"teacher": "pretrained", "student": "from_teacher", "data": "token_files"}
+    others |= {"optimizer": "adamw", "scheduler": "constant", "module": "distillation"}
+    others |= {"sparsity": "kept", "balance": "pcgrad"}
     lists = {"criteria": "hard_label", "metrics": "accuracy", "callbacks": "finite_loss"}
     words = [f"{group}={choice}" for group, choice in others.items()]
     words += [f"{group}=[{choice}]" for group, choice in lists.items()]
     cfg = given([f"experiment={name}", "teacher.path=x", *words], tmp_path, monkeypatch)
     for group, choice in others.items():
-        chosen = OmegaConf.load(str(files("lightning_distill.conf") / group / f"{choice}.yaml"))
-        assert set(cfg[group]) <= set(chosen), group
+        assert set(cfg[group]) <= settings_of(group, choice), group
     for group, choice in lists.items():
         # A recipe may have terms of its own beside those that are chosen.
         assert choice in cfg[group] and all("_target_" in one for one in cfg[group].values())
+
+
+@pytest.mark.parametrize("name", ["prune_distil_quantise", "token_classification", "cifar10"])
+def test_no_experiment_leaves_settings_behind_of_what_is_left_out(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_DISTILL_DATA", "data")
+    words = ["~sparsity", "~teacher", "~scheduler"]
+    cfg = given([f"experiment={name}", *words], tmp_path, monkeypatch)
+    assert [cfg.get(word[1:]) for word in words] == [None] * 3
 
 
 def given(words, folder, monkeypatch):
